@@ -1,0 +1,82 @@
+"""All settings of the product, read from the environment (prefix `INTENT_`)."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Typed settings; each field is the environment variable `INTENT_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="INTENT_", extra="forbid")
+
+    # Kafka
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
+    consumer_group: str = Field("intentstream", description="Faust app id and consumer group.")
+    topic_prefix: str = Field("", description="Put before every topic's name.")
+    topic_partitions: int = Field(4, ge=1, description="Partitions of the topics we create.")
+    topic_replicas: int = Field(1, ge=1, description="Replicas of the topics we create.")
+
+    # Session state
+    window_length: int = Field(64, ge=2, le=256, description="Interactions a window holds (L).")
+    session_gap_s: int = Field(1800, gt=0, description="Idle time that ends a session.")
+    allowed_lateness_s: int = Field(
+        24 * 3600, gt=0, description="How far behind the broker's time an event may be."
+    )
+    max_ahead_s: int = Field(300, ge=0, description="How far ahead of the broker's time.")
+    max_event_bytes: int = Field(65_536, gt=0, description="A larger record is a dead letter.")
+    catalogue: Path | None = Field(
+        None, description="Parquet title catalogue (ids, durations); optional."
+    )
+
+    # Micro-batches
+    batch_wait_ms: float = Field(5.0, ge=0, description="Longest wait to fill a micro-batch.")
+    batch_max_events: int = Field(4096, ge=1, description="Events in one micro-batch at most.")
+
+    # Triton
+    triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address.")
+    model_name: str = "fm_intent"
+    model_version: str = Field("", description="Version to pin; empty takes Triton's default.")
+    inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
+    inference_concurrency: int = Field(4, ge=1, description="Triton requests in flight at most.")
+    inference_deadline_s: float = Field(2.0, gt=0, description="Deadline of one Triton request.")
+
+    # Feast
+    online_store: Literal["redis", "sqlite"] = "redis"
+    redis_url: SecretStr = Field(
+        SecretStr("127.0.0.1:6379"), description="Feast's Redis connection string."
+    )
+    feature_registry: Path | None = Field(
+        None, description="Feast registry file; default features/data/registry.db."
+    )
+    feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
+
+    # Worker
+    metrics_host: str = Field("127.0.0.1", description="Where the metrics server binds.")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and health.")
+    worker_port: int = Field(6066, ge=1, le=65535, description="Faust's own web server.")
+    data_dir: Path = Field(Path(".local/worker"), description="Faust's data directory.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # Local stack: ports of the servers that `make up` starts on loopback
+    kafka_port: int = Field(9092, ge=1, le=65535)
+    kafka_controller_port: int = Field(9093, ge=1, le=65535)
+    redis_port: int = Field(6379, ge=1, le=65535)
+    triton_http_port: int = Field(8000, ge=1, le=65535)
+    triton_grpc_port: int = Field(8001, ge=1, le=65535)
+    triton_metrics_port: int = Field(8002, ge=1, le=65535)
+
+    def topic(self, name: str) -> str:
+        """The full name of the topic `name` under the configured prefix."""
+        return f"{self.topic_prefix}{name}"
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

@@ -1,0 +1,40 @@
+"""The topics of the product and how each is configured. Knows names and configs, no client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+PLAYBACK_EVENTS: Final = "playback-events"
+BROWSE_EVENTS: Final = "browse-events"
+PLAYBACK_DLQ: Final = "playback-events.dlq"
+BROWSE_DLQ: Final = "browse-events.dlq"
+LATE_EVENTS: Final = "late-events"
+INTENT_FEATURES: Final = "intent-features"
+SESSIONS_CHANGELOG: Final = "sessions-changelog"
+
+EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
+
+_BROKER_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic's name, before the prefix, and its broker-side configuration."""
+
+    name: str
+    config: dict[str, str] = field(default_factory=dict)
+
+
+TOPICS: Final = (
+    Topic(PLAYBACK_EVENTS, dict(_BROKER_TIME)),
+    Topic(BROWSE_EVENTS, dict(_BROKER_TIME)),
+    Topic(PLAYBACK_DLQ),
+    Topic(BROWSE_DLQ),
+    Topic(LATE_EVENTS),
+    Topic(INTENT_FEATURES),
+    Topic(
+        SESSIONS_CHANGELOG,
+        {"cleanup.policy": "compact", "min.compaction.lag.ms": str(3600 * 1000)},
+    ),
+)
