@@ -1,0 +1,39 @@
+"""Errors of the streaming side, one tree."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StreamError(Exception):
+    """Base of every error that `stream` raises on purpose."""
+
+
+class Reason(StrEnum):
+    """Why a record can never be taken in; the value stands in its dead letter."""
+
+    EMPTY = "empty"
+    OVERSIZED = "oversized"
+    BAD_UTF8 = "bad_utf8"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    NOT_FINITE = "not_finite"
+    OUT_OF_RANGE = "out_of_range"
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    KEY_MISMATCH = "key_mismatch"
+    IN_THE_FUTURE = "in_the_future"
+
+
+class BadRecord(StreamError):  # noqa: N818 - the record is what is bad; the name is in dead letters
+    """A record that no retry can make good; it belongs into the dead-letter topic."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class BadState(StreamError):
+    """Bytes that are no session state: damaged, cut short, or of an unknown version."""
