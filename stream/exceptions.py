@@ -26,7 +26,7 @@ class Reason(StrEnum):
     IN_THE_FUTURE = "in_the_future"
 
 
-class BadRecord(StreamError):  # noqa: N818 - the record is what is bad; the name is in dead letters
+class BadRecord(StreamError):
     """A record that no retry can make good; it belongs into the dead-letter topic."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

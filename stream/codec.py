@@ -1,0 +1,94 @@
+"""Session state as bytes: versioned, checksummed, and never a pickle.
+
+Layout, little-endian: magic `IS`, version (u8), then lengths and scalars, then the columns of the
+window, of the title memory and of the keys dropped last, then xxh3-64 of all that.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+import xxhash
+
+from stream.exceptions import BadState
+from stream.interactions import INTERACTION
+from stream.session import MEMORY, ProfileState
+
+_MAGIC: Final = b"IS"
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct("<2sBBHHHqqqq")
+_CHECKSUM: Final = struct.Struct("<Q")
+
+
+def encode(state: ProfileState) -> bytes:
+    """The bytes of `state`.
+
+    Raises:
+        BadState: when the state has more entries than the format can count.
+    """
+    event_id = state.last_event_id.encode()
+    try:
+        header = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            len(state.dropped),
+            len(event_id),
+            len(state.window),
+            len(state.memory),
+            state.last_at_ms,
+            state.folded,
+            *state.horizon,
+        )
+    except struct.error as error:
+        raise BadState(f"this state can't be encoded: {error}") from None
+    body = b"".join(
+        (
+            header,
+            event_id,
+            state.window.tobytes(),
+            state.memory.tobytes(),
+            state.dropped.tobytes(),
+        )
+    )
+    return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
+
+
+def decode(data: bytes) -> ProfileState:
+    """The state that `data` was made from.
+
+    Raises:
+        BadState: when the bytes are damaged, cut short, or of a version that this code can't read.
+    """
+    if len(data) < _HEADER.size + _CHECKSUM.size or data[:2] != _MAGIC:
+        raise BadState("not session state: the header is missing")
+    body, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
+    if data[2] != _VERSION:
+        raise BadState(f"state of version {data[2]}; this code reads version {_VERSION}")
+    if _CHECKSUM.unpack(checksum)[0] != xxhash.xxh3_64_intdigest(body):
+        raise BadState("damaged session state: the checksum differs")
+    _, _, dropped, event_id, window, memory, last_at_ms, folded, start_ms, key = (
+        _HEADER.unpack_from(body)
+    )
+    at = _HEADER.size
+    expected = (
+        at + event_id + window * INTERACTION.itemsize + memory * MEMORY.itemsize + dropped * 8
+    )
+    if len(body) != expected:
+        raise BadState(f"session state of {len(body)} bytes whose header says {expected}")
+    last_event_id = body[at : at + event_id].decode()
+    at += event_id
+    rows = np.frombuffer(body, INTERACTION, window, at).copy()
+    at += rows.nbytes
+    titles = np.frombuffer(body, MEMORY, memory, at)
+    at += titles.nbytes
+    return ProfileState(
+        window=rows,
+        memory=titles,
+        dropped=np.frombuffer(body, np.int64, dropped, at),
+        horizon=(start_ms, key),
+        folded=folded,
+        last_at_ms=last_at_ms,
+        last_event_id=last_event_id,
+    )
