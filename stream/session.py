@@ -137,9 +137,9 @@ class ProfileState:
     def _mark_newest(self, at_ms: int, event_id: str) -> bool:
         if at_ms < self.last_at_ms:
             return False
-        if at_ms == self.last_at_ms and self.last_event_id:
-            if hash64(event_id) <= hash64(self.last_event_id):
-                return False
+        is_tie = at_ms == self.last_at_ms and self.last_event_id != ""
+        if is_tie and hash64(event_id) <= hash64(self.last_event_id):
+            return False
         self.last_at_ms, self.last_event_id = at_ms, event_id
         return True
 

@@ -1,0 +1,54 @@
+"""State bytes come back as the same state, or are refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.codec import decode, encode
+from stream.events import Event
+from stream.exceptions import BadState
+from stream.session import Rules, state_of
+from tests.unit.stream.strategies import histories
+
+SMALL = Rules(window_length=4, memory_length=3)
+
+
+@given(histories)
+def test_a_state_survives_the_round_trip(events: list[Event]) -> None:
+    state = state_of(events, SMALL)
+    again = decode(encode(state))
+    assert encode(again) == encode(state)
+    assert again.sequence_no == state.sequence_no
+
+
+@given(histories, st.data())
+def test_any_damaged_byte_is_refused(events: list[Event], data: st.DataObject) -> None:
+    raw = bytearray(encode(state_of(events, SMALL)))
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(BadState):
+        decode(bytes(raw))
+
+
+@given(histories, st.data())
+def test_bytes_cut_short_are_refused(events: list[Event], data: st.DataObject) -> None:
+    raw = encode(state_of(events, SMALL))
+    with pytest.raises(BadState):
+        decode(raw[: data.draw(st.integers(0, len(raw) - 1))])
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
+    with pytest.raises(BadState):
+        decode(raw)
+
+
+@given(histories)
+def test_a_decoded_state_can_be_changed_without_touching_its_source(events: list[Event]) -> None:
+    raw = encode(state_of(events, SMALL))
+    state = decode(raw)
+    for event in events:
+        state.take_in(event, SMALL)
+    assert encode(decode(raw)) == raw
