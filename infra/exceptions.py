@@ -1,0 +1,52 @@
+"""Errors of the local stack, its set-up and what runs on it. Each message says what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InfraError(Exception):
+    """Root of the errors that `infra` raises."""
+
+
+class SetupIncompleteError(InfraError):
+    """Something that `make setup` provides is missing."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"{missing} is missing; run `make setup`")
+
+
+class PortTakenError(InfraError):
+    """A port that a program needs is in use by another process."""
+
+    def __init__(self, program: str, port: int, variable: str) -> None:
+        super().__init__(
+            f"port {port} on 127.0.0.1, which {program} needs, is taken; "
+            f"set {variable} to a free port or stop the process that listens there"
+        )
+        self.port = port
+        self.variable = variable
+
+
+class ProgramFailedError(InfraError):
+    """A supervised program ended, or was not ready in time."""
+
+    def __init__(self, program: str, what: str, log: Path, tail: str) -> None:
+        super().__init__(f"{program} {what}; its log {log} ends with:\n{tail}")
+        self.program = program
+
+
+class StackError(InfraError):
+    """The supervisor of a local stack can't be started or used."""
+
+
+class TopicMismatchError(InfraError):
+    """An existing topic differs from what the settings ask for."""
+
+
+class TopicCreationError(InfraError):
+    """The broker refused to create a topic."""
+
+
+class ModelVersionError(InfraError):
+    """A model version is absent, or Triton can't load it."""

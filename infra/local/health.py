@@ -1,0 +1,72 @@
+"""One check per server that says whether it answers its own protocol. None of them raises."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.error
+import urllib.request
+
+import redis
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+
+def kafka_ready(port: int) -> bool:
+    """Whether the broker on `port` has registered itself in the cluster's metadata."""
+    if not _accepts(port):
+        return False
+
+    async def brokers() -> list[dict[str, object]]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", request_timeout_ms=5000)
+        try:
+            await admin.start()
+            cluster = await admin.describe_cluster()
+        finally:
+            await admin.close()
+        return list(cluster["brokers"])
+
+    try:
+        return any(broker["port"] == port for broker in asyncio.run(brokers()))
+    except (KafkaError, OSError):
+        return False
+
+
+def redis_ready(port: int) -> bool:
+    """Whether the Redis on `port` answers PING."""
+    try:
+        with redis.Redis(port=port, socket_timeout=5) as client:
+            return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
+
+
+def triton_ready(grpc_port: int) -> bool:
+    """Whether the Triton with its gRPC service on `grpc_port` says that it is ready."""
+    if not _accepts(grpc_port):
+        return False
+    with InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
+        try:
+            return bool(client.is_server_ready(client_timeout=5))
+        except InferenceServerException:
+            return False
+
+
+def worker_ready(metrics_port: int) -> bool:
+    """Whether the worker's `/ready` answers 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _accepts(port: int) -> bool:
+    """Whether anything listens, asked first because the clients log every refusal at length."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False

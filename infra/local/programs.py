@@ -1,0 +1,223 @@
+"""The four programs of the local stack: how each is run, and how one sees that it is ready."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import uuid
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from infra.exceptions import SetupIncompleteError
+from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
+from infra.local.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream.settings import Settings
+
+REDIS_DATABASES: Final = 1024
+"""Databases of the local Redis: enough for every integration test to have its own."""
+
+_LOG4J: Final = Path(__file__).with_name("log4j2.properties")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One supervised program.
+
+    Attributes:
+        command: program and arguments.
+        ports: names of the settings that hold the ports it listens on.
+        is_ready: its health check; must not raise.
+        prepare: writes what the program needs before its first start.
+        environment: variables added to the caller's.
+        restarts: whether the supervisor starts it again when it ends by itself.
+        ready_s: longest time from start to ready.
+        stop_s: time between SIGTERM and SIGKILL.
+    """
+
+    command: tuple[str, ...]
+    ports: tuple[str, ...]
+    is_ready: Callable[[], bool]
+    prepare: Callable[[], None]
+    environment: dict[str, str] = field(default_factory=dict)
+    restarts: bool = False
+    ready_s: float = 60.0
+    stop_s: int = 15
+
+
+def programs(home: Path, settings: Settings) -> dict[str, Program]:
+    """The programs by name, in the order in which they depend on each other."""
+    return {
+        "kafka": _kafka(home / "kafka", settings),
+        "redis": _redis(home / "redis", settings),
+        "triton": _triton(home / "triton" / "models", settings),
+        "worker": _worker(settings),
+    }
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The `INTENT_*` variables that give a child process exactly these settings."""
+    environment = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value is not None:
+            environment[f"INTENT_{name.upper()}"] = str(value)
+    return environment
+
+
+def _kafka(home: Path, settings: Settings) -> Program:
+    java = ("java", "-cp", f"{KAFKA_LIBS}/*", f"-Dlog4j2.configurationFile={_LOG4J}")
+    properties = home / "server.properties"
+
+    def prepare() -> None:
+        if not any(KAFKA_LIBS.glob("kafka_*.jar")):
+            raise SetupIncompleteError("Apache Kafka (.local/kafka/libs)")
+        _require("java")
+        home.mkdir(parents=True, exist_ok=True)
+        properties.write_text(_kafka_properties(home / "data", settings))
+        if not (home / "data" / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            subprocess.run(  # noqa: S603 - our own command
+                [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+
+    return Program(
+        command=(
+            *java,
+            "-Xms512m",
+            "-Xmx512m",
+            "-XX:+ExitOnOutOfMemoryError",
+            "kafka.Kafka",
+            str(properties),
+        ),
+        ports=("kafka_port", "kafka_controller_port"),
+        is_ready=partial(kafka_ready, settings.kafka_port),
+        prepare=prepare,
+    )
+
+
+def _kafka_properties(data: Path, settings: Settings) -> str:
+    broker, controller = settings.kafka_port, settings.kafka_controller_port
+    return "\n".join(
+        (
+            "process.roles=broker,controller",
+            "node.id=1",
+            # A static quorum: the data directory then holds no port and outlives a change of it.
+            f"controller.quorum.voters=1@127.0.0.1:{controller}",
+            f"listeners=BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+            f"advertised.listeners=BROKER://127.0.0.1:{broker}",
+            "listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name=BROKER",
+            "controller.listener.names=CONTROLLER",
+            f"log.dirs={data}",
+            "auto.create.topics.enable=false",
+            "offsets.topic.replication.factor=1",
+            "offsets.topic.num.partitions=4",
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "share.coordinator.state.topic.replication.factor=1",
+            "share.coordinator.state.topic.min.isr=1",
+            "group.initial.rebalance.delay.ms=0",
+            # A quarter of the default 128 MiB, which the cleaner takes from the small heap at once.
+            "log.cleaner.dedupe.buffer.size=33554432",
+            "",
+        )
+    )
+
+
+def _redis(home: Path, settings: Settings) -> Program:
+    port = str(settings.redis_port)
+
+    def prepare() -> None:
+        _require("redis-server")
+        home.mkdir(parents=True, exist_ok=True)
+
+    return Program(
+        command=(
+            *("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", str(home)),
+            *("--save", "", "--appendonly", "no", "--databases", str(REDIS_DATABASES)),
+        ),
+        ports=("redis_port",),
+        is_ready=partial(redis_ready, settings.redis_port),
+        prepare=prepare,
+        ready_s=15.0,
+        stop_s=5,
+    )
+
+
+def _triton(models: Path, settings: Settings) -> Program:
+    site_packages = Path(sysconfig.get_path("purelib"))
+
+    def prepare() -> None:
+        if not (TRITON_BACKENDS / "python" / "triton_python_backend_stub").exists():
+            raise SetupIncompleteError("Triton's python backend (.local/triton/backends)")
+        models.mkdir(parents=True, exist_ok=True)
+
+    return Program(
+        command=(
+            str(site_packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"),
+            f"--model-repository={models}",
+            f"--backend-directory={TRITON_BACKENDS}",
+            "--model-control-mode=explicit",
+            # The repository holds only what was loaded on purpose, so a restart serves it again.
+            "--load-model=*",
+            # The configuration is complete; working it out would start every model twice.
+            "--disable-auto-complete-config",
+            "--http-address=127.0.0.1",
+            f"--http-port={settings.triton_http_port}",
+            "--grpc-address=127.0.0.1",
+            f"--grpc-port={settings.triton_grpc_port}",
+            "--metrics-address=127.0.0.1",
+            f"--metrics-port={settings.triton_metrics_port}",
+            "--exit-timeout-secs=5",
+        ),
+        ports=("triton_http_port", "triton_grpc_port", "triton_metrics_port"),
+        is_ready=partial(triton_ready, settings.triton_grpc_port),
+        prepare=prepare,
+        environment={
+            # The embedded interpreter ignores PYTHONPATH. It finds its packages by the first
+            # `python3` on PATH, and its standard library by the libpython that is loaded.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "LD_LIBRARY_PATH": (
+                f"{site_packages / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}"
+            ),
+        },
+        restarts=True,
+        ready_s=120.0,
+    )
+
+
+def _worker(settings: Settings) -> Program:
+    def prepare() -> None:
+        (REPOSITORY / settings.data_dir).mkdir(parents=True, exist_ok=True)
+
+    return Program(
+        command=(str(Path(sys.executable).with_name("intentstream")), "worker"),
+        ports=("metrics_port", "worker_port"),
+        is_ready=partial(worker_ready, settings.metrics_port),
+        prepare=prepare,
+        environment=worker_environment(settings),
+        restarts=True,
+        ready_s=120.0,
+        stop_s=30,
+    )
+
+
+def _require(executable: str) -> None:
+    if shutil.which(executable) is None:
+        raise SetupIncompleteError(f"the program {executable}")
