@@ -1,0 +1,5 @@
+"""Sources of real and simulated histories, converted to one contract on disk."""
+
+from infra.sources.preparation import SOURCES, prepare
+
+__all__ = ["SOURCES", "prepare"]
