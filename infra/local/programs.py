@@ -80,7 +80,8 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 def _kafka(home: Path, settings: Settings) -> Program:
     java = ("java", "-cp", f"{KAFKA_LIBS}/*", f"-Dlog4j2.configurationFile={_LOG4J}")
-    properties = home / "server.properties"
+    # The name tells the supervisor, which compares commands, that a broker must start anew.
+    properties = home / f"{settings.kafka_port}-{settings.kafka_controller_port}.properties"
 
     def prepare() -> None:
         if not any(KAFKA_LIBS.glob("kafka_*.jar")):
@@ -208,7 +209,7 @@ def _worker(settings: Settings) -> Program:
 
     return Program(
         command=(str(Path(sys.executable).with_name("intentstream")), "worker"),
-        ports=("metrics_port", "worker_port"),
+        ports=("metrics_port",),
         is_ready=partial(worker_ready, settings.metrics_port),
         prepare=prepare,
         environment=worker_environment(settings),

@@ -13,10 +13,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -42,7 +40,7 @@ from infra.local.ports import is_free
 from infra.local.programs import Program, programs
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
     from stream.settings import Settings
 
@@ -97,16 +95,9 @@ class Stack:
         self._config = self.home / "supervisord.conf"
         self._supervisord: subprocess.Popen[bytes] | None = None
         self._ends_with_caller = False
-        self._previous_sigterm: Any = None
 
     def __enter__(self) -> Self:
         self._ends_with_caller = True
-        # Python's default for SIGTERM ends the process without unwinding, so nothing would stop.
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        ):
-            self._previous_sigterm = signal.signal(signal.SIGTERM, _exit_on_signal)
         return self
 
     def __exit__(
@@ -116,13 +107,8 @@ class Stack:
         traceback: TracebackType | None,
     ) -> None:
         """Stops the stack if this object started it; leaves one that ran before."""
-        try:
-            if self._supervisord is not None:
-                self.stop()
-        finally:
-            if self._previous_sigterm is not None:
-                signal.signal(signal.SIGTERM, self._previous_sigterm)
-                self._previous_sigterm = None
+        if self._supervisord is not None:
+            self.stop()
 
     def running(self) -> bool:
         """Whether the supervisor of this home runs."""
@@ -350,10 +336,6 @@ class Stack:
             "stdout_logfile_maxbytes=20MB",
             "stdout_logfile_backups=1",
         ]
-
-
-def _exit_on_signal(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _dies_with_parent(signal_name: str) -> tuple[str, ...]:

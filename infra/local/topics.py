@@ -19,9 +19,9 @@ _POLL_S: Final = 0.05
 
 
 async def create_topics(settings: Settings) -> None:
-    """Creates every topic of `stream.topics.TOPICS` that is absent, and waits until all have leaders.
+    """Creates every topic of `stream.topics.TOPICS` that is absent; waits until all have leaders.
 
-    Existing topics are left as they are: the call may be repeated.
+    Existing topics are left as they are, so the call may be repeated.
 
     Raises:
         TopicMismatchError: when an existing topic has another number of partitions.

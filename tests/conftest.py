@@ -1,0 +1,100 @@
+"""Real servers for the tests that ask for them, on free ports, started once for the whole run."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from pydantic import SecretStr
+
+from infra.local.paths import MODEL_REPOSITORY
+from infra.local.ports import free_ports
+from infra.local.stack import Stack, on_loopback
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PORTS: Final = (
+    "kafka_port",
+    "kafka_controller_port",
+    "redis_port",
+    "triton_http_port",
+    "triton_grpc_port",
+    "triton_metrics_port",
+    "metrics_port",
+    "worker_port",
+)
+_numbers = itertools.count(1)
+
+
+def free_settings(home: Path) -> Settings:
+    """Settings of a stack of its own: free ports, and every file under `home`."""
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    settings = Settings(data_dir=home / "worker", feature_registry=home / "registry.db")
+    return on_loopback(settings.model_copy(update=ports))
+
+
+@pytest.fixture(scope="session")
+def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the model repository without versions, for tests to export theirs into."""
+    return Path(
+        shutil.copytree(
+            MODEL_REPOSITORY,
+            tmp_path_factory.mktemp("models") / "model_repo",
+            ignore=shutil.ignore_patterns("[0-9]*"),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, model_repository: Path) -> Iterator[Stack]:
+    """The servers of this run; those run that a test asked for by `kafka`, `redis` or `triton`."""
+    home = tmp_path_factory.mktemp("stack")
+    with Stack(home, free_settings(home), model_repository) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def kafka(stack: Stack) -> str:
+    """Bootstrap servers of a running Kafka; its topics are the test's business."""
+    stack.start("kafka")
+    return stack.settings.kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def redis(stack: Stack) -> str:
+    """Address, as host:port, of a running Redis."""
+    stack.start("redis")
+    return f"127.0.0.1:{stack.settings.redis_port}"
+
+
+@pytest.fixture(scope="session")
+def triton(stack: Stack) -> str:
+    """gRPC address of a running Triton; `stack.load_model` loads a version into it."""
+    stack.start("triton")
+    return stack.settings.triton_url
+
+
+@pytest.fixture
+def isolated(stack: Stack, tmp_path: Path) -> Settings:
+    """The servers' settings with names, files, worker ports and a Redis database of its own.
+
+    Starts nothing: a test asks for the servers that it needs as well.
+    """
+    number = next(_numbers)
+    metrics_port, worker_port = free_ports(2)
+    return stack.settings.model_copy(
+        update={
+            "topic_prefix": f"test-{number}-",
+            "consumer_group": f"test-{number}",
+            "redis_url": SecretStr(f"127.0.0.1:{stack.settings.redis_port},db={number}"),
+            "feature_registry": tmp_path / "registry.db",
+            "data_dir": tmp_path / "worker",
+            "metrics_port": metrics_port,
+            "worker_port": worker_port,
+        }
+    )
