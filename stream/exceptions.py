@@ -37,3 +37,27 @@ class BadRecord(StreamError):
 
 class BadState(StreamError):
     """Bytes that are no session state: damaged, cut short, or of an unknown version."""
+
+
+class CatalogueError(StreamError):
+    """The title catalogue can't be read, or lacks columns that the worker needs."""
+
+
+class InferenceUnavailable(StreamError):
+    """Triton did not answer in time, or can't take the request now. Retry it later."""
+
+
+class InferenceRefused(StreamError):
+    """Triton refused a request for good: the model and the worker disagree on the contract."""
+
+
+class TopicsMissing(StreamError):
+    """Topics that the worker needs don't exist, or differ in their number of partitions."""
+
+
+class ShuttingDown(StreamError):
+    """Work was given up unacknowledged because the worker stops or loses its partitions."""
+
+
+class BrokerUnavailable(StreamError):
+    """Kafka did not take records. Deliver them again later."""

@@ -66,6 +66,11 @@ class Interaction(NamedTuple):
     complete: int
 
 
+def carries_state(event: Event) -> bool:
+    """Whether `event` is part of an interaction; impressions and removals are only counted."""
+    return isinstance(event, Playback) or event.event_type in _VERB_CODES
+
+
 def interaction_of(event: Event) -> Interaction | None:
     """The interaction that `event` alone amounts to; None for events that carry no state."""
     at_ms = event.occurred_at_ms
@@ -86,8 +91,7 @@ def interaction_of(event: Event) -> Interaction | None:
             verb=PLAY,
             complete=int(event.event_type == "play_complete"),
         )
-    verb = _VERB_CODES.get(event.event_type)
-    if verb is None:
+    if not carries_state(event):
         return None
     part_of_show = None if isinstance(event, Search) else event
     return Interaction(
@@ -101,7 +105,7 @@ def interaction_of(event: Event) -> Interaction | None:
         season=(part_of_show and part_of_show.season) or 0,
         episode=(part_of_show and part_of_show.episode) or 0,
         device=device,
-        verb=verb,
+        verb=_VERB_CODES[event.event_type],
         complete=0,
     )
 

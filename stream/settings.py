@@ -35,7 +35,6 @@ class Settings(BaseSettings):
     )
 
     # Micro-batches
-    batch_wait_ms: float = Field(5.0, ge=0, description="Longest wait to fill a micro-batch.")
     batch_max_events: int = Field(4096, ge=1, description="Events in one micro-batch at most.")
 
     # Triton
@@ -51,6 +50,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("127.0.0.1:6379"), description="Feast's Redis connection string."
     )
+    redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = "redis"
     feature_registry: Path | None = Field(
         None, description="Feast registry file; default features/data/registry.db."
     )
@@ -59,7 +59,13 @@ class Settings(BaseSettings):
     # Worker
     metrics_host: str = Field("127.0.0.1", description="Where the metrics server binds.")
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and health.")
-    worker_port: int = Field(6066, ge=1, le=65535, description="Faust's own web server.")
+    instance_id: str | None = Field(
+        None,
+        description="Static group membership (KIP-345): a restarted worker of the same id gets its "
+        "partitions back at once. Must be unique within the group.",
+    )
+    session_timeout_s: int = Field(10, ge=6, description="Silence that loses a worker its place.")
+    commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
     data_dir: Path = Field(Path(".local/worker"), description="Faust's data directory.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -16,6 +16,7 @@ SESSIONS_CHANGELOG: Final = "sessions-changelog"
 EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
 
 _BROKER_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
+_ROOM_FOR_ERROR_HEADERS: Final = {"max.message.bytes": str(2 * 1024 * 1024)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Topic:
 TOPICS: Final = (
     Topic(PLAYBACK_EVENTS, dict(_BROKER_TIME)),
     Topic(BROWSE_EVENTS, dict(_BROKER_TIME)),
-    Topic(PLAYBACK_DLQ),
-    Topic(BROWSE_DLQ),
+    Topic(PLAYBACK_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
+    Topic(BROWSE_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
     Topic(LATE_EVENTS),
     Topic(INTENT_FEATURES),
     Topic(

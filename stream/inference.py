@@ -1,0 +1,142 @@
+"""The Triton client: windows in, intents out. One client for the process, batches made here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Final, Self
+
+import grpc
+import numpy as np
+import tritonclient.grpc.aio as triton
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from stream.exceptions import InferenceRefused, InferenceUnavailable
+from stream.settings import Settings
+from stream.window import WindowBatch
+
+_RETRYABLE: Final = {
+    f"StatusCode.{code.name}"
+    for code in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.NOT_FOUND,
+    )
+}
+"""Codes of failures that pass; `NOT_FOUND` is a model version that is not loaded yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intents:
+    """The model's answer for B profiles; the fields are the outputs of the Triton model, by name.
+
+    A head that the version was not trained for has all-zero probabilities.
+    """
+
+    action_probs: NDArray[np.float32]
+    """`[B, 7]` in the order of `ACTIONS`, of the next interaction."""
+    genre_probs: NDArray[np.float32]
+    """`[B, 34]` in the order of `GENRES`."""
+    kind_probs: NDArray[np.float32]
+    """`[B, 2]` in the order of `KINDS`."""
+    release_age_probs: NDArray[np.float32]
+    """`[B, 7]` in the order of `RELEASE_AGES`."""
+    intent_attention: NDArray[np.float32]
+    """`[B, 4]` in the order of `INTENTS`."""
+    intent_embedding: NDArray[np.float32]
+    """`[B, D]`."""
+    intent_cluster: NDArray[np.int32]
+    """`[B, 1]`; -1 where the version has no clusters."""
+    next_title_hash: NDArray[np.int64]
+    """`[B, K]` the next titles played, likeliest first."""
+    next_title_score: NDArray[np.float32]
+    """`[B, K]` their probabilities."""
+    user_embedding: NDArray[np.float32]
+    """`[B, D]`; its dot product with a title embedding of the same version scores the title."""
+    model_version: list[str]
+    """`[B]` the version that answered each row."""
+
+
+_OUTPUTS: Final = tuple(f.name for f in fields(Intents) if f.name != "model_version")
+
+
+class InferenceClient:
+    """Asks Triton for the intents of windows, in bounded requests that run side by side."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = triton.InferenceServerClient(settings.triton_url)
+        self._in_flight = asyncio.Semaphore(settings.inference_concurrency)
+        self._outputs = [triton.InferRequestedOutput(name) for name in _OUTPUTS]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def infer(self, batch: WindowBatch) -> Intents:
+        """The intents of every profile of `batch`, in its order.
+
+        Raises:
+            InferenceUnavailable: when a retry may help.
+            InferenceRefused: when it can't.
+        """
+        requests = _split(batch, self._settings.inference_batch)
+        return _concatenated(await asyncio.gather(*map(self._request, requests)))
+
+    async def _request(self, batch: WindowBatch) -> Intents:
+        async with self._in_flight:
+            try:
+                result = await self._client.infer(
+                    self._settings.model_name,
+                    _inputs(batch),
+                    model_version=self._settings.model_version,
+                    outputs=self._outputs,
+                    client_timeout=self._settings.inference_deadline_s,
+                )
+            except InferenceServerException as error:
+                if error.status() in _RETRYABLE:
+                    raise InferenceUnavailable(f"{error.status()}: {error.message()}") from error
+                raise InferenceRefused(
+                    f"{error.status()}: {error.message()}; is version "
+                    f"{self._settings.model_version or '(default)'} of "
+                    f"{self._settings.model_name} one that this worker can talk to?"
+                ) from error
+        version = result.get_response().model_version
+        return Intents(
+            **{name: result.as_numpy(name) for name in _OUTPUTS},
+            model_version=[version] * len(batch),
+        )
+
+
+def _inputs(batch: WindowBatch) -> list[triton.InferInput]:
+    inputs = []
+    for column in fields(WindowBatch):
+        values = getattr(batch, column.name)
+        tensor = triton.InferInput(column.name, values.shape, np_to_triton_dtype(values.dtype))
+        tensor.set_data_from_numpy(values)
+        inputs.append(tensor)
+    return inputs
+
+
+def _split(batch: WindowBatch, rows: int) -> Iterator[WindowBatch]:
+    for start in range(0, len(batch), rows):
+        part = slice(start, start + rows)
+        yield WindowBatch(**{f.name: getattr(batch, f.name)[part] for f in fields(WindowBatch)})
+
+
+def _concatenated(parts: list[Intents]) -> Intents:
+    if len(parts) == 1:
+        return parts[0]
+    return Intents(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _OUTPUTS},
+        model_version=[version for part in parts for version in part.model_version],
+    )

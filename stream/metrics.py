@@ -1,0 +1,46 @@
+"""The worker's Prometheus metrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS: Final = Counter(
+    "intentstream_events_total",
+    "Records by what became of them: applied, unchanged, late, stateless or dead_letter.",
+    ["topic", "outcome"],
+)
+DEAD_LETTERS: Final = Counter(
+    "intentstream_dead_letters_total", "Dead letters by reason.", ["topic", "reason"]
+)
+BATCH_EVENTS: Final = Histogram(
+    "intentstream_batch_events", "Records in a micro-batch.", buckets=[4**n for n in range(8)]
+)
+BATCH_PROFILES: Final = Histogram(
+    "intentstream_batch_profiles",
+    "Profiles scored in a micro-batch.",
+    buckets=[4**n for n in range(8)],
+)
+FRESHNESS: Final = Histogram(
+    "intentstream_freshness_seconds",
+    "Time by leg: produced_consumed (broker timestamp to decoded), consumed_inferred, "
+    "inferred_readable (written to the online store), produced_readable (all of it).",
+    ["leg"],
+    buckets=[0.001 * 2**n for n in range(16)],
+)
+PUBLISHED: Final = Counter("intentstream_published_rows_total", "Rows written to the online store.")
+STALE: Final = Counter(
+    "intentstream_stale_rows_total", "Rows that the online store refused because it has newer."
+)
+RETRIES: Final = Counter(
+    "intentstream_retries_total", "Attempts that a dependency failed.", ["dependency"]
+)
+BACK_PRESSURE: Final = Gauge(
+    "intentstream_back_pressure", "1 while a dependency is down and the worker holds its batch."
+)
+LAG: Final = Gauge(
+    "kafka_consumergroup_lag",
+    "End offset minus committed offset, clamped to the log's start.",
+    ["consumergroup", "topic", "partition"],
+)

@@ -1,0 +1,94 @@
+"""Everything the worker writes to Kafka, in bulk, each delivery awaited.
+
+Records are packed into producer batches by (topic, partition) instead of going through the
+producer one by one. The partition is always the one of the record's cause, so that a profile's
+state and features stay in one partition whatever partitioner its producers use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final, NamedTuple, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from stream.exceptions import BrokerUnavailable
+from stream.settings import Settings
+
+_BATCH_BYTES: Final = 512 * 1024
+_REQUEST_BYTES: Final = 4 * 1024 * 1024
+
+
+class Outgoing(NamedTuple):
+    """One record to be written. `topic` is without the prefix; `timestamp_ms` None means now."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    timestamp_ms: int | None = None
+
+
+class Outbox:
+    """An idempotent producer that delivers many records at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=settings.kafka_bootstrap,
+            enable_idempotence=True,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=_REQUEST_BYTES,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    async def deliver(self, records: Iterable[Outgoing]) -> None:
+        """Write `records`, in order within each partition; returns when the broker has them all.
+
+        Raises:
+            BrokerUnavailable: when one could not be delivered. Some may have been: deliver all of
+                them again.
+        """
+        by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        for record in records:
+            by_partition[record.topic, record.partition].append(record)
+        try:
+            await asyncio.gather(
+                *(self._deliver(*place, some) for place, some in by_partition.items())
+            )
+        except KafkaError as error:
+            raise BrokerUnavailable(f"Kafka did not take the records: {error!r}") from error
+
+    async def _deliver(self, topic: str, partition: int, records: list[Outgoing]) -> None:
+        name = self._settings.topic(topic)
+        delivered: list[Awaitable[object]] = []
+        batch = self._producer.create_batch()
+        for record in records:
+            if not _append(batch, record):
+                delivered.append(await self._producer.send_batch(batch, name, partition=partition))
+                batch = self._producer.create_batch()
+                _append(batch, record)
+        delivered.append(await self._producer.send_batch(batch, name, partition=partition))
+        await asyncio.gather(*delivered)
+
+
+def _append(batch: object, record: Outgoing) -> bool:
+    return (
+        batch.append(  # type: ignore[attr-defined]
+            key=record.key,
+            value=record.value,
+            timestamp=record.timestamp_ms,
+            headers=list(record.headers),
+        )
+        is not None
+    )

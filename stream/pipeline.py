@@ -1,0 +1,297 @@
+"""One micro-batch, from raw records to published features: decode → session → infer → publish.
+
+The order of effects is what keeps everything: the state's changelog, the dead letters and the late
+events are delivered before features are published, and only after the publication may the caller
+acknowledge. A crash anywhere between leaves unacknowledged records; their redelivery changes
+nothing in the state but touches the same profiles, and every profile touched is scored and
+published again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import time
+from typing import Final, Protocol, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from features.exceptions import StoreUnavailableError
+from features.rows import IntentRow
+from stream import codec, metrics, topics
+from stream.catalogue import Catalogue
+from stream.deadletters import Record, dead_letter, late_event
+from stream.events import decode
+from stream.exceptions import (
+    BadRecord,
+    BrokerUnavailable,
+    InferenceUnavailable,
+    ShuttingDown,
+)
+from stream.inference import Intents
+from stream.interactions import carries_state
+from stream.outbox import Outgoing
+from stream.rows import intent_rows
+from stream.session import Outcome, ProfileState, Rules
+from stream.settings import Settings
+from stream.window import WindowBatch, window_batch
+
+_T = TypeVar("_T")
+
+_FIRST_RETRY_S: Final = 0.05
+_LONGEST_RETRY_S: Final = 5.0
+
+
+class StampedRecord(Record, Protocol):
+    """A consumed record with its broker time."""
+
+    timestamp: float
+    """Seconds since the epoch (`LogAppendTime`)."""
+
+
+class States(Protocol):
+    """Where the states of profiles are kept, by the record key."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The encoded state of a profile; None where there is none yet."""
+
+    def put(self, partition: int, key: bytes, value: bytes) -> None:
+        """Keep the encoded state of a profile of a partition."""
+
+
+class Delivers(Protocol):
+    """The outbox, as far as the pipeline knows it."""
+
+    async def deliver(self, records: Sequence[Outgoing]) -> None:
+        """Write records; return when the broker has them all."""
+
+
+class Infers(Protocol):
+    """The inference client, as far as the pipeline knows it."""
+
+    async def infer(self, batch: WindowBatch) -> Intents:
+        """The intents of every profile of the batch."""
+
+
+class Writes(Protocol):
+    """The online store's writer, as far as the pipeline knows it."""
+
+    async def write(self, rows: Sequence[IntentRow]) -> int:
+        """Write rows; return how many were refused as stale."""
+
+
+@dataclass(slots=True)
+class Touched:
+    """A profile that a batch touched, with its newest state."""
+
+    profile_id: str
+    partition: int
+    state: ProfileState
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of a micro-batch's records: the profiles touched, and what was turned away."""
+
+    consumed_at: float
+    touched: dict[bytes, Touched] = field(default_factory=dict)
+    turned_away: list[Outgoing] = field(default_factory=list)
+    broker_times: list[float] = field(default_factory=list)
+    """Broker time, in seconds, of each record that touched a profile."""
+
+    @property
+    def profiles(self) -> list[tuple[str, ProfileState]]:
+        """Ids and states of the touched profiles, each once."""
+        return [(t.profile_id, t.state) for t in self.touched.values()]
+
+
+class Pipeline:
+    """Takes micro-batches through all steps, retrying what a dependency fails.
+
+    Args:
+        settings: the worker's settings.
+        catalogue: names and durations of titles.
+        states: the profiles' states.
+        outbox: where changelog, dead letters, late events and features go.
+        inference: the model server's client.
+        store: the online store's writer.
+        gives_up: asked before each retry; True ends it with `ShuttingDown`, unacknowledged.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        *,
+        states: States,
+        outbox: Delivers,
+        inference: Infers,
+        store: Writes,
+        gives_up: Callable[[], bool],
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._rules = Rules(window_length=settings.window_length, duration_ms=catalogue.duration_ms)
+        self._states = states
+        self._outbox = outbox
+        self._inference = inference
+        self._store = store
+        self._gives_up = gives_up
+        self._clock = clock
+        self._plain_topic = {settings.topic(name): name for name in topics.EVENT_TOPICS}
+        self.waits_for: str | None = None
+        """The dependency that is down and retried right now, if any."""
+
+    async def process(self, records: Sequence[StampedRecord]) -> None:
+        """Take records to published features; when this returns they may be acknowledged.
+
+        Raises:
+            ShuttingDown: when a dependency is down and `gives_up` says to stop waiting. Nothing may
+                be acknowledged then.
+        """
+        metrics.BATCH_EVENTS.observe(len(records))
+        batch = self.take_in(records)
+        await self.save(batch)
+        if batch.touched:
+            metrics.BATCH_PROFILES.observe(len(batch.touched))
+            intents = await self.infer(batch)
+            inferred_at = self._clock()
+            rows = self.rows(batch, intents)
+            await self.publish(rows)
+            _observe_freshness(batch, inferred_at, self._clock())
+            await self.announce(batch, rows)
+
+    def take_in(self, records: Sequence[StampedRecord]) -> Batch:
+        """Decode records and join them into the states, which are kept right away."""
+        batch = Batch(consumed_at=self._clock())
+        outcomes: Counter[tuple[str, str]] = Counter()
+        for record in records:
+            topic = self._plain_topic[record.topic]
+            outcomes[topic, self._take_in_one(topic, record, batch)] += 1
+        for (topic, outcome), count in outcomes.items():
+            metrics.EVENTS.labels(topic, outcome).inc(count)
+        produced_consumed = metrics.FRESHNESS.labels("produced_consumed")
+        for broker_time in batch.broker_times:
+            produced_consumed.observe(max(batch.consumed_at - broker_time, 0.0))
+        for key, touched in batch.touched.items():
+            self._states.put(touched.partition, key, codec.encode(touched.state))
+        return batch
+
+    def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
+        broker_ms = round(record.timestamp * 1000)
+        settings = self._settings
+        try:
+            event = decode(
+                topic,
+                record.key,
+                record.value,
+                broker_time_ms=broker_ms,
+                headers=record.headers,
+                max_ahead_s=settings.max_ahead_s,
+                max_bytes=settings.max_event_bytes,
+            )
+        except BadRecord as error:
+            batch.turned_away.append(dead_letter(topic, record, broker_ms, error))
+            metrics.DEAD_LETTERS.labels(topic, error.reason.value).inc()
+            return "dead_letter"
+        if event.occurred_at_ms < broker_ms - settings.allowed_lateness_s * 1000:
+            batch.turned_away.append(late_event(record, broker_ms, "behind_broker"))
+            return Outcome.LATE.value
+        if not carries_state(event):
+            return Outcome.STATELESS.value
+        # An unchanged profile is touched too: its last publication may have been cut short.
+        state = self._touch(event.profile_id, record, batch)
+        outcome = state.take_in(event, self._rules)
+        if outcome is Outcome.LATE:
+            batch.turned_away.append(late_event(record, broker_ms, "before_window"))
+        return outcome.value
+
+    def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> ProfileState:
+        key = profile_id.encode()
+        touched = batch.touched.get(key)
+        if touched is None:
+            data = self._states.get(key)
+            state = codec.decode(data) if data else ProfileState()
+            touched = batch.touched[key] = Touched(profile_id, record.partition, state)
+        batch.broker_times.append(record.timestamp)
+        return touched.state
+
+    async def save(self, batch: Batch) -> None:
+        """Deliver the changelog of the touched states, the dead letters and the late events."""
+        changelog = [
+            Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.get(key))
+            for key, touched in batch.touched.items()
+        ]
+        records = changelog + batch.turned_away
+        await self._insist("kafka", lambda: self._outbox.deliver(records))
+
+    async def infer(self, batch: Batch) -> Intents:
+        """The intents of every profile touched."""
+        windows = window_batch(batch.profiles, self._rules)
+        return await self._insist("triton", lambda: self._inference.infer(windows))
+
+    def rows(self, batch: Batch, intents: Intents) -> list[IntentRow]:
+        """The rows to publish, one for each profile touched."""
+        return intent_rows(
+            batch.profiles,
+            intents,
+            self._catalogue,
+            session_gap_s=self._settings.session_gap_s,
+            now_ms=round(self._clock() * 1000),
+        )
+
+    async def publish(self, rows: Sequence[IntentRow]) -> None:
+        """Write the rows to the online store."""
+        stale = await self._insist("online_store", lambda: self._store.write(rows))
+        metrics.PUBLISHED.inc(len(rows) - stale)
+        metrics.STALE.inc(stale)
+
+    async def announce(self, batch: Batch, rows: Sequence[IntentRow]) -> None:
+        """Write the rows to the topic `intent-features`."""
+        records = [
+            Outgoing(topics.INTENT_FEATURES, touched.partition, key, row.to_json())
+            for (key, touched), row in zip(batch.touched.items(), rows, strict=True)
+        ]
+        await self._insist("kafka", lambda: self._outbox.deliver(records))
+
+    async def _insist(self, dependency: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        retries = AsyncRetrying(
+            retry=retry_if_exception_type(
+                (BrokerUnavailable, InferenceUnavailable, StoreUnavailableError)
+            ),
+            wait=wait_random_exponential(multiplier=_FIRST_RETRY_S, max=_LONGEST_RETRY_S),
+            reraise=True,
+        )
+        with self._back_pressure():
+            async for one in retries:
+                with one:
+                    if one.retry_state.attempt_number > 1:
+                        self.waits_for = dependency
+                        metrics.BACK_PRESSURE.set(1)
+                        metrics.RETRIES.labels(dependency).inc()
+                        if self._gives_up():
+                            raise ShuttingDown(f"gave up waiting for {dependency}")
+                    return await attempt()
+        raise AssertionError("retries end with a result or an error")
+
+    @contextmanager
+    def _back_pressure(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.waits_for:
+                self.waits_for = None
+                metrics.BACK_PRESSURE.set(0)
+
+
+def _observe_freshness(batch: Batch, inferred_at: float, readable_at: float) -> None:
+    legs = metrics.FRESHNESS.labels
+    legs("consumed_inferred").observe(inferred_at - batch.consumed_at)
+    legs("inferred_readable").observe(readable_at - inferred_at)
+    whole = legs("produced_readable")
+    for broker_time in batch.broker_times:
+        whole.observe(max(readable_at - broker_time, 0.0))
