@@ -1,0 +1,22 @@
+"""Errors of the features package. No message holds a password or a connection string."""
+
+from __future__ import annotations
+
+
+class FeaturesError(Exception):
+    """Base of all errors of this package."""
+
+
+class StoreUnavailableError(FeaturesError):
+    """The online store did not answer, or can't take writes now. Retry the same write later."""
+
+
+class StoreRefusedError(FeaturesError):
+    """The online store answered with an error that needs an operator: access rights, wrong data.
+
+    Retrying is harmless, because every write is fenced, but helps only after the cause is removed.
+    """
+
+
+class NotStartedError(FeaturesError):
+    """The writer was used before `start` or after `close`."""

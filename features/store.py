@@ -1,0 +1,79 @@
+"""Opens the feature store that the settings describe and registers the definitions in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from feast import FeatureStore, RepoConfig
+from feast.errors import FeastObjectNotFoundException
+from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
+from feast.repo_config import RegistryConfig
+
+from features import definitions
+from features.online_store import FencedRedisOnlineStoreConfig
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+PROJECT: Final = "intentstream"
+REPOSITORY: Final = Path(__file__).parent
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """The feature store that `settings` describe; opens no connection yet.
+
+    The same project, registry and layout as `feast` uses in the folder `features/`. The SQLite
+    database lies beside the registry.
+    """
+    registry = settings.feature_registry or REPOSITORY / "data" / "registry.db"
+    registry = registry.absolute()
+    registry.parent.mkdir(parents=True, exist_ok=True)
+    online: Any
+    if settings.online_store == "redis":
+        online = FencedRedisOnlineStoreConfig(
+            redis_type=settings.redis_type,
+            connection_string=settings.redis_url.get_secret_value(),
+            key_ttl_seconds=settings.feature_ttl_s or None,
+        )
+    else:
+        online = SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))
+    return FeatureStore(
+        config=RepoConfig(
+            project=PROJECT,
+            provider="local",
+            registry=RegistryConfig(path=str(registry)),
+            online_store=online,
+            offline_store="dask",
+            entity_key_serialization_version=3,
+            repo_path=REPOSITORY,
+        )
+    )
+
+
+def apply(settings: Settings) -> FeatureStore:
+    """Register the definitions, as `feast apply` does, where the registry has not got them yet.
+
+    Returns:
+        The store that they are registered in.
+    """
+    store = open_store(settings)
+    # An unchanged registry file is left alone, because Feast rewrites it in place under readers.
+    # SQLite's tables are made by `FeatureStore.apply` and may be missing beside a whole registry.
+    if settings.online_store == "sqlite" or not _is_current(store):
+        store.apply(definitions.OBJECTS)
+    return store
+
+
+def _is_current(store: FeatureStore) -> bool:
+    try:
+        return bool(
+            store.get_entity(definitions.profile.name) == definitions.profile
+            and store.get_data_source(definitions.intent_features.name)
+            == definitions.intent_features
+            and store.get_feature_view(definitions.profile_intent.name)
+            == definitions.profile_intent
+            and store.get_feature_service(definitions.ranker_v1.name) == definitions.ranker_v1
+        )
+    except FeastObjectNotFoundException:
+        return False

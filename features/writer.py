@@ -1,0 +1,202 @@
+"""Publishes intent rows to the online store, fenced and in batches.
+
+Rows go past Feast's protobuf objects straight into the bytes that Feast's Redis layout holds, and
+from there through `FencedRedisOnlineStore`. `FeatureStore.push` would build a data frame per call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.types import UnixTimestamp
+from redis import exceptions as redis_errors
+
+from features.definitions import profile, profile_intent
+from features.encoding import ENCODERS, StringKeys, timestamp
+from features.exceptions import NotStartedError, StoreRefusedError, StoreUnavailableError
+from features.online_store import (
+    FencedRedisOnlineStore,
+    FencedRow,
+    feature_field,
+    hash_entry,
+    hash_fields,
+    hash_name,
+    timestamp_field,
+)
+from features.store import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feast import FeatureStore, Field
+
+    from features.rows import IntentRow
+    from stream.settings import Settings
+
+ROWS_PER_TRIP: Final = 256
+"""Rows of one round trip. The event loop is held for their encoding, some 5 ms, and no longer."""
+
+RETRYABLE: Final = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ClusterDownError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.ReadOnlyError,
+    sqlite3.OperationalError,
+    OSError,
+)
+
+
+class RowEncoder:
+    """Encodes rows of the view `profile_intent` for `FencedRedisOnlineStore.write_rows`."""
+
+    def __init__(self, project: str) -> None:
+        view = profile_intent.name
+        self._key = StringKeys(profile.join_key, project)
+        self._time = hash_name(timestamp_field(view))
+        self._values = attrgetter(*map(_attribute, profile_intent.features))
+        self._features = [
+            (hash_name(feature_field(view, feature.name)), ENCODERS[feature.dtype])
+            for feature in profile_intent.features
+        ]
+
+    def __call__(self, row: IntentRow) -> FencedRow:
+        """The row's key, its place in the fence's order and its hash fields."""
+        entries = [hash_entry(self._time, timestamp(row.last_event_at_ms * 1000))]
+        entries += [
+            hash_entry(name, encode(value))
+            for (name, encode), value in zip(self._features, self._values(row), strict=True)
+        ]
+        return FencedRow(
+            key=self._key(row.profile_id),
+            micros=b"%d000" % row.last_event_at_ms,
+            sequence=b"%d" % row.sequence_no,
+            fields=hash_fields(entries),
+        )
+
+
+def to_protos(
+    row: IntentRow,
+) -> tuple[EntityKey, dict[str, Value], datetime, datetime]:
+    """The row as Feast's own `online_write_batch` takes it."""
+    key = EntityKey(join_keys=[profile.join_key], entity_values=[Value(string_val=row.profile_id)])
+    values = {
+        feature.name: Value.FromString(
+            ENCODERS[feature.dtype](attrgetter(_attribute(feature))(row))
+        )
+        for feature in profile_intent.features
+    }
+    return key, values, _datetime(row.last_event_at_ms), _datetime(row.published_at_ms)
+
+
+def _attribute(feature: Field) -> str:
+    """The attribute of `IntentRow` that a feature is read from; its times are milliseconds."""
+    return f"{feature.name}_ms" if feature.dtype == UnixTimestamp else feature.name
+
+
+def _datetime(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+class IntentWriter:
+    """Writes rows of `profile_intent` to the online store of the settings.
+
+    In Redis a row that is older than the stored one, by (`last_event_at_ms`, `sequence_no`), is
+    refused, and an equal one overwrites. SQLite, the store of a first look, has one writer and no
+    fence.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store: FeatureStore | None = None
+
+    async def start(self) -> None:
+        """Register the feature definitions and get ready. Connects with the first write."""
+        store = await asyncio.to_thread(apply, self._settings)
+        self._encode = RowEncoder(store.project)
+        self._store = store
+
+    async def write(self, rows: Sequence[IntentRow]) -> int:
+        """Write the rows. Where several are of one profile, the newest stays.
+
+        Args:
+            rows: Any number of rows; `ROWS_PER_TRIP` of them go in one round trip, and two trips
+                are under way at once.
+
+        Returns:
+            How many rows were refused as stale.
+
+        Raises:
+            NotStartedError: before `start` and after `close`.
+            StoreUnavailableError: when the store can't be written now. Write the same rows again;
+                those that went in are not hurt by it.
+            StoreRefusedError: when the store answers with an error that needs an operator.
+        """
+        store = self._store
+        if store is None:
+            raise NotStartedError("Call `start` before `write`.")
+        online_store = store.provider.online_store
+        try:
+            if not isinstance(online_store, FencedRedisOnlineStore):
+                await asyncio.to_thread(self._write_protos, store, rows)
+                return 0
+            return await self._write_redis(store, online_store, rows)
+        except redis_errors.AuthenticationError as error:
+            raise _refused(error) from error
+        except RETRYABLE as error:
+            raise StoreUnavailableError(
+                f"The online store can't be written now ({_reason(error)}). Check that it runs at "
+                "the address of INTENT_REDIS_URL and write the same rows again."
+            ) from error
+        except (redis_errors.RedisError, sqlite3.Error) as error:
+            raise _refused(error) from error
+
+    async def close(self) -> None:
+        """Close the connections. The writer can be started again."""
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
+
+    async def _write_redis(
+        self, store: FeatureStore, online_store: FencedRedisOnlineStore, rows: Sequence[IntentRow]
+    ) -> int:
+        # The second trip is encoded here while the server works on the first.
+        slots = asyncio.Semaphore(2)
+
+        async def trip(start: int) -> int:
+            async with slots:
+                encoded = map(self._encode, rows[start : start + ROWS_PER_TRIP])
+                return await online_store.write_rows(store.config, profile_intent, encoded)
+
+        trips = map(trip, range(0, len(rows), ROWS_PER_TRIP))
+        refused = 0
+        # All trips end before the first error is raised: none may write behind the caller's back.
+        for result in await asyncio.gather(*trips, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            refused += result
+        return refused
+
+    @staticmethod
+    def _write_protos(store: FeatureStore, rows: Sequence[IntentRow]) -> None:
+        store.provider.online_write_batch(
+            store.config, profile_intent, list(map(to_protos, rows)), None
+        )
+
+
+def _refused(error: Exception) -> StoreRefusedError:
+    return StoreRefusedError(
+        f"The online store refused a write ({_reason(error)}). Check the user's rights "
+        "(HMGET, HSET, EXPIRE, EVAL, EVALSHA, SCRIPT LOAD) and that no other data has its keys."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The server's or the system's own words, which name no credentials."""
+    return f"{type(error).__name__}: {error}"
