@@ -74,6 +74,9 @@ _ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
     topics.BROWSE_EVENTS: _BROWSE,
 }
 
+SCHEMA_TOPICS: Final = tuple(_ADAPTERS)
+"""Topics whose values have a JSON Schema."""
+
 _REASONS: Final = {
     "missing": Reason.MISSING_FIELD,
     "union_tag_not_found": Reason.MISSING_FIELD,

@@ -54,10 +54,10 @@ class StampedRecord(Record, Protocol):
 class States(Protocol):
     """Where the states of profiles are kept, by the record key."""
 
-    def get(self, key: bytes) -> bytes | None:
+    def fetch(self, key: bytes) -> bytes | None:
         """The encoded state of a profile; None where there is none yet."""
 
-    def put(self, partition: int, key: bytes, value: bytes) -> None:
+    def keep(self, partition: int, key: bytes, value: bytes) -> None:
         """Keep the encoded state of a profile of a partition."""
 
 
@@ -178,7 +178,7 @@ class Pipeline:
         for broker_time in batch.broker_times:
             produced_consumed.observe(max(batch.consumed_at - broker_time, 0.0))
         for key, touched in batch.touched.items():
-            self._states.put(touched.partition, key, codec.encode(touched.state))
+            self._states.keep(touched.partition, key, codec.encode(touched.state))
         return batch
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
@@ -214,7 +214,7 @@ class Pipeline:
         key = profile_id.encode()
         touched = batch.touched.get(key)
         if touched is None:
-            data = self._states.get(key)
+            data = self._states.fetch(key)
             state = codec.decode(data) if data else ProfileState()
             touched = batch.touched[key] = Touched(profile_id, record.partition, state)
         batch.broker_times.append(record.timestamp)
@@ -223,7 +223,7 @@ class Pipeline:
     async def save(self, batch: Batch) -> None:
         """Deliver the changelog of the touched states, the dead letters and the late events."""
         changelog = [
-            Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.get(key))
+            Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
             for key, touched in batch.touched.items()
         ]
         records = changelog + batch.turned_away

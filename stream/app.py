@@ -1,0 +1,170 @@
+"""The Faust app: `faust -A stream.app worker` or `intentstream worker`.
+
+One agent reads both event topics. It takes whatever has arrived as one micro-batch, has the
+pipeline carry it to published features, and acknowledges it in offset order; what arrives meanwhile
+is the next batch. So batches grow with load, and no event waits while the worker is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import faust
+from yarl import URL
+
+from features.writer import IntentWriter
+from stream import topics
+from stream.catalogue import Catalogue, read_catalogue
+from stream.exceptions import ShuttingDown
+from stream.health import HealthServer
+from stream.inference import InferenceClient
+from stream.outbox import Outbox
+from stream.pipeline import Pipeline
+from stream.settings import Settings, settings
+from stream.table import SessionTable
+from stream.transport import LeanTransport
+
+_QUEUE_BATCHES = 4
+"""How many full micro-batches may wait in memory before fetching pauses."""
+
+
+class IntentApp(faust.App):
+    """The Faust app with the worker's own edges: started before it, stopped after it.
+
+    `worker_settings` are the product's settings; `pipeline` exists while the app runs.
+    """
+
+    worker_settings: Settings
+    catalogue: Catalogue
+    table: SessionTable
+    pipeline: Pipeline | None = None
+    pipeline_type: type[Pipeline] = Pipeline
+
+    async def on_start(self) -> None:
+        """Open the edges and build the pipeline."""
+        config, catalogue = self.worker_settings, self.catalogue
+        self._edges = AsyncExitStack()
+        writer = IntentWriter(config)
+        await writer.start()
+        self._edges.push_async_callback(writer.close)
+        inference = await self._edges.enter_async_context(InferenceClient(config))
+        outbox = await self._edges.enter_async_context(Outbox(config))
+        self.pipeline = self.pipeline_type(
+            config,
+            catalogue,
+            states=self.table,
+            outbox=outbox,
+            inference=inference,
+            store=writer,
+            gives_up=self.is_leaving,
+        )
+        await self._edges.enter_async_context(HealthServer(config, self.is_ready))
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Let Faust finish and commit what is in flight, then close the edges."""
+        await super().on_stop()
+        await self._edges.aclose()
+
+    def is_leaving(self) -> bool:
+        """Whether the worker stops or loses its partitions: the time to give up retrying."""
+        return self.should_stop or not self.flow_control.is_active()
+
+    def is_ready(self) -> bool:
+        """Whether the worker has its partitions and is not held up by a dependency."""
+        return (
+            self.pipeline is not None
+            and self.pipeline.waits_for is None
+            and self.flow_control.is_active()
+            and not self.in_recovery
+            and not self.rebalancing
+        )
+
+
+def create_app(config: Settings) -> IntentApp:
+    """The app of these settings, with its table and its agent."""
+    app = IntentApp(
+        config.consumer_group,
+        broker=[URL(f"aiokafka://{address}") for address in config.kafka_bootstrap.split(",")],
+        store="memory://",
+        datadir=str(config.data_dir),
+        autodiscover=False,
+        origin="stream",
+        key_serializer="raw",
+        value_serializer="raw",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=config.instance_id,
+        broker_commit_interval=config.commit_interval_s,
+        broker_session_timeout=config.session_timeout_s,
+        broker_heartbeat_interval=config.session_timeout_s / 4,
+        producer_request_timeout=30.0,
+        stream_buffer_maxsize=config.batch_max_events * _QUEUE_BATCHES,
+    )
+    app.worker_settings = config
+    app.transport = LeanTransport(app.conf.broker_consumer, app)
+    app.catalogue = read_catalogue(config.catalogue)
+    app.table = SessionTable.of(app, config, app.catalogue.duration_ms)
+    events = app.topic(
+        *(config.topic(name) for name in topics.EVENT_TOPICS),
+        key_serializer="raw",
+        value_serializer="raw",
+        allow_empty=True,
+    )
+
+    @app.agent(events, name="intents")
+    async def intents(stream: Any) -> None:
+        await _serve(app, stream.channel.queue)
+
+    return app
+
+
+async def _serve(app: IntentApp, queue: Any) -> None:
+    try:
+        while not app.should_stop:
+            messages = await _next_batch(app, queue)
+            try:
+                if messages:
+                    assert app.pipeline is not None
+                    await app.pipeline.process(messages)
+                    _acknowledge(app, messages)
+            except ShuttingDown as reason:
+                app.log.warning("%s; the batch stays unacknowledged", reason)
+            finally:
+                app.consumer.unacked.difference_update(messages)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        # Faust would restart the agent and go on behind the unacknowledged batch. Ending the
+        # process instead has it delivered again.
+        await app.crash(error)
+        raise
+
+
+async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
+    messages = [(await queue.get()).message]
+    while len(messages) < app.worker_settings.batch_max_events and not queue.empty():
+        messages.append(queue.get_nowait().message)
+    current = [m for m in messages if m.generation_id == app.consumer_generation_id]
+    # Faust lets go of partitions only after the messages in this set are done with.
+    app.consumer.unacked.update(current)
+    return current
+
+
+def _acknowledge(app: IntentApp, messages: Sequence[Any]) -> None:
+    for message in _in_offset_order(messages):
+        if message.generation_id == app.consumer_generation_id:
+            message.ack(app.consumer)
+
+
+def _in_offset_order(messages: Sequence[Any]) -> Iterator[Any]:
+    yield from sorted(messages, key=lambda message: (message.tp, message.offset))
+
+
+app = create_app(settings())

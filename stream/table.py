@@ -1,0 +1,86 @@
+"""The Faust table of session states, with a changelog of our own sending.
+
+Faust's table sends its changelog one record at a time through a buffered producer; here the
+pipeline sends it in bulk and awaits its delivery, to the same topic and partitions, so that Faust's
+recovery and standbys read it as usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import faust
+from faust.stores.memory import Store
+from faust.types import EventT
+
+from stream import codec, topics
+from stream.session import Rules
+from stream.settings import Settings
+
+
+class SessionTable(faust.Table[bytes, bytes]):
+    """States of profiles by record key, kept in Faust's in-memory store.
+
+    Recovery joins the changelog records of a key instead of taking the last one, so that records of
+    a paused former owner of the partition can't undo its successor's.
+    """
+
+    rules: Rules
+
+    @classmethod
+    def of(cls, app: faust.App, settings: Settings, duration_ms: Mapping[int, int]) -> SessionTable:
+        """The app's table of states; `duration_ms` is the catalogue's, by title hash."""
+        changelog = app.topic(
+            settings.topic(topics.SESSIONS_CHANGELOG),
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            acks=False,
+            internal=True,
+            allow_empty=True,
+            maxsize=131_072,
+        )
+        table = cls(
+            app,
+            name="sessions",
+            store="memory://",
+            key_type=bytes,
+            value_type=bytes,
+            changelog_topic=changelog,
+        )
+        table.rules = Rules(window_length=settings.window_length, duration_ms=duration_ms)
+        app.tables.add(table)
+        return table
+
+    @property
+    def _memory(self) -> Store[bytes, bytes]:
+        return cast(Store[bytes, bytes], self.data)
+
+    def fetch(self, key: bytes) -> bytes | None:
+        """The encoded state of a profile; None where there is none yet."""
+        state: bytes | None = self._memory.data.get(key)
+        return state
+
+    def keep(self, partition: int, key: bytes, value: bytes) -> None:
+        """Keep the encoded state of a profile of a partition; the changelog is the caller's."""
+        store = self._memory
+        store.data[key] = value
+        # Faust's store forgets the keys of partitions that it was told of and that went away.
+        store._key_partition[key] = partition
+
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
+        """Join the states in changelog records into the table; a tombstone removes one."""
+        for event in batch:
+            message: Any = event.message
+            if message.value is None:
+                self._memory.data.pop(message.key, None)
+            else:
+                self.keep(message.partition, message.key, self._joined(message.key, message.value))
+
+    def _joined(self, key: bytes, value: bytes) -> bytes:
+        known = self.fetch(key)
+        if known is None or known == value:
+            return value
+        return codec.encode(codec.decode(known).joined(codec.decode(value), self.rules))

@@ -1,0 +1,60 @@
+"""Faust's Kafka transport with a consumer that spends no task per message.
+
+`faust.transport.consumer.Consumer._drain_messages` (0.15.3) delivers each message through
+`wait_first(callback(message), suspend_flow.wait())`: two asyncio tasks a message, most of the time
+that Faust takes. This consumer awaits the callback itself. What the tasks were for still holds: the
+callback first waits for flow control, and when the flow is suspended meanwhile (a rebalance, a
+stop) the rest of what was fetched is left: it is read again from the committed offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from mode.types import ServiceT
+
+_YIELD_EVERY = 100
+
+
+class LeanConsumer(driver.Consumer):
+    """A Faust consumer that awaits the delivery of each message directly."""
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        stopped: Any = fetcher
+        delivered = 0
+        try:
+            while not (self._stopped.is_set() or stopped._stopped.is_set()):
+                # `getmany` may return at once again and again; others need the loop too.
+                await self.sleep(0)
+                if self.should_stop:
+                    continue
+                async for tp, message in self.getmany(timeout=1.0):
+                    delivered += 1
+                    if delivered % _YIELD_EVERY == 0:
+                        await asyncio.sleep(0)
+                    if self.suspend_flow.is_set():
+                        break
+                    await self._deliver(tp, message)
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    async def _deliver(self, tp: Any, message: Any) -> None:
+        offset, read = message.offset, self._read_offset[tp]
+        if read is not None and offset < read:
+            return
+        if read and offset - read > 1 and self.app.topics.acks_enabled_for(message.topic):
+            await self._add_gap(tp, read + 1, offset)
+        await self.callback(message)
+        self._read_offset[tp] = offset
+
+
+class LeanTransport(driver.Transport):
+    """Faust's aiokafka transport with the lean consumer."""
+
+    Consumer = LeanConsumer
