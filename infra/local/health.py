@@ -36,6 +36,8 @@ def kafka_ready(port: int) -> bool:
 
 def redis_ready(port: int) -> bool:
     """Whether the Redis on `port` answers PING."""
+    if not _accepts(port):
+        return False
     try:
         with redis.Redis(port=port, socket_timeout=5) as client:
             return bool(client.ping())
@@ -64,7 +66,7 @@ def worker_ready(metrics_port: int) -> bool:
 
 
 def _accepts(port: int) -> bool:
-    """Whether anything listens, asked first because the clients log every refusal at length."""
+    """Whether anything listens, asked first because the clients log and retry refusals."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             return True

@@ -205,25 +205,40 @@ class Stack:
             ModelVersionError: when the version is absent or can't be loaded.
         """
         name = self.settings.model_name
-        source = self._models / name
-        if not (source / version / "model.py").exists():
+        if not (self._models / name / version / "model.py").exists():
             raise ModelVersionError(
-                f"{source / version} holds no model version; "
+                f"{self._models / name / version} holds no model version; "
                 "`intentstream train` makes one, `make demo` does it by itself"
             )
-        served = self.home / "triton" / "models" / name
-        shutil.rmtree(served, ignore_errors=True)
-        served.mkdir(parents=True)
-        for path in (*filter(Path.is_file, source.iterdir()), source / version):
-            (served / path.name).symlink_to(path)
+        before = self._served_version()
+        self._serve(version)
         with InferenceServerClient(f"127.0.0.1:{self.settings.triton_grpc_port}") as client:
             try:
                 client.load_model(name)
             except InferenceServerException as error:
+                # Triton goes on with what it had; so must one that is started again.
+                self._serve(before)
                 raise ModelVersionError(
                     f"Triton can't load version {version} of {name}: {error.message()}; "
                     f"see {self._log('triton')}"
                 ) from error
+
+    @property
+    def _served(self) -> Path:
+        """The model's directory in the repository that our Triton reads."""
+        return self.home / "triton" / "models" / self.settings.model_name
+
+    def _served_version(self) -> str | None:
+        return next((link.name for link in self._served.glob("*") if link.is_dir()), None)
+
+    def _serve(self, version: str | None) -> None:
+        """Makes the directory hold links to the model's files and one version, or none at all."""
+        shutil.rmtree(self._served, ignore_errors=True)
+        if version is not None:
+            self._served.mkdir(parents=True)
+            source = self._models / self.settings.model_name
+            for path in (*filter(Path.is_file, source.iterdir()), source / version):
+                (self._served / path.name).symlink_to(path)
 
     @property
     def _rpc(self) -> Any:
