@@ -26,7 +26,6 @@ _PORTS: Final = (
     "triton_grpc_port",
     "triton_metrics_port",
     "metrics_port",
-    "worker_port",
 )
 _numbers = itertools.count(1)
 
@@ -81,12 +80,12 @@ def triton(stack: Stack) -> str:
 
 @pytest.fixture
 def isolated(stack: Stack, tmp_path: Path) -> Settings:
-    """The servers' settings with names, files, worker ports and a Redis database of its own.
+    """The servers' settings with names, files, a worker's port and a Redis database of its own.
 
     Starts nothing: a test asks for the servers that it needs as well.
     """
     number = next(_numbers)
-    metrics_port, worker_port = free_ports(2)
+    (metrics_port,) = free_ports(1)
     return stack.settings.model_copy(
         update={
             "topic_prefix": f"test-{number}-",
@@ -95,6 +94,5 @@ def isolated(stack: Stack, tmp_path: Path) -> Settings:
             "feature_registry": tmp_path / "registry.db",
             "data_dir": tmp_path / "worker",
             "metrics_port": metrics_port,
-            "worker_port": worker_port,
         }
     )
