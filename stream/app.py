@@ -7,7 +7,6 @@ is the next batch. So batches grow with load, and no event waits while the worke
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -138,8 +137,8 @@ async def _serve(app: IntentApp, queue: Any) -> None:
                 app.log.warning("%s; the batch stays unacknowledged", reason)
             finally:
                 app.consumer.unacked.difference_update(messages)
-    except asyncio.CancelledError:
-        raise
+    except StopAsyncIteration:
+        return  # Faust closed the queue: the worker stops
     except Exception as error:
         # Faust would restart the agent and go on behind the unacknowledged batch. Ending the
         # process instead has it delivered again.

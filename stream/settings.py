@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
 
     # Micro-batches
-    batch_max_events: int = Field(4096, ge=1, description="Events in one micro-batch at most.")
+    batch_max_events: int = Field(1024, ge=1, description="Events in one micro-batch at most.")
 
     # Triton
     triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address.")
