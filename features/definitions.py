@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, ValueType
 from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Int64, String, UnixTimestamp
 
@@ -17,6 +17,13 @@ from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
 OWNER: Final = "intentstream"
 TAGS: Final = {"team": OWNER, "model": "fm_intent"}
+
+project = Project(
+    name="intentstream",
+    description="Live viewing intents of member profiles, for rankers and search.",
+    owner=OWNER,
+    tags=TAGS,
+)
 
 profile = Entity(
     name="profile",
@@ -176,5 +183,5 @@ ranker_v1 = FeatureService(
     owner=OWNER,
 )
 
-OBJECTS: Final = [profile, intent_features, profile_intent, ranker_v1]
+OBJECTS: Final = [project, profile, intent_features, profile_intent, ranker_v1]
 """All of the above, in the order in which `FeatureStore.apply` takes them."""

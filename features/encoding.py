@@ -18,6 +18,8 @@ from feast.types import Array, Float32, Int64, String, UnixTimestamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from feast import Field
+
 _LENGTH_DELIMITED: Final = 2
 _FIRST_FIELD: Final = b"\n"  # field 1, length-delimited: the elements of StringList and FloatList
 
@@ -96,6 +98,11 @@ ENCODERS: Final[dict[Any, Callable[[Any], bytes]]] = {
     Array(String): string_list_value,
 }
 """For each Feast type that a published row uses, the function that encodes its value."""
+
+
+def row_attribute(feature: Field) -> str:
+    """The attribute of a row that holds a feature; a row's times are in milliseconds."""
+    return f"{feature.name}_ms" if feature.dtype == UnixTimestamp else feature.name
 
 
 @lru_cache(maxsize=1 << 12)

@@ -20,28 +20,33 @@ import struct
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from feast import utils
 from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
 from feast.infra.online_stores.redis import (
     RedisOnlineStore,
     RedisOnlineStoreConfig,
     RedisType,
 )
+from feast.metrics import track_feature_statuses
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Int64
-from feast.utils import make_tzaware
 from pydantic import Field, StrictStr
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from features.encoding import timestamp
+from features.encoding import timestamp, varint
 from stream.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from feast import FeatureView, RepoConfig
+    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
+    GroupedRefs = Sequence[tuple[FeatureView, list[str]]]
+    JoinKeyValues = Mapping[str, Sequence[Value]]
     EntityRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 SEQUENCE_FEATURE: Final = "sequence_no"
@@ -135,6 +140,18 @@ class FencedRow(NamedTuple):
     """The row's `sequence_no`, decimal digits; empty where it has none."""
     fields: bytes
     """`hash_fields` of the row, the timestamp among them."""
+
+
+class _Read(NamedTuple):
+    """What is read of one view for one request."""
+
+    view: FeatureView
+    features: list[str]
+    keys: list[bytes]
+    fields: list[bytes]
+    """Hash fields of `features`, then the one of the event timestamp."""
+    order: list[int]
+    """For each row of the answer the index of its key: a profile asked for twice is read once."""
 
 
 _length: Final = struct.Struct(">I").pack
@@ -260,6 +277,97 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
                 raise reply
         return sum(reply for reply in replies if isinstance(reply, int))
 
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: GroupedRefs,
+        join_key_values: JoinKeyValues,
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Add the features of all views to the response of `get_online_features`."""
+        if include_feature_view_version_metadata:
+            super()._read_features_per_fv(
+                config,
+                grouped_refs,
+                join_key_values,
+                entity_name_to_join_key_map,
+                online_features_response,
+                full_feature_names,
+                include_feature_view_version_metadata,
+            )
+            return
+        reads = self._reads(config, grouped_refs, join_key_values, entity_name_to_join_key_map)
+        commands = [(key, read.fields) for read in reads for key in read.keys]
+        replies = self._read_hash_fields(config, commands) if commands else []
+        _add_features(online_features_response, reads, replies, full_feature_names)
+
+    async def _read_features_per_fv_async(
+        self,
+        config: RepoConfig,
+        grouped_refs: GroupedRefs,
+        join_key_values: JoinKeyValues,
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Add the features of all views to the response of `get_online_features_async`."""
+        if include_feature_view_version_metadata:
+            await super()._read_features_per_fv_async(
+                config,
+                grouped_refs,
+                join_key_values,
+                entity_name_to_join_key_map,
+                online_features_response,
+                full_feature_names,
+                include_feature_view_version_metadata,
+            )
+            return
+        reads = self._reads(config, grouped_refs, join_key_values, entity_name_to_join_key_map)
+        pipe = (await self._get_client_async(config.online_store)).pipeline(transaction=False)
+        for read in reads:
+            for key in read.keys:
+                pipe.hmget(key, read.fields)
+        _add_features(online_features_response, reads, await pipe.execute(), full_feature_names)
+
+    def _reads(
+        self,
+        config: RepoConfig,
+        grouped_refs: GroupedRefs,
+        join_key_values: JoinKeyValues,
+        entity_name_to_join_key_map: dict[str, str],
+    ) -> list[_Read]:
+        reads = []
+        for table, features in grouped_refs:
+            entities, places, length = utils._get_unique_entities(
+                table, join_key_values, entity_name_to_join_key_map
+            )
+            order = [0] * length
+            for entity, outputs in enumerate(places):
+                for output in outputs:
+                    order[output] = entity
+            stored = compute_versioned_name(
+                table, config.registry.enable_online_feature_view_versioning
+            )
+            reads.append(
+                _Read(
+                    view=table,
+                    features=features,
+                    keys=self._generate_redis_keys_for_entities(
+                        config, utils._get_entity_key_protos(entities)
+                    ),
+                    fields=[
+                        *(feature_field(stored, feature) for feature in features),
+                        timestamp_field(stored),
+                    ],
+                    order=order,
+                )
+            )
+        return reads
+
     async def close(self) -> None:
         """Close the connections of the asynchronous client."""
         if self._client_async is not None:
@@ -293,6 +401,38 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
             yield (*script, len(part), *(row.key for row in part), *shared, *arguments)
 
 
+def _add_features(
+    response: GetOnlineFeaturesResponse,
+    reads: list[_Read],
+    replies: Sequence[Sequence[bytes | None]],
+    full_feature_names: bool,
+) -> None:
+    """Add what was read to the response, as Feast would.
+
+    A stored value is already the serialized `Value` that the response holds, so a feature's whole
+    vector is put together as bytes and parsed once. Feast parses, and copies, every value.
+    """
+    start = 0
+    for read in reads:
+        rows = replies[start : start + len(read.keys)]
+        start += len(read.keys)
+        *columns, times = zip(*rows, strict=True) if rows else [()] * len(read.fields)
+        prefix = f"{read.view.projection.name_to_use()}__" if full_feature_names else ""
+        response.metadata.feature_names.val.extend(prefix + name for name in read.features)
+        length = len(read.order)
+        tail = b"\x12" + varint(length) + bytes([FieldStatus.PRESENT]) * length
+        tail += _repeated(b"\x1a", times, read.order)
+        for column in columns:
+            response.results.add().MergeFromString(_repeated(b"\n", column, read.order) + tail)
+        track_feature_statuses(read.view.name, length * len(read.features), 0)
+
+
+def _repeated(tag: bytes, column: Sequence[bytes | None], order: list[int]) -> bytes:
+    """A repeated protobuf field of the serialized messages `column`, in the order given."""
+    messages = [tag + varint(len(raw)) + raw for raw in (cell or b"" for cell in column)]
+    return b"".join([messages[row] for row in order])
+
+
 def _batched(rows: Iterable[FencedRow], size: int) -> Iterator[list[FencedRow]]:
     part: list[FencedRow] = []
     for row in rows:
@@ -310,7 +450,7 @@ def _fenced_rows(
     """Feast's rows in the form that the script takes."""
     name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
     for entity_key, values, event_time, _ in data:
-        micros = (make_tzaware(event_time) - _EPOCH) // timedelta(microseconds=1)
+        micros = (utils.make_tzaware(event_time) - _EPOCH) // timedelta(microseconds=1)
         entries = [hash_entry(hash_name(timestamp_field(name)), timestamp(micros))]
         entries += [
             hash_entry(hash_name(feature_field(name, feature)), value.SerializeToString())

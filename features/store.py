@@ -16,7 +16,6 @@ from features.online_store import FencedRedisOnlineStoreConfig
 if TYPE_CHECKING:
     from stream.settings import Settings
 
-PROJECT: Final = "intentstream"
 REPOSITORY: Final = Path(__file__).parent
 
 
@@ -40,7 +39,7 @@ def open_store(settings: Settings) -> FeatureStore:
         online = SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))
     return FeatureStore(
         config=RepoConfig(
-            project=PROJECT,
+            project=definitions.project.name,
             provider="local",
             registry=RegistryConfig(path=str(registry)),
             online_store=online,
@@ -68,7 +67,8 @@ def apply(settings: Settings) -> FeatureStore:
 def _is_current(store: FeatureStore) -> bool:
     try:
         return bool(
-            store.get_entity(definitions.profile.name) == definitions.profile
+            store.get_project(definitions.project.name) == definitions.project
+            and store.get_entity(definitions.profile.name) == definitions.profile
             and store.get_data_source(definitions.intent_features.name)
             == definitions.intent_features
             and store.get_feature_view(definitions.profile_intent.name)

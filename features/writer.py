@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.types import UnixTimestamp
 from redis import exceptions as redis_errors
 
 from features.definitions import profile, profile_intent
-from features.encoding import ENCODERS, StringKeys, timestamp
+from features.encoding import ENCODERS, StringKeys, row_attribute, timestamp
 from features.exceptions import NotStartedError, StoreRefusedError, StoreUnavailableError
 from features.online_store import (
     FencedRedisOnlineStore,
@@ -34,7 +33,7 @@ from features.store import apply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feast import FeatureStore, Field
+    from feast import FeatureStore
 
     from features.rows import IntentRow
     from stream.settings import Settings
@@ -60,7 +59,7 @@ class RowEncoder:
         view = profile_intent.name
         self._key = StringKeys(profile.join_key, project)
         self._time = hash_name(timestamp_field(view))
-        self._values = attrgetter(*map(_attribute, profile_intent.features))
+        self._values = attrgetter(*map(row_attribute, profile_intent.features))
         self._features = [
             (hash_name(feature_field(view, feature.name)), ENCODERS[feature.dtype])
             for feature in profile_intent.features
@@ -88,16 +87,11 @@ def to_protos(
     key = EntityKey(join_keys=[profile.join_key], entity_values=[Value(string_val=row.profile_id)])
     values = {
         feature.name: Value.FromString(
-            ENCODERS[feature.dtype](attrgetter(_attribute(feature))(row))
+            ENCODERS[feature.dtype](attrgetter(row_attribute(feature))(row))
         )
         for feature in profile_intent.features
     }
     return key, values, _datetime(row.last_event_at_ms), _datetime(row.published_at_ms)
-
-
-def _attribute(feature: Field) -> str:
-    """The attribute of `IntentRow` that a feature is read from; its times are milliseconds."""
-    return f"{feature.name}_ms" if feature.dtype == UnixTimestamp else feature.name
 
 
 def _datetime(milliseconds: int) -> datetime:
