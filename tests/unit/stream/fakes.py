@@ -1,0 +1,108 @@
+"""Purpose-built edges for the pipeline: they record what happens, and fail when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from features.rows import IntentRow
+from stream.inference import Intents
+from stream.outbox import Outgoing
+from stream.taxonomy import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from stream.window import WindowBatch
+
+NOW_S = 1_700_000_000.0
+NOW_MS = round(NOW_S * 1000)
+
+
+@dataclass
+class Message:
+    """A consumed record."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int = 0
+    offset: int = 0
+    timestamp: float = NOW_S
+    headers: list[tuple[str, bytes]] | None = None
+
+
+def message(fields: dict[str, Any], topic: str = "browse-events", **kwargs: Any) -> Message:
+    """A record of `fields`, over those of a valid `title_open`."""
+    event = {
+        "event_id": "e1",
+        "profile_id": "p1",
+        "event_type": "title_open",
+        "occurred_at_ms": NOW_MS,
+        "title_id": "t1",
+        **fields,
+    }
+    kwargs.setdefault("key", event["profile_id"].encode())
+    return Message(topic, value=orjson.dumps(event), **kwargs)
+
+
+@dataclass
+class Edges:
+    """States, outbox, inference and store in one; `log` tells in which order they were used."""
+
+    log: list[str] = field(default_factory=list)
+    states: dict[bytes, bytes] = field(default_factory=dict)
+    delivered: list[Outgoing] = field(default_factory=list)
+    windows: list[WindowBatch] = field(default_factory=list)
+    rows: list[IntentRow] = field(default_factory=list)
+    failures: dict[str, list[Exception]] = field(default_factory=dict)
+
+    def _use(self, name: str) -> None:
+        self.log.append(name)
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+
+    def fetch(self, key: bytes) -> bytes | None:
+        return self.states.get(key)
+
+    def keep(self, partition: int, key: bytes, value: bytes) -> None:
+        self._use("keep")
+        self.states[key] = value
+
+    async def deliver(self, records: Sequence[Outgoing]) -> None:
+        self._use("deliver")
+        self.delivered += records
+
+    async def infer(self, batch: WindowBatch) -> Intents:
+        self._use("infer")
+        self.windows.append(batch)
+        return answer(len(batch))
+
+    async def write(self, rows: Sequence[IntentRow]) -> int:
+        self._use("write")
+        self.rows += rows
+        return 0
+
+    def topics(self) -> list[str]:
+        return [record.topic for record in self.delivered]
+
+
+def answer(rows: int) -> Intents:
+    """An answer of a version that was not trained for movie/show."""
+
+    def head(width: int) -> Any:
+        return np.tile(np.linspace(0, 1, width, dtype=np.float32), (rows, 1))
+
+    return Intents(
+        action_probs=head(len(ACTIONS)),
+        genre_probs=head(len(GENRES)),
+        kind_probs=np.zeros((rows, len(KINDS)), np.float32),
+        release_age_probs=head(len(RELEASE_AGES)),
+        intent_attention=head(4),
+        intent_embedding=head(8),
+        intent_cluster=np.full((rows, 1), -1, np.int32),
+        next_title_hash=np.tile(np.arange(1, 21, dtype=np.int64), (rows, 1)),
+        next_title_score=head(20),
+        user_embedding=head(8),
+        model_version=["7"] * rows,
+    )

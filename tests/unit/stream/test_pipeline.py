@@ -1,0 +1,169 @@
+"""A micro-batch goes from records to features in an order that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from features.exceptions import StoreUnavailableError
+from stream import codec, topics
+from stream.catalogue import Catalogue
+from stream.exceptions import (
+    BrokerUnavailable,
+    InferenceRefused,
+    InferenceUnavailable,
+    ShuttingDown,
+)
+from stream.pipeline import Pipeline
+from stream.settings import Settings
+from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, message
+
+
+def process(edges: Edges, *messages: Message, gives_up: Any = lambda: False, **config: Any) -> None:
+    pipeline = Pipeline(
+        Settings(**config),
+        Catalogue(title_ids={1: "one"}),
+        states=edges,
+        outbox=edges,
+        inference=edges,
+        store=edges,
+        gives_up=gives_up,
+        clock=lambda: NOW_S + 1,
+    )
+    asyncio.run(pipeline.process(messages))
+
+
+def header(record: Any, name: str) -> str:
+    return dict(record.headers)[name].decode()
+
+
+def test_effects_come_in_the_order_state_changelog_inference_store_topic() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    assert edges.log == ["keep", "deliver", "infer", "write", "deliver"]
+    assert edges.topics() == [topics.SESSIONS_CHANGELOG, topics.INTENT_FEATURES]
+
+
+def test_a_profile_is_scored_once_a_batch_with_its_newest_state() -> None:
+    edges = Edges()
+    events = [message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}) for n in range(3)]
+    process(edges, *events, message({"profile_id": "p2"}))
+    assert [row.profile_id for row in edges.rows] == ["p1", "p2"]
+    assert edges.rows[0].last_event_id == "e2"
+    assert edges.windows[0].length.tolist() == [[3], [1]]
+
+
+def test_a_duplicate_touches_its_profile_which_is_published_again() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    state = dict(edges.states)
+    process(edges, message({}))
+    assert edges.states == state
+    assert len(edges.rows) == 2
+
+
+def test_an_impression_causes_no_state_and_no_inference() -> None:
+    edges = Edges()
+    process(edges, message({"event_type": "impression"}))
+    assert edges.states == {}
+    assert "infer" not in edges.log
+
+
+def test_a_bad_record_goes_to_its_dead_letter_topic_as_it_came() -> None:
+    edges = Edges()
+    bad = Message(
+        "playback-events", b"key", b"junk", partition=3, offset=17, headers=[("own", b"x")]
+    )
+    process(edges, bad)
+    (letter,) = edges.delivered
+    assert (letter.topic, letter.partition) == (topics.PLAYBACK_DLQ, 3)
+    assert (letter.key, letter.value, letter.timestamp_ms) == (b"key", b"junk", NOW_MS)
+    assert header(letter, "own") == "x"
+    assert header(letter, "intent.reason") == "not_json"
+    assert header(letter, "__connect.errors.topic") == "playback-events"
+    assert header(letter, "__connect.errors.offset") == "17"
+    assert header(letter, "__connect.errors.exception.class.name") == "BadRecord"
+
+
+def test_bad_records_do_not_keep_their_good_neighbours_from_being_published() -> None:
+    edges = Edges()
+    process(edges, message({}), Message("browse-events", b"p1", None), message({"event_id": "e2"}))
+    assert edges.rows[0].last_event_id in ("e1", "e2")
+    assert edges.topics().count(topics.BROWSE_DLQ) == 1
+
+
+def test_an_event_too_far_behind_the_broker_is_late() -> None:
+    edges = Edges()
+    process(edges, message({"occurred_at_ms": NOW_MS - 3_600_001}), allowed_lateness_s=3600)
+    (late,) = edges.delivered
+    assert late.topic == topics.LATE_EVENTS
+    assert header(late, "intent.reason") == "behind_broker"
+    assert edges.rows == []
+
+
+def test_an_event_older_than_a_full_window_is_late_and_its_profile_still_published() -> None:
+    edges = Edges()
+    newer = [message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}) for n in range(5)]
+    process(edges, *newer, message({"event_id": "old"}), window_length=4)
+    late = [record for record in edges.delivered if record.topic == topics.LATE_EVENTS]
+    assert [header(record, "intent.reason") for record in late] == ["before_window"]
+    assert edges.rows[0].last_event_id == "e4"
+
+
+@pytest.mark.parametrize(
+    ("edge", "failure"),
+    [
+        ("deliver", BrokerUnavailable("down")),
+        ("infer", InferenceUnavailable("down")),
+        ("write", StoreUnavailableError("down")),
+    ],
+)
+def test_a_dependency_that_comes_back_is_retried_until_the_batch_is_through(
+    edge: str, failure: Exception
+) -> None:
+    edges = Edges(failures={edge: [failure, failure]})
+    process(edges, message({}))
+    assert [row.last_event_id for row in edges.rows] == ["e1"]
+    assert edges.log.count(edge) > 2
+
+
+def test_a_worker_that_leaves_gives_up_instead_of_acknowledging() -> None:
+    edges = Edges(failures={"infer": [InferenceUnavailable("down")]})
+    with pytest.raises(ShuttingDown):
+        process(edges, message({}), gives_up=lambda: True)
+    assert edges.rows == []
+
+
+def test_a_refused_request_is_not_retried() -> None:
+    edges = Edges(failures={"infer": [InferenceRefused("no such input")]})
+    with pytest.raises(InferenceRefused):
+        process(edges, message({}))
+    assert edges.log.count("infer") == 1
+
+
+def test_the_changelog_record_of_a_profile_is_its_encoded_state() -> None:
+    edges = Edges()
+    process(edges, message({}, partition=2))
+    changelog = edges.delivered[0]
+    assert (changelog.topic, changelog.partition, changelog.key) == ("sessions-changelog", 2, b"p1")
+    assert codec.decode(changelog.value or b"").last_event_id == "e1"
+
+
+def test_a_row_carries_names_labels_and_the_version_that_answered() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    (row,) = edges.rows
+    assert row.next_title_ids[:2] == ["one", "xxh3:0000000000000002"]
+    assert (row.action, row.kind, row.kind_probs) == ("list", "", [])
+    assert (row.model_version, row.sequence_no) == ("7", 1)
+    assert (row.last_event_at_ms, row.published_at_ms) == (NOW_MS, NOW_MS + 1000)
+    assert row.session_length == 1
+
+
+def test_the_announced_row_reads_back_as_the_row_that_was_written() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    announced = edges.delivered[-1]
+    assert type(edges.rows[0]).from_json(announced.value or b"") == edges.rows[0]
