@@ -1,0 +1,46 @@
+# `make help` lists the targets. Everything but `setup` runs from .venv.
+PYTHON ?= python3
+SOURCE ?= ml-1m
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup constraints demo up down test test-unit lint format types clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv and fetch Kafka and Triton (PYTHON=python3.12 picks the interpreter)
+	@$(PYTHON) infra/bootstrap.py
+
+constraints: ## renew the pinned dependencies from pyproject.toml
+	@$(PYTHON) infra/bootstrap.py --constraints
+
+demo: setup ## run the whole system on real histories (SOURCE=ml-1m|movietweetings|simulator)
+	@$(BIN)/intentstream demo --source $(SOURCE)
+
+up: setup ## start Kafka, Redis, Triton and the worker on loopback, and leave them running
+	@$(BIN)/intentstream up
+
+down: ## stop what `make up` started
+	@$(BIN)/intentstream down
+
+test: setup ## the whole suite: unit tests first, then those that start real servers
+	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests --ignore tests/unit
+
+test-unit: setup ## only the tests that need no server
+	$(BIN)/pytest tests/unit
+
+lint: setup ## style and common mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## put every file into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## static types
+	$(BIN)/mypy
+
+clean: down ## remove everything that set-up, tests and the stack made
+	rm -rf .venv .local build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
