@@ -25,6 +25,7 @@ from stream.pipeline import Pipeline
 from stream.settings import Settings, settings
 from stream.table import SessionTable
 from stream.transport import LeanTransport
+from stream.watchdog import Watchdog
 
 _QUEUE_BATCHES = 4
 """How many full micro-batches may wait in memory before fetching pauses."""
@@ -60,7 +61,10 @@ class IntentApp(faust.App):
             store=writer,
             gives_up=self.is_leaving,
         )
-        await self._edges.enter_async_context(HealthServer(config, self.is_ready))
+        watchdog = Watchdog(config, is_held=self.is_held)
+        await self.add_runtime_dependency(watchdog)
+        health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
+        await self._edges.enter_async_context(health)
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -72,11 +76,15 @@ class IntentApp(faust.App):
         """Whether the worker stops or loses its partitions: the time to give up retrying."""
         return self.should_stop or not self.flow_control.is_active()
 
+    def is_held(self) -> bool:
+        """Whether a dependency is down and the worker holds its batch until it is back."""
+        return self.pipeline is not None and self.pipeline.waits_for is not None
+
     def is_ready(self) -> bool:
         """Whether the worker has its partitions and is not held up by a dependency."""
         return (
             self.pipeline is not None
-            and self.pipeline.waits_for is None
+            and not self.is_held()
             and self.flow_control.is_active()
             and not self.in_recovery
             and not self.rebalancing

@@ -17,11 +17,15 @@ class HealthServer:
     Args:
         settings: where to bind.
         is_ready: whether the worker takes events right now; `/ready` answers 503 when not.
+        is_alive: whether it gets anywhere; `/live` answers 503 when not, for a supervisor to act.
     """
 
-    def __init__(self, settings: Settings, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, is_ready: Callable[[], bool], is_alive: Callable[[], bool]
+    ) -> None:
         self._settings = settings
         self._is_ready = is_ready
+        self._is_alive = is_alive
         self._runner = web.AppRunner(self._app(), access_log=None)
 
     async def __aenter__(self) -> Self:
@@ -45,8 +49,11 @@ class HealthServer:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        ready = self._is_ready()
-        return web.Response(text="ready" if ready else "not ready", status=200 if ready else 503)
+        return _answer(self._is_ready(), "ready", "not ready")
 
     async def _live(self, _: web.Request) -> web.Response:
-        return web.Response(text="alive")
+        return _answer(self._is_alive(), "alive", "stalled")
+
+
+def _answer(good: bool, yes: str, no: str) -> web.Response:
+    return web.Response(text=yes if good else no, status=200 if good else 503)

@@ -7,8 +7,9 @@ consumed any more, so they are no lag.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -43,57 +44,76 @@ class PartitionLag:
         return {**asdict(self), "lag": self.lag}
 
 
-async def group_lag(
-    bootstrap: str, group: str, topics: list[str] | None = None
-) -> list[PartitionLag]:
-    """The lag of `group` on every partition that it has committed, and on all of `topics`.
+class LagReader:
+    """Reads the lag of groups through clients of its own.
 
     Args:
         bootstrap: Kafka bootstrap servers.
-        group: any consumer group.
-        topics: full topic names to report even where nothing was committed yet.
-
-    Raises:
-        BrokerUnavailable: when Kafka does not answer.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
-    try:
-        await admin.start()
-        await consumer.start()
-        offsets = await admin.list_consumer_group_offsets(group)
-        committed = {tp: entry.offset for tp, entry in offsets.items() if entry.offset >= 0}
-        places = set(committed)
-        for topic in topics or ():
-            partitions = await _partitions(consumer, topic)
-            places |= {TopicPartition(topic, partition) for partition in partitions}
-        ordered = sorted(places)
-        starts = await consumer.beginning_offsets(ordered)
-        ends = await consumer.end_offsets(ordered)
-    except KafkaError as error:
-        raise BrokerUnavailable(
-            f"Kafka at {bootstrap} did not tell offsets ({error!r}); check INTENT_KAFKA_BOOTSTRAP"
-        ) from error
-    finally:
-        await consumer.stop()
-        await admin.close()
-    return [
-        PartitionLag(
-            group=group,
-            topic=place.topic,
-            partition=place.partition,
-            start=starts[place],
-            committed=committed.get(place),
-            end=ends[place],
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._admin.start()
+            await self._consumer.start()
+        except KafkaError as error:
+            await self.__aexit__()
+            raise self._unavailable(error) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+        await self._admin.close()
+
+    async def read(self, group: str, topics: Sequence[str] = ()) -> list[PartitionLag]:
+        """The lag of `group` on every partition that it has committed, and on all of `topics`.
+
+        Args:
+            group: any consumer group.
+            topics: full names of topics to report even where nothing was committed yet.
+
+        Raises:
+            BrokerUnavailable: when Kafka does not answer.
+        """
+        try:
+            offsets = await self._admin.list_consumer_group_offsets(group)
+            committed = {tp: entry.offset for tp, entry in offsets.items() if entry.offset >= 0}
+            places = sorted({*committed, *await self._partitions(topics)})
+            starts = await self._consumer.beginning_offsets(places)
+            ends = await self._consumer.end_offsets(places)
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+        return [
+            PartitionLag(
+                group=group,
+                topic=place.topic,
+                partition=place.partition,
+                start=starts[place],
+                committed=committed.get(place),
+                end=ends[place],
+            )
+            for place in places
+        ]
+
+    async def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        if not topics:
+            return []
+        described = await self._admin.describe_topics(list(topics))
+        return [
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in described
+            for partition in topic["partitions"]
+        ]
+
+    def _unavailable(self, error: KafkaError) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"Kafka at {self._bootstrap} did not tell offsets ({error!r}); "
+            "check INTENT_KAFKA_BOOTSTRAP"
         )
-        for place in ordered
-    ]
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    # A consumer knows the partitions of topics that its client was told to follow.
-    await consumer._client.add_topic(topic)
-    return consumer.partitions_for_topic(topic) or set()
 
 
 async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> None:
@@ -108,11 +128,9 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
         BrokerUnavailable: when Kafka does not answer.
     """
     ours = group in (None, settings.consumer_group)
-    lags = await group_lag(
-        settings.kafka_bootstrap,
-        group or settings.consumer_group,
-        [settings.topic(name) for name in EVENT_TOPICS] if ours else None,
-    )
+    topics = [settings.topic(name) for name in EVENT_TOPICS] if ours else []
+    async with LagReader(settings.kafka_bootstrap) as reader:
+        lags = await reader.read(group or settings.consumer_group, topics)
     if as_json:
         print(orjson.dumps([each.to_json() for each in lags]).decode())
         return

@@ -1,0 +1,88 @@
+"""Notices a worker that silently stopped: the topics' ends move on and its commits don't.
+
+Kafka consumers can stop fetching without an error. The worker's own counters can't tell that from
+an idle topic, so this compares committed with end offsets through a client of its own. A worker
+that declares back-pressure is not ready, but it is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from mode import Service
+
+from stream import metrics
+from stream.exceptions import BrokerUnavailable
+from stream.lag import LagReader, PartitionLag
+from stream.settings import Settings
+from stream.topics import EVENT_TOPICS
+
+_INTERVAL_S = 5.0
+_STALLED_AFTER_S = 60.0
+
+
+class Stalls:
+    """Remembers since when each partition has had lag without a commit.
+
+    Args:
+        after_s: how long that may last.
+    """
+
+    def __init__(self, after_s: float = _STALLED_AFTER_S) -> None:
+        self._after_s = after_s
+        self._since: dict[tuple[str, int], tuple[int | None, float]] = {}
+
+    def observe(self, lags: Iterable[PartitionLag], now_s: float, *, is_held: bool) -> None:
+        """Take in the current lags; while the worker is held by back-pressure nothing counts."""
+        still: dict[tuple[str, int], tuple[int | None, float]] = {}
+        for lag in lags:
+            if lag.lag == 0 or is_held:
+                continue
+            place = (lag.topic, lag.partition)
+            committed, since_s = self._since.get(place, (lag.committed, now_s))
+            still[place] = (lag.committed, since_s if committed == lag.committed else now_s)
+        self._since = still
+
+    def stalled(self, now_s: float) -> list[tuple[str, int]]:
+        """Topics and partitions that have had lag without a commit for too long."""
+        return sorted(
+            place for place, (_, since_s) in self._since.items() if now_s - since_s > self._after_s
+        )
+
+
+class Watchdog(Service):
+    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker.
+
+    Args:
+        config: the worker's settings.
+        is_held: whether the worker holds a batch because a dependency is down.
+    """
+
+    def __init__(self, config: Settings, is_held: Callable[[], bool]) -> None:
+        self._config = config
+        self._is_held = is_held
+        self._stalls = Stalls()
+        super().__init__()
+
+    def is_alive(self) -> bool:
+        """False when a partition has had lag without a commit for too long."""
+        return not self._stalls.stalled(monotonic())
+
+    @Service.task
+    async def _watch(self) -> None:
+        group = self._config.consumer_group
+        topics = [self._config.topic(name) for name in EVENT_TOPICS]
+        while not self.should_stop:
+            try:
+                async with LagReader(self._config.kafka_bootstrap) as reader:
+                    while not self.should_stop:
+                        lags = await reader.read(group, topics)
+                        self._stalls.observe(lags, monotonic(), is_held=self._is_held())
+                        for lag in lags:
+                            place = (group, lag.topic, str(lag.partition))
+                            metrics.LAG.labels(*place).set(lag.lag)
+                        await self.sleep(_INTERVAL_S)
+            except BrokerUnavailable as error:
+                self.log.warning("%s", error)
+                await self.sleep(_INTERVAL_S)
