@@ -67,8 +67,7 @@ def apply(settings: Settings) -> FeatureStore:
 def _is_current(store: FeatureStore) -> bool:
     try:
         return bool(
-            store.get_project(definitions.project.name) == definitions.project
-            and store.get_entity(definitions.profile.name) == definitions.profile
+            store.get_entity(definitions.profile.name) == definitions.profile
             and store.get_data_source(definitions.intent_features.name)
             == definitions.intent_features
             and store.get_feature_view(definitions.profile_intent.name)

@@ -1,0 +1,77 @@
+"""The store of a first look: no server, the same definitions, writer and reader."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from features.client import Freshness, IntentReader
+from features.exceptions import NotStartedError
+from features.store import apply
+from features.writer import IntentWriter
+from stream.settings import Settings
+from tests.unit.features.samples import sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from features.rows import IntentRow
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(online_store="sqlite", feature_registry=tmp_path / "registry.db")
+
+
+def write(settings: Settings, *rows: IntentRow) -> int:
+    async def run() -> int:
+        writer = IntentWriter(settings)
+        await writer.start()
+        refused = await writer.write(rows)
+        await writer.close()
+        return refused
+
+    return asyncio.run(run())
+
+
+def test_a_row_written_to_sqlite_is_read_back(settings: Settings) -> None:
+    write(settings, sample(profile_id="p-1"), sample(profile_id="p-2", sequence_no=4))
+    intent = IntentReader(settings).read(["p-2"])[0]
+    assert intent.row is not None
+    assert intent.row.sequence_no == 4
+
+
+def test_a_profile_without_features_is_absent_in_sqlite(settings: Settings) -> None:
+    write(settings, sample())
+    assert IntentReader(settings).read(["nobody"])[0].freshness is Freshness.ABSENT
+
+
+def test_a_missing_sqlite_database_is_made_again_beside_a_whole_registry(
+    settings: Settings, tmp_path: Path
+) -> None:
+    apply(settings)
+    (tmp_path / "online.db").unlink()
+    assert write(settings, sample()) == 0
+
+
+def test_a_writer_that_was_not_started_says_so(settings: Settings) -> None:
+    with pytest.raises(NotStartedError):
+        asyncio.run(IntentWriter(settings).write([sample()]))
+
+
+def test_an_unchanged_registry_is_not_written_again(tmp_path: Path) -> None:
+    settings = Settings(feature_registry=tmp_path / "registry.db")
+    apply(settings)
+    before = (tmp_path / "registry.db").stat().st_mtime_ns
+    apply(settings)
+    assert (tmp_path / "registry.db").stat().st_mtime_ns == before
+
+
+def test_a_password_is_in_no_repr_of_the_store(tmp_path: Path) -> None:
+    settings = Settings(
+        redis_url="127.0.0.1:1,password=open-sesame", feature_registry=tmp_path / "registry.db"
+    )
+    store = apply(settings)
+    assert "open-sesame" not in f"{store!r} {store.config!r} {store.config.online_store!r}"
