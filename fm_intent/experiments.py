@@ -1,0 +1,107 @@
+"""Experiments by name: a model, its training and its window, each one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from fm_intent.baselines import SASRec, SASRecSettings
+from fm_intent.dataset import Sequences
+from fm_intent.exceptions import DataUnusableError
+from fm_intent.network import Architecture, FMIntent
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    Attributes:
+        window: interactions of a window at most.
+        crops: `served` or `recent`; see `Sequences.crops`.
+        epochs: at most.
+        round_batches: optimiser steps between validations, at most; an epoch's end is always one.
+        patience: rounds without a better validation NDCG@10 before training stops.
+        batch: interactions of a batch at most, padding included.
+        learning_rate: after warm-up.
+        warmup_steps: over which the rate rises linearly.
+        weight_decay: of AdamW.
+        average: decay per step of the moving average of weights, which is what is validated and
+            kept.
+        intent_weight: λ, of the summed intent losses against the item loss.
+        validation_profiles: how many profiles validation ranks, drawn by the seed; None: all.
+    """
+
+    window: int = 64
+    crops: Literal["served", "recent"] = "served"
+    epochs: int = 200
+    round_batches: int = 1_000_000
+    patience: int = 10
+    batch: int = 8192
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    average: float = 0.99
+    intent_weight: float = 0.2
+    validation_profiles: int | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model and its training."""
+
+    model: Architecture | SASRecSettings
+    training: Training
+
+    def build(self, sequences: Sequences) -> FMIntent | SASRec:
+        """The untrained network for this data.
+
+        Raises:
+            DataUnusableError: when the data can't teach what the experiment needs.
+        """
+        if isinstance(self.model, SASRecSettings):
+            return SASRec(self.model, sequences.domain, self.training.window)
+        try:
+            return FMIntent(self.model, sequences.domain, sequences.table)
+        except ValueError as error:
+            raise DataUnusableError(str(error)) from error
+
+
+_SERVED: Final = Architecture()
+_ML_1M: Final = Training(window=200, crops="recent", batch=16_384, average=0.999, patience=15)
+
+EXPERIMENTS: Final[dict[str, Experiment]] = {
+    "demo": Experiment(
+        _SERVED,
+        Training(
+            round_batches=60,
+            patience=4,
+            batch=4096,
+            learning_rate=3e-3,
+            validation_profiles=1500,
+        ),
+    ),
+    "served": Experiment(Architecture(item_layers=4, dropout=0.2), Training(average=0.999)),
+    "ml-1m-sasrec": Experiment(SASRecSettings(), _ML_1M),
+    "ml-1m-fm-intent": Experiment(Architecture(item_layers=4, dropout=0.2), _ML_1M),
+}
+"""`demo` trains in minutes; `served` takes its time over the same windows; the others follow a
+published protocol, with windows of 200."""
+
+
+def variant(name: Literal["v0", "v1", "v2", "v3"], full: Architecture) -> Architecture:
+    """An ablation of `full` at equal depth, named as in the paper.
+
+    `v0` has no intents, `v1` predicts them beside the titles, `v2` feeds them into the item stage,
+    `v3` adds the short-term Transformer.
+    """
+    depth = full.short_layers + full.intent_layers + full.item_layers
+    if name == "v3":
+        return full
+    if name == "v2":
+        return replace(full, short_layers=0, item_layers=depth - full.intent_layers)
+    return replace(
+        full,
+        short_layers=0,
+        item_layers=depth,
+        intents="none" if name == "v0" else "multitask",
+    )

@@ -1,0 +1,165 @@
+"""Model versions in a Triton model repository: write, find, read."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from fm_intent import network
+from fm_intent.exceptions import ExportError, NoVersionError
+from fm_intent.network import FMIntent, Interactions
+
+MODEL: Final = "fm_intent"
+MODEL_FILE: Final = "model.pt"
+MANIFEST_FILE: Final = "manifest.json"
+
+TOP: Final = 20
+"""Next titles in an answer."""
+
+_TOLERANCE: Final = 1e-4
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model version is and how good.
+
+    Attributes:
+        version: its number in the repository.
+        source: the data it was trained on.
+        trained_at: ISO 8601, UTC.
+        experiment: name in `fm_intent.experiments.EXPERIMENTS`.
+        seed: of the training.
+        epochs: begun.
+        seconds: of training and validation.
+        params: numbers that training set.
+        window: interactions of a window at most.
+        titles: V, those that are scored.
+        trained_intents: names of the intents that are predicted.
+        data_sha256: digest of the source's files.
+        metrics: `hr10`, `ndcg10`, `mrr`, `recall100`, the same of popularity with the prefix
+            `popularity_`, all on the test part, and `validation_ndcg10`.
+        report: all that evaluation said.
+        config: the experiment's settings.
+    """
+
+    version: int
+    source: str
+    trained_at: str
+    experiment: str
+    seed: int
+    epochs: int
+    seconds: float
+    params: int
+    window: int
+    titles: int
+    trained_intents: list[str]
+    data_sha256: str
+    metrics: dict[str, float]
+    report: dict[str, Any]
+    config: dict[str, Any]
+
+
+def versions(model_repo: Path) -> list[int]:
+    """Numbers of the versions in a repository, ascending."""
+    return sorted(
+        int(path.name) for path in (model_repo / MODEL).glob("[1-9]*") if path.name.isdigit()
+    )
+
+
+def read_manifest(model_repo: Path, version: int) -> Manifest:
+    """The manifest of a version.
+
+    Raises:
+        NoVersionError: when there is no such version.
+    """
+    path = model_repo / MODEL / str(version) / MANIFEST_FILE
+    if not path.exists():
+        raise NoVersionError(
+            f"{model_repo} has versions {versions(model_repo) or 'none'} of {MODEL}, not "
+            f"{version}; train one with `intentstream train`"
+        )
+    return Manifest(**json.loads(path.read_text()))
+
+
+def newest(model_repo: Path, source: str) -> Manifest | None:
+    """The manifest of the newest version that was trained on `source`, if there is one."""
+    for version in reversed(versions(model_repo)):
+        manifest = read_manifest(model_repo, version)
+        if manifest.source == source:
+            return manifest
+    return None
+
+
+def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo: Path) -> Manifest:
+    """Write `model` as the next version, complete or not at all.
+
+    The folder carries its own copy of the network and of the server's code. It is read back by that
+    copy and must answer as `model` does before it takes its place.
+
+    Args:
+        model: in evaluation mode.
+        manifest: of the model; its version is set here.
+        golden: windows to compare answers on.
+        model_repo: Triton model repository.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ExportError: when the copy answers otherwise, or the version can't be written.
+    """
+    home = model_repo / MODEL
+    home.mkdir(parents=True, exist_ok=True)
+    here = Path(__file__).parent
+    # Beside its final place, so that a rename is enough; Triton takes no such name for a version.
+    part = Path(tempfile.mkdtemp(prefix=".export-", dir=home))
+    try:
+        part.chmod(0o755)
+        shutil.copyfile(here / "network.py", part / "network.py")
+        shutil.copyfile(here / "triton_model.py", part / "model.py")
+        network.save(model, part / MODEL_FILE)
+        _compare(model, part, golden)
+        while True:
+            version = max(versions(model_repo), default=0) + 1
+            numbered = replace(manifest, version=version)
+            (part / MANIFEST_FILE).write_text(json.dumps(asdict(numbered), indent=1))
+            try:
+                part.rename(home / str(version))
+            except FileExistsError:
+                continue  # another export took the number
+            return numbered
+    except OSError as error:
+        raise ExportError(f"can't write a version into {home}: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
+    spec = importlib.util.spec_from_file_location("exported_network", folder / "network.py")
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = copy  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(copy)
+        exported = copy.load(folder / MODEL_FILE)
+    finally:
+        del sys.modules[spec.name]
+    device = model.hash_T.device
+    with torch.inference_mode():
+        wanted = model.answer(golden.to(device), model.titles(), TOP)
+        given = exported.answer(golden, exported.titles(), TOP)
+    # Not by the titles' hashes: those whose scores are equal but for rounding may change places.
+    for name in ("attention_BM", "intent_BD", "next_title_score", "user_BD"):
+        expected, found = getattr(wanted, name).cpu(), getattr(given, name)
+        if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
+            off = (expected - found).abs().max().item()
+            raise ExportError(f"the exported copy's {name} is off by {off}; no version was written")

@@ -1,0 +1,558 @@
+"""FM-Intent: hierarchical prediction of a member's intents and next titles.
+
+Source: "FM-Intent: Predicting User Session Intent with Hierarchical Multi-Task Learning" (Netflix,
+2025) and its paper, IntentRec (arXiv 2408.05353). Imports torch alone, because an exported model
+version carries a copy of this file.
+
+Shape suffixes: B batch, L interactions, Q queries, K keys, H attention heads, E width of a head,
+D width, M intents, C classes of one intent, T rows of the title table, V titles that are scored.
+
+Causal and append-only. An interaction's input is made of itself and of the gap to the one before;
+attention looks back only, placed by differences of time and of order; nothing refers to "now" or
+to the window's edge. So appending an interaction, or rewriting the newest, leaves the keys and
+values of all earlier ones as they are, and they may be kept. When a full window drops its oldest
+block, the keys and values of what stays are computed anew over what stays: a layer's values carry
+its whole context, so kept ones would remember what a fresh computation can't know, and an answer
+must not depend on what a cache happened to hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NO_ROW: Final = 0
+"""Title row of padding and of an interaction that names no title."""
+
+UNKNOWN_ROW: Final = 1
+"""Title row of a title that the table lacks; its id vector is that of every untrained title."""
+
+FIRST_ROW: Final = 2
+"""Row of the first title."""
+
+UNKNOWN_DAY: Final = -(1 << 31)
+"""Release day of a title that has none."""
+
+_DAY_MS: Final = 86_400_000
+_TIME_EDGES_MS: Final = tuple(round(1000 * 2 ** (step / 2)) for step in range(56))
+"""Half octaves from one second to six years."""
+
+_FIVE_YEARS_DAYS: Final = 1826
+_PERIODS: Final = 32
+"""Five-year periods of release from 1900 on, the last open; the row behind them is unknown."""
+
+_FIRST_PERIOD_DAY: Final = -25_567
+_LONGEST_GAP_S: Final = 10 * 365 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is chosen of the network, whatever the data.
+
+    Attributes:
+        width: D, of every Transformer, title vector and intent embedding.
+        heads: attention heads of every layer.
+        hidden: width inside the feed-forward blocks.
+        short_layers: layers of the short-term Transformer; 0 leaves that stage out.
+        intent_layers: layers of the intent Transformer, where intents are hierarchical.
+        item_layers: layers of the Transformer before the softmax over titles.
+        intents: `hierarchical` feeds the intents into the item stage, `multitask` predicts them
+            from it, `none` leaves them out.
+        short_term_s: how far back the short-term Transformer sees, seconds.
+        dropout: of inputs and of what each block adds.
+        title_dropout: share of titles whose id is withheld in a training step, so that the unknown
+            title's row is trained, as input and as candidate.
+    """
+
+    width: int = 64
+    heads: int = 2
+    hidden: int = 128
+    short_layers: int = 1
+    intent_layers: int = 1
+    item_layers: int = 2
+    intents: Literal["none", "multitask", "hierarchical"] = "hierarchical"
+    short_term_s: int = 7 * 86_400
+    dropout: float = 0.1
+    title_dropout: float = 0.02
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the data gives: the label sets and which of them it can teach.
+
+    Attributes:
+        actions: number of action types.
+        genres: number of genres.
+        kinds: number of kinds of title.
+        devices: number of device classes.
+        release_age_edges_days: upper edges, exclusive, of all age buckets but the last.
+        trained: per intent (action, genre, kind, release age) whether the data has its labels. One
+            that isn't trained takes no part in the aggregation and is answered with zeros.
+        repeats: whether a title is ever played again; if not, seen titles are never proposed.
+        vocabulary: V, titles with an id vector: rows 2 to V + 1 of the title table.
+    """
+
+    actions: int
+    genres: int
+    kinds: int
+    devices: int
+    release_age_edges_days: tuple[int, ...]
+    trained: tuple[bool, bool, bool, bool]
+    repeats: bool
+    vocabulary: int
+
+    @property
+    def classes(self) -> tuple[int, int, int, int]:
+        """Number of classes of each intent."""
+        return self.actions, self.genres, self.kinds, len(self.release_age_edges_days) + 1
+
+
+class TitleTable(NamedTuple):
+    """What is known of titles, row by row; rows 0 and 1 are `NO_ROW` and `UNKNOWN_ROW`.
+
+    Titles in the vocabulary come first; a title released after training has its metadata behind
+    them.
+    """
+
+    hash_T: Tensor
+    """int64, of the title id; 0 in rows 0 and 1."""
+
+    genres_TC: Tensor
+    """float32, 1 where the title has the genre."""
+
+    kind_T: Tensor
+    """int64, 1 + index of the kind, or 0 where unknown."""
+
+    release_day_T: Tensor
+    """int64, days since 1970-01-01, or `UNKNOWN_DAY`."""
+
+
+class Interactions(NamedTuple):
+    """Right-padded windows of interactions, oldest first; titles in the padding are `NO_ROW`."""
+
+    title_BL: Tensor
+    """int64, rows of the title table."""
+
+    action_BL: Tensor
+    """int64, index of the action type."""
+
+    start_ms_BL: Tensor
+    """int64, Unix milliseconds, never falling within a row's length."""
+
+    watched_share_BL: Tensor
+    """float32, 0 to 1, or negative where unknown."""
+
+    device_BL: Tensor
+    """int64, index of the device class."""
+
+    length_B: Tensor
+    """int64, interactions of each row."""
+
+    def to(self, device: torch.device | str) -> Interactions:
+        """The same on `device`."""
+        return Interactions(*(tensor.to(device) for tensor in self))
+
+
+class Encoded(NamedTuple):
+    """What the network says at each position, or (L = 1) at the newest only."""
+
+    user_BLD: Tensor
+    """Its dot product with a title vector scores that title as the next play."""
+
+    intent_logits: tuple[Tensor | None, ...]
+    """Per intent `[B, L, C]`, or None where it isn't predicted."""
+
+    attention_BLM: Tensor
+    """Weight of each intent in the intent embedding; 0 where it isn't predicted."""
+
+    intent_BLD: Tensor
+    """The intent embedding Z; zeros unless intents are hierarchical."""
+
+
+class Answer(NamedTuple):
+    """What is served for each window."""
+
+    intent_probs: tuple[Tensor, ...]
+    """Per intent float32 `[B, C]`, about the next interaction; all 0 where it isn't predicted."""
+
+    attention_BM: Tensor
+    intent_BD: Tensor
+    next_title_hash: Tensor
+    """int64 `[B, top]`, likeliest next play first; 0 where there are fewer titles."""
+
+    next_title_score: Tensor
+    """float32 `[B, top]`, probabilities."""
+
+    user_BD: Tensor
+
+
+class Layer(nn.Module):
+    """A pre-norm Transformer layer with SwiGLU and gated residuals (as in LiGR, arXiv 2502.03417).
+
+    Keys and values are explicit, so that those of earlier positions can be kept and only new
+    positions computed.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.query_gate = nn.Linear(width, 2 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.feed_norm = nn.LayerNorm(width)
+        self.feed_in = nn.Linear(width, 2 * hidden + width)
+        self.feed_out = nn.Linear(hidden, width)
+        self.feed_split = [hidden, hidden, width]
+        self.dropout = nn.Dropout(dropout)
+
+    def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `[B, H, L, E]` of positions, each from its own `x` alone."""
+        key, value = self.key_value(self.attention_norm(x_BLD)).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def forward(
+        self, x_BQD: Tensor, key_BHKE: Tensor, value_BHKE: Tensor, bias_BHQK: Tensor
+    ) -> Tensor:
+        """The layer's output `[B, Q, D]`; `bias` is -inf where a query must not look."""
+        query, gate = self.query_gate(self.attention_norm(x_BQD)).chunk(2, dim=-1)
+        attended = functional.scaled_dot_product_attention(
+            self._split(query), key_BHKE, value_BHKE, attn_mask=bias_BHQK
+        )
+        attended = self.attention_out(attended.transpose(1, 2).flatten(2))
+        x_BQD = x_BQD + self.dropout(torch.sigmoid(gate) * attended)
+        up, hidden, gate = self.feed_in(self.feed_norm(x_BQD)).split(self.feed_split, dim=-1)
+        fed = self.feed_out(functional.silu(up) * hidden)
+        x_BQD = x_BQD + self.dropout(torch.sigmoid(gate) * fed)
+        return x_BQD
+
+    def _split(self, x_BLD: Tensor) -> Tensor:
+        batch, length, width = x_BLD.shape
+        return x_BLD.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+class Relation(NamedTuple):
+    """How far each query is from each key."""
+
+    time_bucket_BQK: Tensor
+    """int64, bucket of the time between them."""
+
+    elapsed_ms_BQK: Tensor
+    """int64."""
+
+    distance_QK: Tensor
+    """int64, interactions between them; negative where the key comes later."""
+
+
+class Stage(nn.Module):
+    """FC + norm, then a causal Transformer placed by relative time and relative order."""
+
+    def __init__(self, inputs: int, layers: int, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        self.inlet = nn.Sequential(
+            nn.Linear(inputs, a.width), nn.LayerNorm(a.width), nn.Dropout(a.dropout)
+        )
+        self.layers = nn.ModuleList(
+            Layer(a.width, a.heads, a.hidden, a.dropout) for _ in range(layers)
+        )
+        self.outlet = nn.LayerNorm(a.width)
+        self.order_bias_HK = nn.Parameter(torch.zeros(a.heads, _NEAR))
+        self.time_bias_HK = nn.Parameter(torch.zeros(a.heads, len(_TIME_EDGES_MS) + 1))
+
+    def bias(self, relation: Relation, within_ms: int | None = None) -> Tensor:
+        """What is added to the attention scores `[B, H, Q, K]`; -inf outside what may be seen."""
+        distance = relation.distance_QK
+        order = self.order_bias_HK[:, distance.clamp(0, _NEAR - 1)]
+        order = order.masked_fill(distance < 0, -torch.inf)
+        bias = self.time_bias_HK[:, relation.time_bucket_BQK].transpose(0, 1) + order
+        if within_ms is not None:
+            bias = bias.masked_fill((relation.elapsed_ms_BQK > within_ms)[:, None], -torch.inf)
+        return bias
+
+    def forward(self, x: Tensor, bias_BHQK: Tensor, read_B: Tensor | None = None) -> Tensor:
+        """The stage's output `[B, L, D]`; with `read_B`, only at that position: `[B, 1, D]`."""
+        x_BLD = self.inlet(x)
+        *early, last = cast("list[Layer]", list(self.layers))
+        for layer in early:
+            x_BLD = layer(x_BLD, *layer.keys_values(x_BLD), bias_BHQK)
+        key, value = last.keys_values(x_BLD)
+        if read_B is not None:
+            x_BLD = at(x_BLD, read_B)
+            bias_BHQK = bias_BHQK[torch.arange(len(read_B), device=read_B.device), :, read_B]
+            bias_BHQK = bias_BHQK[:, :, None]
+        out: Tensor = self.outlet(last(x_BLD, key, value, bias_BHQK))
+        return out
+
+
+_NEAR: Final = 32
+"""Distances in order from here on share one bias."""
+
+
+class FMIntent(nn.Module):
+    """The network of all variants; `Architecture` says which.
+
+    Args:
+        architecture: what was chosen.
+        domain: what the data gives.
+        table: the titles; kept as buffers, so that a saved state carries them.
+
+    Raises:
+        ValueError: when intents are asked for and the data can teach none.
+    """
+
+    hash_T: Tensor
+    genres_TC: Tensor
+    kind_T: Tensor
+    release_day_T: Tensor
+    id_row_T: Tensor
+    period_T: Tensor
+    sorted_hash: Tensor
+    sorted_row: Tensor
+    time_edges: Tensor
+    age_edges: Tensor
+
+    def __init__(self, architecture: Architecture, domain: Domain, table: TitleTable) -> None:
+        super().__init__()
+        a, d = architecture, domain
+        if a.intents != "none" and not any(d.trained):
+            raise ValueError("the data teaches no intent; choose Architecture(intents='none')")
+        self.architecture, self.domain = a, d
+        self._register(table)
+
+        self.title = nn.Embedding(FIRST_ROW + d.vocabulary, a.width)
+        self.title_genres = nn.Linear(d.genres, a.width, bias=False)
+        self.title_kind = nn.Embedding(d.kinds + 1, a.width)
+        self.title_period = nn.Embedding(_PERIODS + 1, a.width)
+        for table_of_vectors in (self.title, self.title_kind, self.title_period):
+            nn.init.normal_(table_of_vectors.weight, std=a.width**-0.5)
+
+        self.action = nn.Embedding(d.actions, 8)
+        self.genres = nn.Linear(d.genres, 16, bias=False)
+        self.kind = nn.Embedding(d.kinds + 1, 4)
+        self.release_age = nn.Embedding(len(d.release_age_edges_days) + 2, 8)
+        self.device = nn.Embedding(d.devices, 4)
+        self.gap = nn.Embedding(len(_TIME_EDGES_MS) + 2, 8)
+        features = a.width + 8 + 16 + 4 + 8 + 4 + 8 + _NUMERICS
+
+        self.short = Stage(features, a.short_layers, a) if a.short_layers else None
+        wide = features + (a.width if a.short_layers else 0)
+        hierarchical = a.intents == "hierarchical"
+        self.intent = Stage(wide, a.intent_layers, a) if hierarchical else None
+        self.item = Stage(wide + (a.width if hierarchical else 0), a.item_layers, a)
+        wanted = d.trained if a.intents != "none" else (False,) * len(d.trained)
+        self.predicted = tuple(i for i, trained in enumerate(wanted) if trained)
+        self.heads = nn.ModuleDict(
+            {str(i): nn.Linear(a.width, d.classes[i]) for i in self.predicted}
+        )
+        if hierarchical:
+            self.project = nn.ModuleDict(
+                {str(i): nn.Linear(d.classes[i], a.width) for i in self.predicted}
+            )
+            self.attend = nn.Linear(a.width, 1)
+
+    def _register(self, table: TitleTable) -> None:
+        for name, column in table._asdict().items():
+            self.register_buffer(name, column)
+        rows = torch.arange(len(table.hash_T))
+        in_vocabulary = rows < FIRST_ROW + self.domain.vocabulary
+        period = (table.release_day_T - _FIRST_PERIOD_DAY).div(
+            _FIVE_YEARS_DAYS, rounding_mode="floor"
+        )
+        period = period.clamp(0, _PERIODS - 1).masked_fill(
+            table.release_day_T == UNKNOWN_DAY, _PERIODS
+        )
+        order = table.hash_T[FIRST_ROW:].argsort()
+        derived = {
+            "id_row_T": rows.where(in_vocabulary, UNKNOWN_ROW),
+            "period_T": period,
+            "sorted_hash": table.hash_T[FIRST_ROW:][order],
+            "sorted_row": order + FIRST_ROW,
+            "time_edges": torch.tensor(_TIME_EDGES_MS),
+            "age_edges": torch.tensor(self.domain.release_age_edges_days),
+        }
+        for name, column in derived.items():
+            self.register_buffer(name, column, persistent=False)
+
+    def rows(self, title_hash: Tensor) -> Tensor:
+        """Title rows, int64, of int64 hashes: `NO_ROW` for 0, `UNKNOWN_ROW` for strangers."""
+        found = torch.searchsorted(self.sorted_hash, title_hash).clamp(
+            max=len(self.sorted_hash) - 1
+        )
+        known = self.sorted_hash[found] == title_hash
+        rows = self.sorted_row[found].where(known, UNKNOWN_ROW)
+        return rows.masked_fill(title_hash == 0, NO_ROW)
+
+    def titles(self) -> Tensor:
+        """Title vectors float32 `[T, D]`: of the id, where it is in the vocabulary, plus metadata.
+
+        In training, some ids are withheld at random, differently in each call.
+        """
+        row = self.id_row_T
+        if self.training and self.architecture.title_dropout:
+            withheld = torch.rand(len(row), device=row.device) < self.architecture.title_dropout
+            withheld[:FIRST_ROW] = False
+            row = row.masked_fill(withheld, UNKNOWN_ROW)
+        vectors: Tensor = (
+            self.title(row)
+            + self.title_genres(self._genre_shares())
+            + self.title_kind(self.kind_T)
+            + self.title_period(self.period_T)
+        )
+        return vectors
+
+    def candidates(self, titles_TD: Tensor) -> Tensor:
+        """The vectors `[V, D]` of the titles that are scored, a view of `titles_TD`."""
+        return titles_TD[FIRST_ROW : FIRST_ROW + self.domain.vocabulary]
+
+    def release_ages(self, title: Tensor, start_ms: Tensor) -> Tensor:
+        """Bucket, int64, of a title's age at a time; one past the last bucket where unknown."""
+        release_day = self.release_day_T[title]
+        age = start_ms.div(_DAY_MS, rounding_mode="floor") - release_day
+        bucket = torch.bucketize(age, self.age_edges, right=True)
+        return bucket.masked_fill(release_day == UNKNOWN_DAY, len(self.age_edges) + 1)
+
+    def forward(self, x: Interactions, titles_TD: Tensor, *, newest_only: bool = False) -> Encoded:
+        """What the network says at every position, or at each row's newest only.
+
+        Args:
+            x: the windows.
+            titles_TD: `titles()`, computed once by the caller.
+            newest_only: answer at position `length - 1` of each row: L = 1 in the result.
+        """
+        read_B = x.length_B - 1 if newest_only else None
+        relation = self._relation(x.start_ms_BL)
+        f = self._features(x, titles_TD)
+        if self.short is not None:
+            within_ms = self.architecture.short_term_s * 1000
+            f = torch.cat([f, self.short(f, self.short.bias(relation, within_ms))], dim=-1)
+        if self.intent is None:
+            user = self.item(f, self.item.bias(relation), read_B)
+            logits = self._logits(user)
+            attention = user.new_zeros(*user.shape[:2], len(logits))
+            return Encoded(user, logits, attention, torch.zeros_like(user))
+        logits = self._logits(self.intent(f, self.intent.bias(relation)))
+        attention, z = self._aggregate(logits)
+        user = self.item(torch.cat([f, z], dim=-1), self.item.bias(relation), read_B)
+        if read_B is not None:
+            logits = tuple(None if one is None else at(one, read_B) for one in logits)
+            attention, z = at(attention, read_B), at(z, read_B)
+        return Encoded(user, logits, attention, z)
+
+    def answer(self, x: Interactions, titles_TD: Tensor, top: int) -> Answer:
+        """What is served: intents and the `top` next titles after each row's newest interaction."""
+        encoded = self(x, titles_TD, newest_only=True)
+        user_BD = encoded.user_BLD[:, 0]
+        scores_BV = user_BD @ self.candidates(titles_TD).T
+        if not self.domain.repeats:
+            seen = x.title_BL - FIRST_ROW
+            outside = (seen < 0) | (seen >= self.domain.vocabulary)
+            # Rows without a candidate write to a column that is cut off again.
+            scores_BV = functional.pad(scores_BV, (0, 1))
+            scores_BV.scatter_(1, seen.masked_fill(outside, self.domain.vocabulary), -torch.inf)
+            scores_BV = scores_BV[:, :-1]
+        best = scores_BV.topk(min(top, self.domain.vocabulary))
+        score = (best.values - scores_BV.logsumexp(1, keepdim=True)).exp()
+        missing = top - best.indices.shape[1]
+        batch = len(user_BD)
+        probs = tuple(
+            user_BD.new_zeros(batch, classes) if logits is None else logits[:, 0].softmax(-1)
+            for logits, classes in zip(encoded.intent_logits, self.domain.classes, strict=True)
+        )
+        return Answer(
+            intent_probs=probs,
+            attention_BM=encoded.attention_BLM[:, 0],
+            intent_BD=encoded.intent_BLD[:, 0],
+            next_title_hash=functional.pad(self.hash_T[best.indices + FIRST_ROW], (0, missing)),
+            next_title_score=functional.pad(score, (0, missing)),
+            user_BD=user_BD,
+        )
+
+    def _genre_shares(self) -> Tensor:
+        return self.genres_TC / self.genres_TC.sum(1, keepdim=True).clamp(min=1)
+
+    def _relation(self, start_ms_BL: Tensor) -> Relation:
+        elapsed = start_ms_BL[:, :, None] - start_ms_BL[:, None, :]
+        order = torch.arange(start_ms_BL.shape[1], device=start_ms_BL.device)
+        # Buckets of whole milliseconds: a float's rounding may differ between two batch shapes.
+        return Relation(
+            torch.bucketize(elapsed, self.time_edges), elapsed, order[:, None] - order[None, :]
+        )
+
+    def _features(self, x: Interactions, titles_TD: Tensor) -> Tensor:
+        gap_ms = x.start_ms_BL.diff(dim=1)
+        bucket = functional.pad(torch.bucketize(gap_ms, self.time_edges) + 1, (1, 0))
+        log_gap = functional.pad(gap_ms.clamp(min=0) / 1000, (1, 0)).log1p()
+        share = x.watched_share_BL
+        known = (share >= 0).to(share.dtype)
+        longest = torch.tensor(_LONGEST_GAP_S).log1p().item()
+        return torch.cat(
+            [
+                functional.dropout(titles_TD[x.title_BL], self.architecture.dropout, self.training),
+                self.action(x.action_BL),
+                self.genres(self._genre_shares())[x.title_BL],
+                self.kind(self.kind_T[x.title_BL]),
+                self.release_age(self.release_ages(x.title_BL, x.start_ms_BL)),
+                self.device(x.device_BL),
+                self.gap(bucket),
+                torch.stack([share * known, known, log_gap / longest], dim=-1),
+            ],
+            dim=-1,
+        )
+
+    def _logits(self, hidden_BLD: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(
+            self.heads[str(i)](hidden_BLD) if i in self.predicted else None
+            for i in range(len(self.domain.trained))
+        )
+
+    def _aggregate(self, logits: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
+        projected = torch.stack(
+            [
+                self.project[str(i)](one.softmax(-1))
+                for i, one in enumerate(logits)
+                if one is not None
+            ],
+            dim=-2,
+        )
+        weight = self.attend(projected).softmax(dim=-2)
+        attention = weight.new_zeros(*weight.shape[:2], len(logits))
+        attention[..., list(self.predicted)] = weight[..., 0]
+        return attention, (weight * projected).sum(dim=-2)
+
+
+_NUMERICS: Final = 3
+"""Watched share, whether it is known, log gap."""
+
+
+def at(x_BLD: Tensor, position_B: Tensor) -> Tensor:
+    """`x` at one position of each row: `[B, 1, D]`."""
+    return x_BLD[torch.arange(len(position_B), device=x_BLD.device), position_B][:, None]
+
+
+def save(model: FMIntent, file: BinaryIO | str | Path) -> None:
+    """Write everything that `load` needs, weights and titles included."""
+    content = {
+        "architecture": asdict(model.architecture),
+        "domain": asdict(model.domain),
+        "state": model.state_dict(),
+    }
+    torch.save(content, file)
+
+
+def load(file: BinaryIO | str | Path, device: torch.device | str = "cpu") -> FMIntent:
+    """The model in a file that `save` wrote, on `device`, in evaluation mode."""
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    state = content["state"]
+    model = FMIntent(
+        Architecture(**content["architecture"]),
+        Domain(**content["domain"]),
+        TitleTable(*(state[column] for column in TitleTable._fields)),
+    )
+    model.load_state_dict(state)
+    return model.to(device).eval()

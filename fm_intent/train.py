@@ -1,0 +1,393 @@
+"""Training: one loop for every model, resumable, deterministic given a seed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from fm_intent import metrics
+from fm_intent.baselines import Popularity, SASRec
+from fm_intent.dataset import Batch, Crop, Sequences, batches, data_sha256, load
+from fm_intent.evaluate import NextTitleModel, Ranker, evaluate, next_title_ranks, sample
+from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
+from fm_intent.experiments import EXPERIMENTS, Experiment, Training
+from fm_intent.export import Manifest, export
+from fm_intent.loss import weighted_cross_entropy
+from fm_intent.network import FMIntent
+from stream.taxonomy import INTENTS
+
+CHECKPOINT: Final = "checkpoint.pt"
+LOG: Final = "log.json"
+CURVE: Final = "curve.png"
+
+_CLIP: Final = 1.0
+"""Longest gradient of a step."""
+
+
+@dataclass
+class Progress:
+    """Where a run is; kept in its checkpoint."""
+
+    epoch: int = 0
+    round: int = 0
+    """Within the epoch."""
+    steps: int = 0
+    seconds: float = 0.0
+    best_ndcg10: float = -1.0
+    rounds_since_best: int = 0
+    finished: bool = False
+    log: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, in evaluation mode, and how it came about."""
+
+    model: FMIntent | SASRec
+    epochs: int
+    seconds: float
+    validation_ndcg10: float
+
+
+def train(
+    data_dir: Path,
+    model_repo: Path,
+    *,
+    experiment: str = "demo",
+    seed: int = 0,
+    max_minutes: float | None = None,
+    device: str = "cpu",
+    run_dir: Path | None = None,
+) -> Manifest:
+    """Train FM-Intent on a source and export it as the next version.
+
+    A run that was killed goes on where it was when called again with the same arguments.
+
+    Args:
+        data_dir: folder with the source's `catalogue.parquet` and `events.parquet`; its name is the
+            source's name.
+        model_repo: Triton model repository.
+        experiment: a name in `EXPERIMENTS`.
+        seed: of weights, batches and dropout.
+        max_minutes: wall clock from call to return, evaluation and export included; what the run
+            spent before it was killed counts. With a bound the outcome depends on the machine.
+        device: of torch, such as `cpu` or `cuda`.
+        run_dir: folder of checkpoint, log and learning curve; by default a folder in `runs` beside
+            the sources' folder.
+
+    Returns:
+        The manifest of the version that was written.
+
+    Raises:
+        DataUnusableError: when the data is missing or can't teach the experiment.
+        CheckpointMismatchError: when `run_dir` holds another run.
+        ExportError: when the version can't be written or fails its validation.
+    """
+    started = time.monotonic()
+    sequences = load(data_dir)
+    sha256 = data_sha256(data_dir)
+    chosen = EXPERIMENTS[experiment]
+    run_dir = run_dir or data_dir.parent.parent / "runs" / f"{data_dir.name}-{experiment}-{seed}"
+    fitted = fit(
+        sequences,
+        chosen,
+        seed=seed,
+        run_dir=run_dir,
+        data_sha256=sha256,
+        deadline=None if max_minutes is None else started + 60 * max_minutes,
+        device=device,
+    )
+    if not isinstance(fitted.model, FMIntent):
+        raise DataUnusableError(f"experiment {experiment} is a baseline, which is not served")
+    setup = chosen.training
+    report = evaluate(
+        fitted.model, sequences, window=setup.window, crops=setup.crops, device=device
+    )
+    popularity = metrics.next_title_metrics(
+        next_title_ranks(
+            Popularity(sequences),
+            sequences,
+            sequences.contexts("test", setup.window, setup.crops),
+        )
+    )
+    scores = {name: report[name] for name in ("hr10", "ndcg10", "mrr", "recall100")}
+    scores |= {f"popularity_{name}": value for name, value in popularity.items()}
+    scores["validation_ndcg10"] = fitted.validation_ndcg10
+    manifest = Manifest(
+        version=0,
+        source=data_dir.name,
+        trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        experiment=experiment,
+        seed=seed,
+        epochs=fitted.epochs,
+        seconds=round(fitted.seconds, 1),
+        params=parameters(fitted.model),
+        window=setup.window,
+        titles=sequences.domain.vocabulary,
+        trained_intents=[
+            name for name, on in zip(INTENTS, sequences.domain.trained, strict=True) if on
+        ],
+        data_sha256=sha256,
+        metrics=scores,
+        report=report,
+        config=asdict(chosen),
+    )
+    golden = sample(sequences.contexts("test", setup.window, setup.crops), 32, seed)
+    return export(fitted.model, manifest, sequences.windows(golden), model_repo)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers training sets."""
+    return sum(one.numel() for one in model.parameters())
+
+
+def fit(
+    sequences: Sequences,
+    experiment: Experiment,
+    *,
+    seed: int,
+    run_dir: Path,
+    data_sha256: str,
+    deadline: float | None = None,
+    device: str = "cpu",
+) -> Fitted:
+    """Train until validation stops getting better, the epochs are over, or time is.
+
+    After each round the run's state goes to `run_dir`; called again, it goes on from there.
+
+    Args:
+        sequences: the data.
+        experiment: what to train and how.
+        seed: of weights, batches and dropout.
+        run_dir: folder of the run; made when it isn't there.
+        data_sha256: names the data in the checkpoint.
+        deadline: `time.monotonic()` by which evaluation must be over, too.
+        device: of torch.
+
+    Raises:
+        DataUnusableError: when the data can't teach the experiment.
+        CheckpointMismatchError: when `run_dir` holds another run.
+    """
+    run = _Run(sequences, experiment, seed, run_dir, data_sha256, device)
+    run.resume()
+    try:
+        run.go_on(deadline)
+    finally:
+        run.plot()
+    return run.best()
+
+
+def losses(model: NextTitleModel, batch: Batch, intent_weight: float) -> tuple[Tensor, Tensor]:
+    """The loss that is minimised, and the item part of it alone; both mean per target.
+
+    Each target weighs by its watch time. Genre is multi-label: the mean of -log softmax over the
+    genres that apply.
+    """
+    titles = model.titles()
+    encoded = model(batch.interactions, titles)
+    wanted = batch.next_play_BL >= 0
+    weight = batch.play_weight_BL[wanted]
+    item = weighted_cross_entropy(
+        encoded.user_BLD[wanted], model.candidates(titles), batch.next_play_BL[wanted], weight
+    ) / weight.sum().clamp(min=1e-6)
+    total = item
+    for logits, label in zip(encoded.intent_logits, batch.intents, strict=True):
+        if logits is None:
+            continue
+        known = label.sum(-1) > 0 if label.is_floating_point() else label >= 0
+        weight = batch.weight_BL[known]
+        loss = functional.cross_entropy(logits[known], label[known], reduction="none")
+        total = total + intent_weight * (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+    return total, item.detach()
+
+
+class _Run:
+    def __init__(
+        self,
+        sequences: Sequences,
+        experiment: Experiment,
+        seed: int,
+        run_dir: Path,
+        sha256: str,
+        device: str,
+    ) -> None:
+        self._sequences, self._dir, self._seed, self._device = sequences, run_dir, seed, device
+        self._setup: Training = experiment.training
+        self._identity = json.dumps([asdict(experiment), seed, sha256], sort_keys=True)
+        torch.manual_seed(seed)
+        self._model = experiment.build(sequences).to(device)
+        self._average = copy.deepcopy(self._model).eval()
+        self._optimiser = torch.optim.AdamW(
+            self._model.parameters(),
+            lr=self._setup.learning_rate,
+            weight_decay=self._setup.weight_decay,
+            fused=True,
+        )
+        self._progress = Progress()
+        self._best: dict[str, Tensor] = {}
+        self._crops = sequences.crops(self._setup.window, self._setup.crops)
+        self._validation = sample(
+            sequences.contexts("validation", self._setup.window, self._setup.crops),
+            self._setup.validation_profiles,
+            seed,
+        )
+        if not self._crops or not len(self._validation.end):
+            raise DataUnusableError(
+                "no profile has the three plays that training and validation need; use more events"
+            )
+
+    def resume(self) -> None:
+        path = self._dir / CHECKPOINT
+        if not path.exists():
+            return
+        content = torch.load(path, map_location=self._device, weights_only=True)
+        if content["identity"] != self._identity:
+            raise CheckpointMismatchError(
+                f"{self._dir} holds a run of another experiment, data or seed; delete that folder, "
+                "or name another one"
+            )
+        self._model.load_state_dict(content["model"])
+        self._average.load_state_dict(content["average"])
+        self._optimiser.load_state_dict(content["optimiser"])
+        self._best = content["best"]
+        self._progress = Progress(**content["progress"])
+
+    def go_on(self, deadline: float | None) -> None:
+        p, setup = self._progress, self._setup
+        if deadline is not None:
+            deadline -= p.seconds
+        while not p.finished and p.epoch < setup.epochs:
+            rounds = self._rounds(p.epoch)
+            while p.round < len(rounds) and not p.finished:
+                began = time.monotonic()
+                in_time = self._round(rounds[p.round], deadline)
+                p.round += 1
+                self._validate(began)
+                out_of_patience = p.rounds_since_best >= setup.patience
+                p.finished = not in_time or out_of_patience
+                self._save()
+            if not p.finished:
+                p.epoch, p.round = p.epoch + 1, 0
+        p.finished = True
+        self._save()
+
+    def best(self) -> Fitted:
+        self._average.load_state_dict(self._best)
+        p = self._progress
+        return Fitted(self._average, p.epoch + (p.round > 0), p.seconds, p.best_ndcg10)
+
+    def plot(self) -> None:
+        mpl.use("Agg")
+        from matplotlib import pyplot
+
+        log = self._progress.log
+        figure, left = pyplot.subplots(figsize=(7, 4))
+        right = left.twinx()
+        steps = [one["steps"] for one in log]
+        left.plot(steps, [one["item_loss"] for one in log], color="tab:blue")
+        right.plot(steps, [one["ndcg10"] for one in log], color="tab:orange")
+        left.set(xlabel="steps", ylabel="item loss, training (blue)")
+        right.set(ylabel="NDCG@10, validation (orange)")
+        self._dir.mkdir(parents=True, exist_ok=True)
+        figure.tight_layout()
+        figure.savefig(self._dir / CURVE, dpi=120)
+        pyplot.close(figure)
+
+    def _rounds(self, epoch: int) -> list[list[list[Crop]]]:
+        rng = np.random.default_rng((self._seed, epoch))
+        all_batches = list(batches(self._crops, self._setup.batch, rng))
+        size = self._setup.round_batches
+        return [all_batches[at : at + size] for at in range(0, len(all_batches), size)]
+
+    def _round(self, group: list[list[Crop]], deadline: float | None) -> bool:
+        p, setup = self._progress, self._setup
+        torch.manual_seed(hash((self._seed, p.epoch, p.round)))
+        self._model.train()
+        total = torch.zeros(())
+        counted = 0
+        with tqdm(group, desc=f"epoch {p.epoch + 1}.{p.round + 1}", unit="batch") as bar:
+            for crops in bar:
+                batch = self._sequences.batch(crops).to(self._device)
+                loss, item = losses(self._model, batch, setup.intent_weight)
+                self._optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP)
+                p.steps += 1
+                for group_of_parameters in self._optimiser.param_groups:
+                    warmth = min(1.0, p.steps / max(1, setup.warmup_steps))
+                    group_of_parameters["lr"] = setup.learning_rate * warmth
+                self._optimiser.step()
+                self._move_average()
+                total += item.cpu()
+                counted += 1
+                bar.set_postfix(loss=f"{item.item():.3f}", best_ndcg10=f"{p.best_ndcg10:.4f}")
+                if deadline is not None and time.monotonic() > deadline - self._reserve():
+                    break
+        p.log.append(
+            {"epoch": p.epoch + 1, "steps": p.steps, "item_loss": (total / counted).item()}
+        )
+        return counted == len(group)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        # Short at first, or the average would long remember how the weights began.
+        steps = self._progress.steps
+        decay = min(self._setup.average, (1 + steps) / (10 + steps))
+        current = self._model.parameters()
+        for average, now in zip(self._average.parameters(), current, strict=True):
+            average.lerp_(now, 1 - decay)
+
+    def _reserve(self) -> float:
+        """Seconds to leave for the last validation, the test and the export."""
+        validated = [one["validation_seconds"] for one in self._progress.log if "ndcg10" in one]
+        if not validated:
+            return 20.0
+        everyone = self._sequences.contexts("test", self._setup.window, self._setup.crops)
+        tests = 3 * len(everyone.end) / len(self._validation.end)
+        return 5.0 + max(validated) * (1 + tests)
+
+    def _validate(self, began: float) -> None:
+        p = self._progress
+        validating = time.monotonic()
+        ranker = Ranker(self._average, self._device)
+        rank = next_title_ranks(ranker, self._sequences, self._validation)
+        ndcg10 = metrics.ndcg(rank, 10)
+        now = time.monotonic()
+        p.seconds += now - began
+        p.rounds_since_best += 1
+        if ndcg10 > p.best_ndcg10:
+            p.best_ndcg10, p.rounds_since_best = ndcg10, 0
+            self._best = {k: v.clone() for k, v in self._average.state_dict().items()}
+        p.log[-1] |= {
+            "ndcg10": ndcg10,
+            "hr10": metrics.hit_rate(rank, 10),
+            "seconds": p.seconds,
+            "validation_seconds": now - validating,
+        }
+
+    def _save(self) -> None:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {
+            "identity": self._identity,
+            "model": self._model.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "best": self._best,
+            "progress": asdict(self._progress),
+        }
+        part = self._dir / f"{CHECKPOINT}.part"
+        torch.save(content, part)
+        part.replace(self._dir / CHECKPOINT)
+        (self._dir / LOG).write_text(json.dumps(self._progress.log, indent=1))
