@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from infra.exceptions import InfraError
 
-class SourceError(Exception):
+
+class SourceError(InfraError):
     """A source's data could not be prepared."""
 
 
