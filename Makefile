@@ -42,5 +42,6 @@ format: setup ## put every file into the one format
 types: setup ## static types
 	$(BIN)/mypy
 
-clean: down ## remove everything that set-up, tests and the stack made
+clean: ## remove everything that set-up, tests and the stack made
+	@[ ! -x $(BIN)/intentstream ] || $(BIN)/intentstream down
 	rm -rf .venv .local build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
