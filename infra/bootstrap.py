@@ -30,6 +30,7 @@ VENV = REPOSITORY / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 PYPROJECT = REPOSITORY / "pyproject.toml"
+TIMES = LOCAL / "setup.json"
 POM = REPOSITORY / "infra" / "pom.xml"
 KAFKA_LIBS = LOCAL / "kafka" / "libs"
 BACKENDS = LOCAL / "triton" / "backends"
@@ -52,7 +53,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--constraints", action="store_true", help="only renew constraints.txt")
     arguments = parser.parse_args()
-    started = time.monotonic()
     try:
         check_python()
         if arguments.constraints:
@@ -60,30 +60,20 @@ def main() -> None:
             return
         programs = [str(shutil.which(name)) for name in ("java", "mvn", "redis-server")]
         python = [sys.version, sys.base_prefix]
-        did_something = [
-            step("system programs", [*programs, *python], LOCAL, provide_programs),
-            step("virtual environment", [*python, UV], VENV, make_environment),
-            step(
-                "Python packages",
-                [EXTRAS, TRITON, CONSTRAINTS.read_text(), PYPROJECT.read_text()],
-                VENV,
-                install_packages,
-            ),
-            step("Kafka's jars", [POM.read_text()], LOCAL / "kafka", resolve_jars),
-            step("Triton's python backend", [*python, TRITON], LOCAL / "triton", lay_out_backend),
-        ]
+        packages = [EXTRAS, TRITON, CONSTRAINTS.read_text(), PYPROJECT.read_text()]
+        step("system programs", [*programs, *python], LOCAL, provide_programs)
+        step("virtual environment", [*python, UV], VENV, make_environment)
+        step("Python packages", packages, VENV, install_packages)
+        step("Kafka's jars", [POM.read_text()], LOCAL / "kafka", resolve_jars)
+        step("Triton's python backend", [*python, TRITON], LOCAL / "triton", lay_out_backend)
     except SetupError as error:
         sys.exit(f"setup: {error}")
     except subprocess.CalledProcessError as error:
         command = " ".join(map(str, error.cmd))
         sys.exit(f"setup: `{command}` failed with exit code {error.returncode}; see above")
-    if any(did_something):
-        seconds = round(time.monotonic() - started, 1)
-        (LOCAL / "setup.json").write_text(json.dumps({"setup_s": seconds}) + "\n")
-        say(f"done in {seconds} s")
 
 
-def step(name: str, inputs: list[str], made: Path, action: Callable[[], None]) -> bool:
+def step(name: str, inputs: list[str], made: Path, action: Callable[[], None]) -> None:
     """Runs `action` unless it has succeeded with the same inputs.
 
     Args:
@@ -92,21 +82,27 @@ def step(name: str, inputs: list[str], made: Path, action: Callable[[], None]) -
         made: the directory that it fills. The stamp lies inside, so that removing the one removes
             the other.
         action: does the work.
-
-    Returns:
-        Whether the action ran.
     """
     stamp = made / f".{re.sub('[^a-z]+', '-', name.lower())}.stamp"
     digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
-        return False
+        return
     say(f"{name} ...")
     started = time.monotonic()
     action()
     made.mkdir(parents=True, exist_ok=True)
     stamp.write_text(digest)
-    say(f"{name}: {time.monotonic() - started:.1f} s")
-    return True
+    seconds = round(time.monotonic() - started, 1)
+    say(f"{name}: {seconds} s")
+    record(name, seconds)
+
+
+def record(name: str, seconds: float) -> None:
+    """Keeps the duration of each step's last run, and their sum, in `.local/setup.json`."""
+    steps = json.loads(TIMES.read_text())["steps"] if TIMES.exists() else {}
+    steps[name] = seconds
+    TIMES.parent.mkdir(exist_ok=True)
+    TIMES.write_text(json.dumps({"setup_s": round(sum(steps.values()), 1), "steps": steps}) + "\n")
 
 
 def check_python() -> None:
