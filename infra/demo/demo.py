@@ -1,0 +1,279 @@
+"""Runs the whole system on one source's histories and checks the outcome.
+
+Data, model, servers, worker, replay, check, tables: each step says what it does and how long it
+took. Servers that `make up` has started are used and left running; otherwise the demo starts its
+own in a home of its own, empty at the start, and stops them whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Final
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from infra.demo.exceptions import CheckFailedError, StalledError
+from infra.demo.report import Report, sample_profiles_of, show_mix, show_profiles
+from infra.local import commands
+from infra.local.paths import LOCAL, MODEL_REPOSITORY
+from infra.local.signals import unwind_on_sigterm
+from infra.local.stack import Stack, on_loopback
+from infra.local.topics import create_topics
+from infra.replay.plan import Plan, plan_replay, sample_profiles, span_s
+from infra.replay.prober import Prober
+from infra.replay.producer import Replayed, replay
+from infra.replay.truth import SHOWN_MISMATCHES, check
+from infra.sources import prepare
+from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
+from stream.lag import LagReader
+from stream.settings import Settings, settings
+from stream.topics import EVENT_TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fm_intent.export import Manifest
+
+PROFILES: Final = {"ml-1m": 400, "movietweetings": 8_000, "simulator": 90}
+"""Profiles of one replay: about 130,000 events of each source."""
+
+REPLAY_S: Final = 75.0
+TRAIN_MINUTES: Final = 2.8
+SAMPLE_PROFILES: Final = 3
+RESULT: Final = LOCAL / "demo.json"
+
+_LATENESS_MARGIN_S: Final = 3600
+_STALLED_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.5
+
+_console = Console()
+
+
+def run_demo(
+    source: str = "ml-1m",
+    *,
+    profiles: int | None = None,
+    seed: int = 1,
+    replay_s: float = REPLAY_S,
+) -> None:
+    """Run the demo and write `.local/demo.json`.
+
+    Args:
+        source: a name in `infra.sources.SOURCES`.
+        profiles: how many profiles' whole histories are replayed, drawn by the seed; by default
+            the source's number in `PROFILES`.
+        seed: of the sample, the damage mixed in and the training.
+        replay_s: how long sending takes, in seconds; 0 sends as fast as Kafka takes it.
+
+    Raises:
+        CheckFailedError: when a record is missing or wrong; names the first ten.
+        StalledError: when the worker stops taking in events.
+        InfraError: when a source or a server can't be had.
+    """
+    began = time.perf_counter()
+    data_dir = prepare(source, LOCAL)
+    manifest = _model(source, data_dir, seed)
+    with _step("plan the replay"):
+        events = sample_profiles(
+            pq.read_table(data_dir / EVENTS_FILE),
+            seed=seed,
+            profiles=profiles or PROFILES.get(source),
+        )
+        lateness_s = math.ceil(span_s(events)) + _LATENESS_MARGIN_S
+    overrides = {
+        "allowed_lateness_s": lateness_s,
+        "catalogue": data_dir / CATALOGUE_FILE,
+        "model_version": str(manifest.version),
+    }
+    with unwind_on_sigterm(), ExitStack() as to_stop:
+        system = _system(overrides, to_stop)
+        system.start(str(manifest.version))
+        with _step("start the prober"):
+            prober = to_stop.enter_context(
+                Prober(system.settings, system.home / "freshness.jsonl", LOCAL / "prober.log")
+            )
+        plan = plan_replay(
+            events,
+            seed=seed,
+            now_ms=round(time.time() * 1000),
+            lateness_s=lateness_s,
+            prefix=system.prefix,
+        )
+        _console.print(
+            f"replay: {len(plan):,} records, {span_s(events) / 86_400:,.0f} days of event time"
+        )
+        show_mix(plan, _console)
+        setup_s = time.perf_counter() - began
+        replayed, seconds = asyncio.run(_replay(plan, system.settings, prober, replay_s))
+        freshness = prober.samples()
+        with _step("check every record"):
+            replayed.write(system.home / "sent.parquet")
+            outcome = check(replayed.sent, system.settings)
+        report = Report(source, outcome, freshness, manifest, setup_s, seconds)
+        report.show(_console)
+        _show_profiles(plan, data_dir, system.settings)
+        report.write(RESULT)
+    if not outcome.ok:
+        raise CheckFailedError(
+            f"{outcome.missing} missing, {outcome.wrong} wrong; the first of them:\n"
+            + "\n".join(outcome.mismatches[:SHOWN_MISMATCHES])
+            + f"\nWhat was sent is in {system.home / 'sent.parquet'}, the worker's log in "
+            f"{system.home / 'logs' / 'worker.log'}."
+        )
+    _console.print(f"[green]nothing missing, nothing wrong[/]; written to {RESULT}")
+
+
+def _model(source: str, data_dir: Path, seed: int) -> Manifest:
+    """The newest model version of the source, trained now when there is none."""
+    from fm_intent.export import newest
+
+    manifest = newest(MODEL_REPOSITORY, source)
+    if manifest is not None:
+        _console.print(f"model: reusing version {manifest.version}, trained on {source}")
+        return manifest
+    from fm_intent.train import train
+
+    with (
+        _step(f"train a model on {source} (at most {TRAIN_MINUTES} minutes)"),
+        # A process of its own gives torch's memory and threads back.
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
+        return pool.submit(
+            train, data_dir, MODEL_REPOSITORY, seed=seed, max_minutes=TRAIN_MINUTES
+        ).result()
+
+
+@dataclass(frozen=True, slots=True)
+class _System:
+    """The servers and the worker that a demo uses.
+
+    Attributes:
+        settings: theirs, with what the demo overrides.
+        stack: runs them.
+        prefix: put before profile ids, where the system may know the same profiles already.
+    """
+
+    settings: Settings
+    stack: Stack
+    prefix: str
+
+    @property
+    def home(self) -> Path:
+        """The folder with its data and logs."""
+        return self.stack.home
+
+    def start(self, version: str) -> None:
+        """Start what does not run yet, up to the worker."""
+        from features.store import apply
+
+        with _step("start Kafka, Redis and Triton"):
+            self.stack.start("kafka", "redis", "triton")
+        with _step("create the topics, register the features"):
+            asyncio.run(create_topics(self.settings))
+            apply(self.settings)
+        with _step(f"load model version {version}"):
+            self.stack.load_model(version)
+        with _step("start the worker"):
+            self.stack.start("worker")
+
+
+def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:
+    """The running stack of this checkout, else one of our own with an empty home."""
+    base = on_loopback(settings())
+    if commands.local_stack().running():
+        _console.print("using the stack that runs; its worker gets the demo's settings meanwhile")
+        config = base.model_copy(update=overrides)
+        to_stop.callback(commands.up)
+        return _System(config, Stack(LOCAL, config), prefix=f"demo-{int(time.time())}-")
+    home = LOCAL / "demo"
+    shutil.rmtree(home, ignore_errors=True)
+    config = base.model_copy(update=overrides | {"data_dir": home / "worker"})
+    return _System(config, to_stop.enter_context(Stack(home, config)), prefix="")
+
+
+async def _replay(
+    plan: Plan, config: Settings, prober: Prober, replay_s: float
+) -> tuple[Replayed, float]:
+    """Send the plan and wait until the worker has acknowledged all of it.
+
+    Returns:
+        What was sent, and the seconds from the first record to the last acknowledgement.
+    """
+    began = time.perf_counter()
+    topics = [config.topic(name) for name in EVENT_TOPICS]
+    with Progress(
+        TextColumn("replay"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[shown]}"),
+        TimeElapsedColumn(),
+        console=_console,
+    ) as shown:
+        task = shown.add_task("replay", total=len(plan), shown="")
+
+        def progress(sent: int) -> None:
+            shown.update(task, completed=sent)
+
+        async with LagReader(config.kafka_bootstrap) as lag_reader:
+            sending = asyncio.create_task(
+                replay(
+                    plan,
+                    config,
+                    events_per_s=len(plan) / replay_s if replay_s else None,
+                    progress=progress,
+                )
+            )
+            acknowledged, moved_at = -1, time.perf_counter()
+            lag, all_sent = -1, False
+            while lag or not all_sent:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                all_sent = sending.done()  # before the lag is read, or its last records may lack
+                lags = await lag_reader.read(config.consumer_group, topics)
+                lag = sum(each.lag for each in lags)
+                now = time.perf_counter()
+                done = sum(each.committed or 0 for each in lags)
+                if done != acknowledged:
+                    acknowledged, moved_at = done, now
+                sent = shown.tasks[0].completed
+                shown.update(task, shown=_pace(sent, lag, now - began, prober))
+                if all_sent:
+                    sending.result()
+                if now - moved_at > _STALLED_S:
+                    sending.cancel()
+                    raise StalledError(
+                        f"the worker has acknowledged nothing for {_STALLED_S:.0f} s with {lag:,} "
+                        "records to go; see worker.log in the logs folder of the stack"
+                    )
+            return await sending, time.perf_counter() - began
+
+
+def _pace(sent: float, lag: int, seconds: float, prober: Prober) -> str:
+    freshness = prober.samples().percentile(50)
+    shown = "–" if freshness is None else f"{freshness:,.0f} ms"
+    return f"{sent / seconds:,.0f}/s, lag {lag:,}, freshness p50 {shown}"
+
+
+def _show_profiles(plan: Plan, data_dir: Path, config: Settings) -> None:
+    from features.client import IntentReader
+
+    chosen = sample_profiles_of(plan, SAMPLE_PROFILES)
+    _console.print("\nLive intents, read back with FeatureStore.get_online_features:")
+    show_profiles(plan, data_dir, IntentReader(config).read(chosen), _console)
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    _console.print(f"{name} …")
+    began = time.perf_counter()
+    yield
+    _console.print(f"{name}: {time.perf_counter() - began:.1f} s")
