@@ -98,3 +98,7 @@ def main() -> None:
     except (StreamError, FeaturesError, ModelError, InfraError) as error:
         typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

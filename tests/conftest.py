@@ -78,21 +78,26 @@ def triton(stack: Stack) -> str:
     return stack.settings.triton_url
 
 
-@pytest.fixture
-def isolated(stack: Stack, tmp_path: Path) -> Settings:
-    """The servers' settings with names, files, a worker's port and a Redis database of its own.
-
-    Starts nothing: a test asks for the servers that it needs as well.
-    """
+def isolate(settings: Settings, home: Path) -> Settings:
+    """`settings` with names, files, a worker's port and a Redis database of its own."""
     number = next(_numbers)
     (metrics_port,) = free_ports(1)
-    return stack.settings.model_copy(
+    return settings.model_copy(
         update={
             "topic_prefix": f"test-{number}-",
             "consumer_group": f"test-{number}",
-            "redis_url": SecretStr(f"127.0.0.1:{stack.settings.redis_port},db={number}"),
-            "feature_registry": tmp_path / "registry.db",
-            "data_dir": tmp_path / "worker",
+            "redis_url": SecretStr(f"127.0.0.1:{settings.redis_port},db={number % 16}"),
+            "feature_registry": home / "registry.db",
+            "data_dir": home / "worker",
             "metrics_port": metrics_port,
         }
     )
+
+
+@pytest.fixture
+def isolated(stack: Stack, tmp_path: Path) -> Settings:
+    """The servers' settings, isolated for one test.
+
+    Starts nothing: a test asks for the servers that it needs as well.
+    """
+    return isolate(stack.settings, tmp_path)

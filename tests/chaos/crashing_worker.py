@@ -1,0 +1,54 @@
+"""A worker that kills itself at one boundary of the batch that holds one event.
+
+    python -m tests.chaos.crashing_worker STEP EVENT_ID
+
+STEP is the method of `Pipeline` after which the process gets SIGKILL.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+from typing import Any
+
+import faust
+
+from stream.app import app
+from stream.pipeline import Pipeline
+
+
+def crashing(step: str, event_id: str) -> type[Pipeline]:
+    """`Pipeline`, but killed after `step` of a batch in which a profile's newest event is ours."""
+
+    class CrashingPipeline(Pipeline):
+        armed = False
+
+        def take_in(self, records: Any) -> Any:
+            batch = super().take_in(records)
+            self.armed = any(state.last_event_id == event_id for _, state in batch.profiles)
+            self.crash_after("take_in")
+            return batch
+
+        def crash_after(self, name: str) -> None:
+            if self.armed and name == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrapped(name: str) -> Any:
+        async def method(self: CrashingPipeline, *args: Any) -> Any:
+            result = await getattr(Pipeline, name)(self, *args)
+            self.crash_after(name)
+            return result
+
+        return method
+
+    for name, member in vars(Pipeline).items():
+        if inspect.iscoroutinefunction(member) and not name.startswith("_"):
+            setattr(CrashingPipeline, name, wrapped(name))
+    return CrashingPipeline
+
+
+if __name__ == "__main__":
+    app.pipeline_type = crashing(*sys.argv[1:])
+    faust.Worker(app, loglevel="INFO", redirect_stdouts=False).execute_from_commandline()

@@ -1,0 +1,63 @@
+"""A worker killed at any boundary loses nothing, not even a profile's very last event."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from infra.local.topics import create_topics
+from stream import codec, topics
+from stream.settings import Settings
+from tests.workers import lag, online, records, send, title_open, until, worker
+
+BOUNDARIES: Final = ("take_in", "save", "infer", "publish", "announce", "process")
+"""After the state change, the changelog, the inference, the online write, the announcement, and
+before the acknowledgement."""
+
+PROFILE: Final = "member-1"
+
+
+def reached(settings: Settings, event_id: str) -> dict[str, bool]:
+    """Which effects of an event are there, by the boundary behind which they must be."""
+    states = [codec.decode(record.value) for record in records(settings, "sessions-changelog")]
+    rows = [record.value for record in records(settings, topics.INTENT_FEATURES)]
+    return {
+        "save": any(state.last_event_id == event_id for state in states),
+        "publish": online(settings, PROFILE) == event_id,
+        "announce": any(f'"{event_id}"'.encode() in row for row in rows),
+    }
+
+
+@pytest.fixture
+def settings(isolated: Settings, kafka: str, redis: str, served_model: str) -> Settings:
+    asyncio.run(create_topics(isolated))
+    return isolated.model_copy(update={"instance_id": "worker-1", "model_version": served_model})
+
+
+def test_the_last_event_survives_a_kill_at_every_boundary(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    send(settings, [title_open(PROFILE)])
+    for step in BOUNDARIES:
+        last = title_open(PROFILE)
+        send(settings, [last])
+        # This worker first mends what the one before it left undone, in the same redelivered batch
+        # or in one of its own, then dies at its own boundary.
+        command = ("tests.chaos.crashing_worker", step, last["event_id"])
+        with worker(settings, log, *command) as process:
+            assert process.wait(timeout=90) == -signal.SIGKILL, log.read_text()[-3000:]
+        assert reached(settings, last["event_id"]) == {
+            effect: BOUNDARIES.index(step) >= BOUNDARIES.index(effect)
+            for effect in ("save", "publish", "announce")
+        }
+        assert lag(settings) > 0, "acknowledged before its batch was through"
+
+    with worker(settings, log):
+        until(lambda: lag(settings) == 0, "no lag")
+    assert online(settings, PROFILE) == last["event_id"]
+    assert online(settings, PROFILE, "sequence_no") == len(BOUNDARIES) + 1

@@ -1,0 +1,173 @@
+"""The worker on real Kafka, Triton, Redis and Feast."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from infra.local.stack import Stack
+from infra.local.topics import create_topics
+from stream import topics
+from stream.cli import app as cli
+from stream.settings import Settings
+from stream.settings import settings as process_settings
+from tests.conftest import isolate
+from tests.workers import http, lag, online, records, send, title_open, until, worker
+
+
+@pytest.fixture(scope="module")
+def settings(
+    stack: Stack,
+    kafka: str,
+    redis: str,
+    served_model: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Settings]:
+    """Settings of a worker that runs for all tests of this module."""
+    home = tmp_path_factory.mktemp("worker")
+    config = isolate(stack.settings, home).model_copy(update={"model_version": served_model})
+    asyncio.run(create_topics(config))
+    with worker(config, home / "worker.log", wait=True):
+        yield config
+
+
+def reason(record: object) -> str:
+    return dict(record.headers)["intent.reason"].decode()  # type: ignore[attr-defined]
+
+
+def test_an_event_becomes_features_that_feast_reads_back(
+    settings: Settings, served_model: str
+) -> None:
+    event = title_open("reader")
+    send(settings, [event])
+    until(lambda: online(settings, "reader") == event["event_id"], "the event in the features")
+    assert online(settings, "reader", "session_length") == 1
+    assert online(settings, "reader", "model_version") == served_model
+    assert len(online(settings, "reader", "next_title_ids")) == 20
+    assert sum(online(settings, "reader", "action_probs")) == pytest.approx(1, abs=1e-4)
+
+
+def test_duplicates_and_disorder_leave_the_same_features(settings: Settings) -> None:
+    events = [title_open("shuffled", occurred_at_ms=1_000 + n + _now_ms()) for n in range(5)]
+    send(settings, [events[3], events[0], events[3], events[4], events[1], events[2], events[0]])
+    until(lambda: online(settings, "shuffled", "sequence_no") == 5, "all five interactions")
+    assert online(settings, "shuffled") == events[4]["event_id"]
+
+
+def test_bad_records_land_in_the_dead_letter_topic_with_their_reason(settings: Settings) -> None:
+    good = title_open("mixed")
+    wrong_key = title_open("somebody")
+    send(settings, [(b"mixed", b"junk"), (b"else", orjson.dumps(wrong_key)), good])
+    until(lambda: online(settings, "mixed") == good["event_id"], "the good one in the features")
+    until(lambda: lag(settings) == 0, "no lag")
+    letters = {
+        record.value: reason(record)
+        for record in records(settings, topics.BROWSE_DLQ)
+        if record.key in (b"mixed", b"else")
+    }
+    assert letters == {b"junk": "not_json", orjson.dumps(wrong_key): "key_mismatch"}
+    assert online(settings, "somebody") is None
+
+
+def test_an_event_of_last_week_goes_to_late_events(settings: Settings) -> None:
+    late = title_open("sleeper", occurred_at_ms=_now_ms() - 7 * 86_400_000)
+    send(settings, [late, title_open("sleeper")])
+    until(lambda: online(settings, "sleeper", "sequence_no") == 1, "only the newer event")
+    found = [r for r in records(settings, topics.LATE_EVENTS) if r.key == b"sleeper"]
+    assert [(orjson.loads(r.value)["event_id"], reason(r)) for r in found] == [
+        (late["event_id"], "behind_broker")
+    ]
+
+
+def test_every_published_row_is_announced_on_the_features_topic(settings: Settings) -> None:
+    event = title_open("announced")
+    send(settings, [event])
+    until(lambda: online(settings, "announced") == event["event_id"], "the event in the features")
+    until(lambda: lag(settings) == 0, "no lag")
+    rows = [
+        orjson.loads(record.value)
+        for record in records(settings, topics.INTENT_FEATURES)
+        if record.key == b"announced"
+    ]
+    assert rows[-1]["last_event_id"] == event["event_id"]
+    assert rows[-1]["next_title_ids"] == online(settings, "announced", "next_title_ids")
+
+
+def test_the_metrics_tell_what_became_of_the_events(settings: Settings) -> None:
+    send(settings, [title_open("counted")])
+    until(lambda: online(settings, "counted") is not None, "the event in the features")
+    _, text = http(settings, "/metrics")
+    assert 'intentstream_events_total{outcome="applied",topic="browse-events"}' in text
+    assert 'intentstream_freshness_seconds_bucket{le="0.001",leg="produced_readable"}' in text
+    until(lambda: "kafka_consumergroup_lag{" in http(settings, "/metrics")[1], "lag in the metrics")
+
+
+def test_lag_is_told_for_any_group_as_json(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTENT_KAFKA_BOOTSTRAP", settings.kafka_bootstrap)
+    process_settings.cache_clear()
+    until(lambda: lag(settings) == 0, "no lag")
+    try:
+        result = CliRunner().invoke(cli, ["lag", settings.consumer_group, "--json"])
+    finally:
+        process_settings.cache_clear()
+    told = orjson.loads(result.stdout)
+    assert {entry["topic"] for entry in told} >= {settings.topic(topics.BROWSE_EVENTS)}
+    assert all(entry["lag"] == entry["end"] - max(entry["committed"], 0) == 0 for entry in told)
+
+
+@pytest.mark.parametrize("dependency", ["triton", "redis"])
+def test_a_dependency_that_dies_holds_events_back_and_loses_none(
+    settings: Settings, stack: Stack, served_model: str, dependency: str
+) -> None:
+    event = title_open(f"patient-{dependency}")
+    os.kill(stack.pid(dependency), signal.SIGSTOP)
+    try:
+        send(settings, [event])
+        until(lambda: http(settings, "/ready")[0] == 503, "a worker that says not ready")
+        assert http(settings, "/live")[0] == 200
+        assert lag(settings) > 0
+    finally:
+        os.kill(stack.pid(dependency), signal.SIGCONT)
+    until(lambda: http(settings, "/ready")[0] == 200, "a worker that is ready again")
+    until(
+        lambda: online(settings, f"patient-{dependency}") == event["event_id"], "the event online"
+    )
+
+
+def test_a_second_worker_takes_over_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
+    second = isolate(settings, tmp_path).model_copy(
+        update={
+            name: getattr(settings, name)
+            for name in ("topic_prefix", "consumer_group", "redis_url", "feature_registry")
+        }
+    )
+    profiles = [f"shared-{n}" for n in range(40)]
+
+    def send_round() -> list[dict[str, object]]:
+        events = [title_open(profile) for profile in profiles]
+        send(settings, events)
+        return events
+
+    send_round()
+    with worker(second, tmp_path / "second.log", wait=True):
+        send_round()
+        until(lambda: lag(settings) == 0, "no lag with two workers")
+    last = send_round()
+    until(lambda: lag(settings) == 0, "no lag after the second left")
+    for profile, event in zip(profiles, last, strict=True):
+        assert online(settings, profile) == event["event_id"]
+        assert online(settings, profile, "sequence_no") == 3
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)

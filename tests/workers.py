@@ -1,0 +1,152 @@
+"""What tests of running workers share: start one, send events, read back what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from features.store import open_store
+from infra.local.programs import worker_environment
+from stream import topics
+from stream.lag import LagReader
+from stream.settings import Settings
+
+_numbers = itertools.count(1)
+
+
+def title_open(profile_id: str, **fields: Any) -> dict[str, Any]:
+    """A valid browse event that no other test sends."""
+    number = next(_numbers)
+    return {
+        "event_id": f"event-{number}",
+        "profile_id": profile_id,
+        "event_type": "title_open",
+        "occurred_at_ms": round(time.time() * 1000),
+        "title_id": f"title-{number}",
+        **fields,
+    }
+
+
+def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, bytes]]) -> None:
+    """Produce browse events, or raw (key, value) records, and wait for their delivery."""
+
+    async def produce() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, linger_ms=5)
+        await producer.start()
+        try:
+            topic = settings.topic(topics.BROWSE_EVENTS)
+            sent = [
+                await producer.send(topic, value, key=key)
+                for key, value in (
+                    event
+                    if isinstance(event, tuple)
+                    else (event["profile_id"].encode(), orjson.dumps(event))
+                    for event in events
+                )
+            ]
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+    asyncio.run(produce())
+
+
+def lag(settings: Settings) -> int:
+    """The group's lag over both event topics."""
+
+    async def read() -> int:
+        names = [settings.topic(name) for name in topics.EVENT_TOPICS]
+        async with LagReader(settings.kafka_bootstrap) as reader:
+            return sum(each.lag for each in await reader.read(settings.consumer_group, names))
+
+    return asyncio.run(read())
+
+
+def records(settings: Settings, name: str) -> list[Any]:
+    """All records on a topic, partition by partition."""
+
+    async def read() -> list[Any]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+        await consumer.start()
+        try:
+            places = [
+                TopicPartition(settings.topic(name), partition)
+                for partition in range(settings.topic_partitions)
+            ]
+            found = []
+            for place, end in (await consumer.end_offsets(places)).items():
+                consumer.assign([place])
+                await consumer.seek_to_beginning(place)
+                while await consumer.position(place) < end:
+                    found.append(await consumer.getone())
+            return found
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(read())
+
+
+def online(settings: Settings, profile_id: str, feature: str = "last_event_id") -> Any:
+    """One feature of a profile as Feast's own API returns it."""
+    answer = open_store(settings).get_online_features(
+        features=[f"profile_intent:{feature}"], entity_rows=[{"profile_id": profile_id}]
+    )
+    return answer.to_dict()[feature][0]
+
+
+def http(settings: Settings, path: str) -> tuple[int, str]:
+    """Status and text of the worker's HTTP endpoint; status 0 when nothing listens."""
+    url = f"http://127.0.0.1:{settings.metrics_port}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+@contextmanager
+def worker(
+    settings: Settings, log: Path, *command: str, wait: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process of these settings; `command` is what `python -m` runs, ours by default.
+
+    It is terminated at the end; `wait` waits until it is ready first.
+    """
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *(command or ("stream.cli", "worker"))],
+            env={**os.environ, **worker_environment(settings)},
+            stdout=out,
+            stderr=out,
+        )
+        try:
+            if wait:
+                until(lambda: http(settings, "/ready")[0] == 200, f"a ready worker; see {log}")
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(timeout=60)
+
+
+def until(condition: Callable[[], bool], what: str, within_s: float = 90) -> None:
+    """Wait for `condition`; it failing to come true is the test's failure."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        time.sleep(0.1)
