@@ -1,0 +1,202 @@
+"""Plain `feast` commands in a copy of the repository's folder, as a downstream user runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import features
+from features import definitions
+from features.client import IntentReader
+from features.encoding import row_attribute
+from features.writer import IntentWriter
+from infra.local.ports import free_ports
+from stream.settings import Settings
+from tests.unit.features.samples import SAMPLE, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from features.rows import IntentRow
+
+FEAST = str(Path(sys.executable).with_name("feast"))
+STARTUP_S = 120
+
+
+def copy_of_the_repository(home: Path) -> Path:
+    """The folder of the feature repository, without data."""
+    copy = home / "features"
+    source = Path(features.__file__).parent
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def environment(redis: str) -> dict[str, str]:
+    return {**os.environ, "INTENT_REDIS_URL": f"{redis},db=8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature repository that was applied."""
+    copy = copy_of_the_repository(tmp_path_factory.mktemp("repository"))
+    feast(copy, environment, "apply")
+    return copy
+
+
+@pytest.fixture
+def settings(redis: str, folder: Path) -> Settings:
+    return Settings(redis_url=f"{redis},db=8", feature_registry=folder / "data" / "registry.db")
+
+
+def feast(folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [FEAST, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=STARTUP_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def write(settings: Settings, *rows: IntentRow) -> None:
+    async def run() -> None:
+        writer = IntentWriter(settings)
+        await writer.start()
+        await writer.write(rows)
+        await writer.close()
+
+    asyncio.run(run())
+
+
+def test_applied_views_are_listed(folder: Path, environment: dict[str, str]) -> None:
+    assert "profile_intent" in feast(folder, environment, "feature-views", "list")
+
+
+def test_applying_again_changes_nothing(folder: Path, environment: dict[str, str]) -> None:
+    again = feast(folder, environment, "apply")
+    assert "Created" not in again
+    assert "Updated" not in again
+
+
+def test_the_writer_finds_what_feast_applied(folder: Path, settings: Settings) -> None:
+    registry = folder / "data" / "registry.db"
+    before = registry.stat().st_mtime_ns
+    write(settings, SAMPLE)
+    assert registry.stat().st_mtime_ns == before
+
+
+def test_sqlite_is_applied_by_its_own_configuration(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    copy = copy_of_the_repository(tmp_path)
+    feast(copy, environment, "-f", "feature_store_sqlite.yaml", "apply")
+    registry = copy / "data" / "registry.db"
+    settings = Settings(online_store="sqlite", feature_registry=registry)
+    write(settings, SAMPLE)
+    assert IntentReader(settings).read([SAMPLE.profile_id])[0].row is not None
+
+
+@pytest.fixture
+def feature_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Base URL of a running `feast serve`."""
+    (port,) = free_ports(1)
+    with (folder / "serve.log").open("wb") as log:
+        server = subprocess.Popen(
+            [FEAST, "serve", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        base = f"http://127.0.0.1:{port}"
+        try:
+            _wait_for(f"{base}/health", server)
+            yield base
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + STARTUP_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the feature server ended"
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail(f"{url} did not answer in {STARTUP_S} s")
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+def test_the_feature_server_answers_over_http(feature_server: str, settings: Settings) -> None:
+    write(settings, sample(profile_id="served", genre_probs=[], genre=""))
+    answer = _post(
+        f"{feature_server}/get-online-features",
+        {"feature_service": "ranker_v1", "entities": {"profile_id": ["served", "nobody"]}},
+    )
+    names = answer["metadata"]["feature_names"]
+    values = {name: result["values"] for name, result in zip(names, answer["results"], strict=True)}
+    assert values["next_title_ids"] == [SAMPLE.next_title_ids, None]
+    assert values["genre_probs"] == [[], None]
+    assert values["sequence_no"] == [SAMPLE.sequence_no, None]
+
+
+def _land(folder: Path, rows: list[IntentRow]) -> None:
+    """Write rows as a part of the batch source."""
+    records = []
+    for row in rows:
+        record: dict[str, Any] = {"profile_id": row.profile_id}
+        values = asdict(row)
+        for feature in definitions.profile_intent.features:
+            record[feature.name] = values[row_attribute(feature)]
+        event_at = datetime.fromtimestamp(row.last_event_at_ms / 1000, UTC)
+        published_at = datetime.fromtimestamp(row.published_at_ms / 1000, UTC)
+        record |= {"last_event_at": event_at, "event_timestamp": event_at}
+        record |= {"published_at": published_at, "created_timestamp": published_at}
+        records.append(record)
+    parts = folder / "data" / "intent_features"
+    parts.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(records), parts / "part-0.parquet")
+
+
+def test_materialized_rows_go_through_the_fence(
+    folder: Path, environment: dict[str, str], settings: Settings
+) -> None:
+    newer = SAMPLE.last_event_at_ms + 1
+    write(settings, sample(profile_id="live", last_event_at_ms=newer, genre="live"))
+    landed = [sample(profile_id=name, genre="landed") for name in ("live", "new")]
+    _land(folder, landed)
+    feast(folder, environment, "materialize", "2023-01-01T00:00:00", "2024-01-01T00:00:00")
+    read = IntentReader(settings).read(["live", "new"])
+    assert [intent.row and intent.row.genre for intent in read] == ["live", "landed"]
