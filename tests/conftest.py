@@ -78,6 +78,26 @@ def triton(stack: Stack) -> str:
     return stack.settings.triton_url
 
 
+@pytest.fixture(scope="session")
+def small_model(model_repository: Path) -> str:
+    """Version of a small untrained model in the test's repository."""
+    # Here, because torch takes seconds to import and most tests do without.
+    from fm_intent.export import export
+    from tests.unit.fm_intent import tiny
+    from tests.unit.fm_intent.test_export import manifest
+
+    sequences = tiny.sequences()
+    model = tiny.network(sequences)
+    return str(export(model, manifest(), tiny.windows(sequences), model_repository).version)
+
+
+@pytest.fixture(scope="module")
+def served_model(stack: Stack, triton: str, small_model: str) -> str:
+    """Version of the small model, which a running Triton serves."""
+    stack.load_model(small_model)
+    return small_model
+
+
 def isolate(settings: Settings, home: Path) -> Settings:
     """`settings` with names, files, a worker's port and a Redis database of its own."""
     number = next(_numbers)
