@@ -1,0 +1,22 @@
+# The worker and the command line; no torch, no Java, no servers.
+FROM python:3.12-slim-bookworm
+
+RUN useradd --system --home-dir /app intentstream \
+    && install --directory --owner intentstream /var/lib/intentstream
+ENV INTENT_DATA_DIR=/var/lib/intentstream/worker \
+    INTENT_FEATURE_REGISTRY=/var/lib/intentstream/registry.db \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY features features
+COPY fm_intent fm_intent
+COPY infra infra
+COPY stream stream
+# Editable, because Feast wants its repository as a folder, not as an installed package.
+RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+
+USER intentstream
+EXPOSE 9464
+ENTRYPOINT ["intentstream"]
+CMD ["worker"]

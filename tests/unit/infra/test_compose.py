@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from infra.local.paths import REPOSITORY
+from stream.settings import Settings
+
+BASE: Final = REPOSITORY / "docker-compose.yml"
+GPU: Final = REPOSITORY / "docker-compose.gpu.yml"
+ONE_SHOT: Final = "topics"
+
+
+def load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    return loaded
+
+
+SERVICES: Final[dict[str, Any]] = load(BASE)["services"]
+
+
+def violations(*files: Path) -> str:
+    """What the compose specification's JSON schema says against the files; empty when nothing."""
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    result = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout + result.stderr if result.returncode else ""
+
+
+def has_compose() -> bool:
+    docker = shutil.which("docker")
+    return docker is not None and (
+        subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def test_the_compose_files_satisfy_the_specification() -> None:
+    assert violations(BASE, GPU) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("healthcheck:", "healtcheck:"),
+        ("condition: service_healthy", "condition: service_health"),
+        ("restart: unless-stopped", "restart: [unless-stopped]"),
+    ],
+)
+def test_a_broken_compose_file_violates_the_specification(
+    tmp_path: Path, right: str, wrong: str
+) -> None:
+    text = BASE.read_text()
+    assert right in text
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(text.replace(right, wrong, 1))
+    assert "Schema validation errors" in violations(broken)
+
+
+@pytest.mark.skipif(not has_compose(), reason="needs a Docker client with compose")
+def test_compose_accepts_the_files_together() -> None:
+    files = ("--file", str(BASE), "--file", str(GPU))
+    subprocess.run(["docker", "compose", *files, "config", "--quiet"], check=True)
+
+
+def test_every_port_is_published_on_loopback_only() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_lasting_service_has_a_health_check_and_starts_again() -> None:
+    lasting = {name: service for name, service in SERVICES.items() if name != ONE_SHOT}
+    assert all("healthcheck" in service for service in lasting.values())
+    assert {service["restart"] for service in lasting.values()} == {"unless-stopped"}
+
+
+def test_dependencies_name_services_and_wait_for_what_those_can_become() -> None:
+    for service in SERVICES.values():
+        for name, dependency in service.get("depends_on", {}).items():
+            reached = "service_completed_successfully" if name == ONE_SHOT else "service_healthy"
+            assert name in SERVICES
+            assert dependency["condition"] == reached
+
+
+def test_the_worker_is_given_settings_that_exist() -> None:
+    variables = {
+        variable.removeprefix("INTENT_").lower()
+        for name in ("worker", ONE_SHOT)
+        for variable in SERVICES[name]["environment"]
+    }
+    assert variables <= Settings.model_fields.keys()
+
+
+def test_triton_has_shared_memory_and_a_gpu_only_by_the_override() -> None:
+    assert SERVICES["triton"]["shm_size"] == "1gb"
+    assert "deploy" not in SERVICES["triton"]
+    override = load(GPU)["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert override == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_the_container_and_the_local_stack_run_the_same_kafka() -> None:
+    pom = (REPOSITORY / "infra" / "pom.xml").read_text()
+    version = re.search("<kafka.version>(.+)</kafka.version>", pom)
+    assert version is not None
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{version[1]}"
+
+
+def test_every_file_that_compose_mounts_or_builds_from_exists() -> None:
+    files = [
+        source
+        for service in SERVICES.values()
+        for source, _, _ in (volume.partition(":") for volume in service.get("volumes", ()))
+        if source.startswith("./")
+    ]
+    files += [service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service]
+    assert files
+    assert all((REPOSITORY / file).exists() for file in files)
+
+
+def test_prometheus_scrapes_services_at_ports_that_they_listen_on() -> None:
+    jobs = load(REPOSITORY / "infra" / "prometheus" / "prometheus.yml")["scrape_configs"]
+    targets = [target for job in jobs for target in job["static_configs"][0]["targets"]]
+    assert targets
+    for target in targets:
+        name, _, port = target.partition(":")
+        assert any(published.endswith(f":{port}") for published in SERVICES[name]["ports"])
