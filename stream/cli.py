@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+_Source = Annotated[
+    str, typer.Option(help="Source of histories: ml-1m, movietweetings or simulator.")
+]
 
 
 @app.command()
@@ -60,6 +65,72 @@ def schema(
     if topic not in SCHEMA_TOPICS:
         raise typer.BadParameter(f"choose one of {', '.join(SCHEMA_TOPICS)}")
     typer.echo(orjson.dumps(json_schema(topic), option=orjson.OPT_INDENT_2))
+
+
+@app.command()
+def prepare(source: _Source = "ml-1m") -> None:
+    """Fetch or make a source's catalogue and events, under .local/data."""
+    from infra.local.paths import LOCAL
+    from infra.sources import prepare as prepare_source
+
+    prepare_source(source, LOCAL)
+
+
+@app.command()
+def train(
+    source: _Source = "ml-1m",
+    experiment: Annotated[str, typer.Option(help="A name in fm_intent.experiments.")] = "served",
+    seed: Annotated[int, typer.Option(help="Of weights, batches and dropout.")] = 0,
+    max_minutes: Annotated[float | None, typer.Option(help="Wall-clock bound.")] = None,
+    device: Annotated[str, typer.Option(help="torch device: cpu or cuda.")] = "cpu",
+) -> None:
+    """Train FM-Intent on a source and export it as the next version in model_repo."""
+    from fm_intent.train import train as train_model
+    from infra.local.paths import LOCAL, MODEL_REPOSITORY
+    from infra.sources import prepare as prepare_source
+
+    manifest = train_model(
+        prepare_source(source, LOCAL),
+        MODEL_REPOSITORY,
+        experiment=experiment,
+        seed=seed,
+        max_minutes=max_minutes,
+        device=device,
+    )
+    typer.echo(f"version {manifest.version} of fm_intent, trained on {manifest.source}:")
+    for name, value in manifest.metrics.items():
+        typer.echo(f"  {name:22} {value:.4f}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder for the Parquet files.")],
+    members: Annotated[int, typer.Option(min=1)] = 2_000,
+    days: Annotated[int, typer.Option(min=1)] = 60,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Simulate members with hidden intents over a real catalogue; write their events."""
+    from infra.simulator import SimulatorParameters
+    from infra.simulator import simulate as run_simulation
+
+    run_simulation(SimulatorParameters(seed=seed, members=members, days=days), out)
+
+
+@app.command()
+def demo(
+    source: _Source = "ml-1m",
+    profiles: Annotated[
+        int | None, typer.Option(min=1, help="Whole histories to replay; default by source.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, the damage and the training.")] = 1,
+    replay_s: Annotated[
+        float, typer.Option(min=0, help="Seconds that sending takes; 0: as fast as it goes.")
+    ] = 75.0,
+) -> None:
+    """Run the whole system on real histories, check every event, show live intents."""
+    from infra.demo import run_demo
+
+    run_demo(source, profiles=profiles, seed=seed, replay_s=replay_s)
 
 
 @app.command()
