@@ -74,8 +74,10 @@ class ProgramStatus:
 class Stack:
     """Kafka, Redis, Triton and the worker of one home directory.
 
-    All methods block; call them from a thread where an event loop runs. Several `Stack` objects,
-    also in different processes, may use one home: they share its supervisor.
+    All methods block; where an event loop runs, call them from a thread. Inside `with`, the thread
+    that starts the first program must live as long as the stack: the kernel stops a stack whose
+    starter has ended. Several `Stack` objects, also in different processes, may use one home: they
+    share its supervisor.
 
     Args:
         home: holds configuration, data, logs and the supervisor's socket; made when absent.

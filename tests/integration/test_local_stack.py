@@ -238,6 +238,15 @@ def test_a_caller_that_is_ended_leaves_no_process(tmp_path: Path, number: signal
     eventually(lambda: not any(process.is_running() for process in family))
 
 
+def test_a_killed_supervisor_takes_its_programs_with_it(tmp_path: Path) -> None:
+    with Stack(tmp_path, free_settings(tmp_path)) as stack:
+        stack.start("kafka", "redis")
+        family = processes_of(tmp_path)
+        family[0].kill()
+        eventually(lambda: not any(process.is_running() for process in family[1:]))
+    assert len(family) == 3
+
+
 def test_a_stack_outlives_a_caller_that_only_starts_it(tmp_path: Path) -> None:
     settings = free_settings(tmp_path)
     Stack(tmp_path, settings).start("redis")
