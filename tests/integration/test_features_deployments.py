@@ -1,0 +1,170 @@
+"""The writer and the reader on the ways in which Redis is deployed: a cluster, TLS, users."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import redis as redis_client
+from pydantic import SecretStr
+
+from features.client import IntentReader
+from features.exceptions import StoreRefusedError
+from features.writer import IntentWriter
+from infra.local.ports import free_ports
+from stream.settings import Settings
+from tests.unit.features.samples import SAMPLE, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from features.rows import IntentRow
+
+NODES = 3
+SLOTS = 16_384
+PATIENCE_S = 60
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    folder.mkdir()
+    command = ["redis-server", "--bind", "127.0.0.1", "--save", "", *arguments]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+
+def wait_for(client: redis_client.Redis) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            client.ping()
+        except redis_client.ConnectionError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail("Redis did not start")
+
+
+def stop(servers: list[subprocess.Popen[bytes]]) -> None:
+    for server in servers:
+        server.terminate()
+    for server in servers:
+        server.wait(PATIENCE_S)
+
+
+def write(settings: Settings, *rows: IntentRow) -> int:
+    async def run() -> int:
+        writer = IntentWriter(settings)
+        await writer.start()
+        try:
+            return await writer.write(rows)
+        finally:
+            await writer.close()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a node of a cluster whose slots are spread over three nodes."""
+    home = tmp_path_factory.mktemp("cluster")
+    ports = free_ports(2 * NODES)
+    servers = [
+        start(
+            home / str(port),
+            *("--port", str(port), "--cluster-enabled", "yes"),
+            *("--cluster-port", str(bus), "--cluster-node-timeout", "2000"),
+        )
+        for port, bus in zip(ports[:NODES], ports[NODES:], strict=True)
+    ]
+    try:
+        clients = [redis_client.Redis(port=port, decode_responses=True) for port in ports[:NODES]]
+        for number, client in enumerate(clients):
+            wait_for(client)
+            first, after = number * SLOTS // NODES, (number + 1) * SLOTS // NODES
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
+            if number:
+                bus = ports[NODES + number]
+                clients[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[number], bus)
+        deadline = time.monotonic() + PATIENCE_S
+        while any(c.execute_command("CLUSTER INFO")["cluster_state"] != "ok" for c in clients):
+            assert time.monotonic() < deadline, "the cluster did not form"
+            time.sleep(0.1)
+        yield f"127.0.0.1:{ports[0]}"
+    finally:
+        stop(servers)
+
+
+@pytest.fixture
+def on_cluster(cluster: str, tmp_path: Path) -> Settings:
+    return Settings(
+        redis_url=cluster, redis_type="redis_cluster", feature_registry=tmp_path / "registry.db"
+    )
+
+
+def test_a_batch_is_written_to_every_node_of_a_cluster_and_read_back(on_cluster: Settings) -> None:
+    batch = [sample(profile_id=f"p-{number}", sequence_no=number + 1) for number in range(100)]
+    assert write(on_cluster, *batch) == 0
+    read = IntentReader(on_cluster).read([row.profile_id for row in batch])
+    assert [intent.row and intent.row.sequence_no for intent in read] == list(range(1, 101))
+
+
+def test_an_older_row_is_refused_by_a_cluster(on_cluster: Settings) -> None:
+    write(on_cluster, sample(profile_id="fenced"))
+    older = SAMPLE.last_event_at_ms - 1
+    assert write(on_cluster, sample(profile_id="fenced", last_event_at_ms=older)) == 1
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Connection string of a server that takes nothing but TLS from the user `writer`."""
+    home = tmp_path_factory.mktemp("tls")
+    key, certificate = home / "key.pem", home / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (port,) = free_ports(1)
+    server = start(
+        home / "server",
+        *("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-key-file", str(key), "--tls-cert-file", str(certificate)),
+        *("--tls-ca-cert-file", str(certificate)),
+    )
+    try:
+        client = redis_client.Redis(port=port, ssl=True, ssl_ca_certs=str(certificate))
+        wait_for(client)
+        rights = ["+hmget", "+hset", "+expire", "+evalsha", "+script|load"]
+        client.acl_setuser("writer", enabled=True, passwords=["+0123"], keys=["*"], commands=rights)
+        client.acl_setuser("default", enabled=False)
+        client.close()
+        yield f"127.0.0.1:{port},ssl=true,ssl_ca_certs={certificate},username=writer"
+    finally:
+        stop([server])
+
+
+@pytest.fixture
+def over_tls(tls: str, tmp_path: Path) -> Settings:
+    return Settings(redis_url=f"{tls},password=0123", feature_registry=tmp_path / "registry.db")
+
+
+def test_a_user_with_few_rights_writes_and_reads_over_tls(over_tls: Settings) -> None:
+    assert write(over_tls, SAMPLE) == 0
+    assert IntentReader(over_tls).read([SAMPLE.profile_id])[0].row is not None
+
+
+def test_a_wrong_password_is_for_an_operator_and_is_not_repeated(
+    over_tls: Settings, tls: str
+) -> None:
+    wrong = SecretStr(f"{tls},password=open-sesame")
+    with pytest.raises(StoreRefusedError) as failure:
+        write(over_tls.model_copy(update={"redis_url": wrong}), SAMPLE)
+    assert "open-sesame" not in str(failure.value)
