@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -228,8 +228,9 @@ class Layer(nn.Module):
         x_BQD = x_BQD + self.dropout(torch.sigmoid(gate) * attended)
         up, hidden, gate = self.feed_in(self.feed_norm(x_BQD)).split(self.feed_split, dim=-1)
         fed = self.feed_out(functional.silu(up) * hidden)
-        x_BQD = x_BQD + self.dropout(torch.sigmoid(gate) * fed)
-        return x_BQD
+        fed = self.dropout(torch.sigmoid(gate) * fed)
+        out: Tensor = x_BQD + fed
+        return out
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         batch, length, width = x_BLD.shape
@@ -247,6 +248,29 @@ class Relation(NamedTuple):
 
     distance_QK: Tensor
     """int64, interactions between them; negative where the key comes later."""
+
+
+class _Lookup(torch.autograd.Function):
+    """Indexing whose gradient, unlike torch's own, is the same in every run, and cheaper."""
+
+    @staticmethod
+    def forward(ctx: Any, table_HK: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.entries = table_HK.shape[1]
+        return table_HK[:, index]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        flat = index.flatten()
+        sums = [torch.bincount(flat, one.flatten(), ctx.entries) for one in grad]
+        return torch.stack(sums).to(grad.dtype), None
+
+
+def _looked_up(table_HK: Tensor, index: Tensor) -> Tensor:
+    """`[H, *index.shape]`, the entries of `table_HK` at `index`."""
+    found: Tensor = _Lookup.apply(table_HK, index)
+    return found
 
 
 class Stage(nn.Module):
@@ -268,9 +292,9 @@ class Stage(nn.Module):
     def bias(self, relation: Relation, within_ms: int | None = None) -> Tensor:
         """What is added to the attention scores `[B, H, Q, K]`; -inf outside what may be seen."""
         distance = relation.distance_QK
-        order = self.order_bias_HK[:, distance.clamp(0, _NEAR - 1)]
+        order = _looked_up(self.order_bias_HK, distance.clamp(0, _NEAR - 1))
         order = order.masked_fill(distance < 0, -torch.inf)
-        bias = self.time_bias_HK[:, relation.time_bucket_BQK].transpose(0, 1) + order
+        bias = _looked_up(self.time_bias_HK, relation.time_bucket_BQK).transpose(0, 1) + order
         if within_ms is not None:
             bias = bias.masked_fill((relation.elapsed_ms_BQK > within_ms)[:, None], -torch.inf)
         return bias
@@ -493,9 +517,13 @@ class FMIntent(nn.Module):
         longest = torch.tensor(_LONGEST_GAP_S).log1p().item()
         return torch.cat(
             [
-                functional.dropout(titles_TD[x.title_BL], self.architecture.dropout, self.training),
+                functional.dropout(
+                    functional.embedding(x.title_BL, titles_TD),
+                    self.architecture.dropout,
+                    self.training,
+                ),
                 self.action(x.action_BL),
-                self.genres(self._genre_shares())[x.title_BL],
+                functional.embedding(x.title_BL, self.genres(self._genre_shares())),
                 self.kind(self.kind_T[x.title_BL]),
                 self.release_age(self.release_ages(x.title_BL, x.start_ms_BL)),
                 self.device(x.device_BL),

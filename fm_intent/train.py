@@ -317,7 +317,8 @@ class _Run:
         self._model.train()
         total = torch.zeros(())
         counted = 0
-        with tqdm(group, desc=f"epoch {p.epoch + 1}.{p.round + 1}", unit="batch") as bar:
+        name = f"epoch {p.epoch + 1}.{p.round + 1}"
+        with tqdm(group, desc=name, unit="batch", disable=None) as bar:
             for crops in bar:
                 batch = self._sequences.batch(crops).to(self._device)
                 loss, item = losses(self._model, batch, setup.intent_weight)

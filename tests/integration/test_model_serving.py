@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from fm_intent.export import TOP, Manifest, export
+from stream.taxonomy import hash64
+from tests.unit.fm_intent import tiny
+from tests.unit.fm_intent.test_export import manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fm_intent.network import Answer, FMIntent
+    from infra.local.stack import Stack
+
+SEQUENCES = ("title_hash", "action", "start_ms", "watched_share", "device")
+
+Request = dict[str, "NDArray[Any]"]
+
+
+@pytest.fixture(scope="module")
+def model() -> FMIntent:
+    return tiny.network(tiny.sequences())
+
+
+@pytest.fixture(scope="module")
+def version(model: FMIntent, model_repository: Path) -> Manifest:
+    return export(model, manifest(), tiny.windows(tiny.sequences()), model_repository)
+
+
+@pytest.fixture(scope="module")
+def client(triton: str, stack: Stack, version: Manifest) -> Iterator[InferenceServerClient]:
+    stack.load_model(str(version.version))
+    with InferenceServerClient(triton) as connected:
+        yield connected
+
+
+def requests(rows: slice = slice(None)) -> Request:
+    """Served windows of the made-up profiles, as the worker would send them."""
+    data = tiny.sequences()
+    contexts = data.contexts("test", 64, "served")
+    batch = data.windows(contexts)
+    hashes = data.table.hash_T[batch.title_BL]
+    count = len(batch.length_B)
+    whole = {
+        "title_hash": hashes.numpy(),
+        "action": batch.action_BL.int().numpy(),
+        "start_ms": batch.start_ms_BL.numpy(),
+        "watched_share": batch.watched_share_BL.numpy(),
+        "device": batch.device_BL.int().numpy(),
+        "length": batch.length_B.int().numpy()[:, None],
+        "profile_hash": np.arange(count)[:, None],
+        "sequence_no": np.arange(count)[:, None],
+    }
+    return {name: column[rows] for name, column in whole.items()}
+
+
+def inputs(request: Request) -> list[InferInput]:
+    tensors = []
+    for name, column in request.items():
+        tensor = InferInput(name, column.shape, np_to_triton_dtype(column.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(column))
+        tensors.append(tensor)
+    return tensors
+
+
+def infer(client: InferenceServerClient, request: Request) -> InferResult:
+    return client.infer("fm_intent", inputs(request), client_timeout=20)
+
+
+def at_once(
+    client: InferenceServerClient, some: list[Request]
+) -> list[InferResult | InferenceServerException]:
+    """Answers or errors of requests that are sent side by side, so that they share batches."""
+
+    def answer(request: Request) -> InferResult | InferenceServerException:
+        try:
+            return infer(client, request)
+        except InferenceServerException as error:
+            return error
+
+    with ThreadPoolExecutor(len(some)) as pool:
+        return list(pool.map(answer, some))
+
+
+def expected(model: FMIntent) -> Answer:
+    with torch.inference_mode():
+        return model.answer(tiny.windows(tiny.sequences()), model.titles(), TOP)
+
+
+def assert_answers(result: InferResult, wanted: Answer, rows: slice = slice(None)) -> None:
+    names = ("action_probs", "genre_probs", "kind_probs", "release_age_probs")
+    tensors = dict(zip(names, wanted.intent_probs, strict=True)) | {
+        "intent_attention": wanted.attention_BM,
+        "intent_embedding": wanted.intent_BD,
+        "next_title_score": wanted.next_title_score,
+        "user_embedding": wanted.user_BD,
+    }
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(result.as_numpy(name), tensor[rows], atol=1e-5, err_msg=name)
+
+
+def test_the_server_answers_as_the_network_does(
+    client: InferenceServerClient, model: FMIntent
+) -> None:
+    result = infer(client, requests())
+    wanted = expected(model)
+    assert_answers(result, wanted)
+    np.testing.assert_array_equal(result.as_numpy("next_title_hash"), wanted.next_title_hash)
+    assert (result.as_numpy("intent_cluster") == -1).all()
+
+
+def test_windows_of_any_length_may_share_a_batch(
+    client: InferenceServerClient, model: FMIntent
+) -> None:
+    wanted = expected(model)
+    unpadded = []
+    for row in range(12):
+        request = requests(slice(row, row + 1))
+        for name in SEQUENCES:
+            request[name] = request[name][:, : request["length"].item()]
+        unpadded.append(request)
+    for row, answer in enumerate(at_once(client, unpadded)):
+        assert isinstance(answer, InferResult)
+        assert_answers(answer, wanted, slice(row, row + 1))
+
+
+def test_what_stands_in_the_padding_has_no_effect(
+    client: InferenceServerClient, model: FMIntent
+) -> None:
+    request = requests()
+    padding = np.arange(request["action"].shape[1]) >= request["length"]
+    for name, junk in (
+        ("title_hash", 7),
+        ("action", -5),
+        ("device", 99),
+        ("watched_share", np.nan),
+    ):
+        request[name] = np.where(padding, junk, request[name]).astype(request[name].dtype)
+    assert_answers(infer(client, request), expected(model))
+
+
+def test_a_title_that_the_version_does_not_know_is_answered(client: InferenceServerClient) -> None:
+    request = requests(slice(0, 1))
+    request["title_hash"] = np.full_like(request["title_hash"], hash64("released tomorrow"))
+    scores = infer(client, request).as_numpy("next_title_score")
+    assert np.isfinite(scores).all()
+    assert (scores > 0).all()
+
+
+def test_a_share_that_is_not_a_number_counts_as_unknown(client: InferenceServerClient) -> None:
+    request = requests(slice(0, 4))
+    nan, unknown = dict(request), dict(request)
+    nan["watched_share"] = np.full_like(request["watched_share"], np.nan)
+    unknown["watched_share"] = np.full_like(request["watched_share"], -1)
+    np.testing.assert_array_equal(
+        infer(client, nan).as_numpy("user_embedding"),
+        infer(client, unknown).as_numpy("user_embedding"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "complaint"),
+    [
+        ("length", np.array([[0], [1]], np.int32), "row 0: length must be from 1"),
+        ("length", np.array([[1], [99]], np.int32), "row 1: length must be from 1"),
+        ("action", np.full((2, 64), 7, np.int32), "row 0: action must be from 0 to 6"),
+        ("device", np.full((2, 64), -1, np.int32), "row 0: device must be from 0 to 5"),
+        ("start_ms", np.arange(128)[::-1].reshape(2, 64), "row 0: start_ms must not fall"),
+        ("start_ms", np.full((2, 64), -1), "row 0: start_ms must be from 0"),
+        ("device", np.zeros((2, 63), np.int32), r"device has shape \[2, 63\]"),
+        ("title_hash", np.ones((2, 257), np.int64), "L from 1 to 256"),
+    ],
+)
+def test_a_malformed_request_is_told_what_is_wrong(
+    client: InferenceServerClient,
+    model: FMIntent,
+    name: str,
+    column: NDArray[Any],
+    complaint: str,
+) -> None:
+    request = requests(slice(0, 2))
+    for sequence in SEQUENCES:
+        shape = ((0, 0), (0, 64 - request[sequence].shape[1]))
+        request[sequence] = np.pad(request[sequence], shape, mode="edge")
+    request["start_ms"] = np.arange(128).reshape(2, 64)
+    request["length"] = np.full((2, 1), 64, np.int32)
+    request[name] = column
+    with pytest.raises(InferenceServerException, match=complaint) as caught:
+        infer(client, request)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert_answers(infer(client, requests()), expected(model))
+
+
+def test_a_malformed_request_does_not_spoil_the_batch_it_is_in(
+    client: InferenceServerClient, model: FMIntent
+) -> None:
+    bad = requests(slice(0, 1))
+    bad["length"] = np.zeros((1, 1), np.int32)
+    wanted = expected(model)
+    mixed = [bad if row % 2 else requests(slice(row, row + 1)) for row in range(16)]
+    for row, answer in enumerate(at_once(client, mixed)):
+        if row % 2:
+            assert isinstance(answer, InferenceServerException)
+        else:
+            assert isinstance(answer, InferResult)
+            assert_answers(answer, wanted, slice(row, row + 1))
+
+
+def test_the_served_model_has_the_shapes_of_the_committed_configuration(
+    client: InferenceServerClient,
+) -> None:
+    metadata = client.get_model_metadata("fm_intent", as_json=True)
+    assert [one["name"] for one in metadata["inputs"]] == list(requests(slice(0, 1)))
+    result = infer(client, requests(slice(0, 1)))
+    for output in metadata["outputs"]:
+        given = result.as_numpy(output["name"]).shape
+        for declared, size in zip(map(int, output["shape"]), given, strict=True):
+            assert declared in (-1, size), output["name"]

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fm_intent import network
+from fm_intent.exceptions import ExportError, NoVersionError
+from fm_intent.export import Manifest, export, newest, read_manifest, versions
+from tests.unit.fm_intent import tiny
+
+
+def manifest(source: str = "made-up") -> Manifest:
+    return Manifest(
+        version=0,
+        source=source,
+        trained_at="2026-01-01T00:00:00+00:00",
+        experiment="demo",
+        seed=0,
+        epochs=1,
+        seconds=1.0,
+        params=1,
+        window=64,
+        titles=30,
+        trained_intents=["action"],
+        data_sha256="0" * 64,
+        metrics={"ndcg10": 0.1},
+        report={},
+        config={},
+    )
+
+
+def test_an_exported_model_answers_as_the_one_that_was_exported(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    model = tiny.network(data)
+    written = export(model, manifest(), tiny.windows(data), tmp_path)
+    loaded = network.load(tmp_path / "fm_intent" / str(written.version) / "model.pt")
+    with torch.inference_mode():
+        one = model.answer(tiny.windows(data), model.titles(), 20)
+        other = loaded.answer(tiny.windows(data), loaded.titles(), 20)
+    assert torch.equal(one.next_title_hash, other.next_title_hash)
+    assert torch.equal(one.user_BD, other.user_BD)
+
+
+def test_each_export_takes_the_number_after_the_highest(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    (tmp_path / "fm_intent" / "7").mkdir(parents=True)
+    for _ in range(2):
+        export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    assert versions(tmp_path) == [7, 8, 9]
+
+
+def test_a_version_is_found_again_by_its_source(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    for source in ("one", "two", "one", "three"):
+        export(tiny.network(data), manifest(source), tiny.windows(data), tmp_path)
+    found = newest(tmp_path, "one")
+    assert found is not None
+    assert found.version == 3
+    assert found == read_manifest(tmp_path, 3)
+    assert newest(tmp_path, "four") is None
+
+
+def test_an_absent_version_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(NoVersionError, match="train"):
+        read_manifest(tmp_path, 1)
+
+
+def test_a_copy_that_answers_otherwise_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny.sequences()
+    model, other = tiny.network(data), tiny.network(data)
+    with torch.no_grad():
+        other.title.weight += 1
+    monkeypatch.setattr(network, "save", lambda _, file: torch.save(_content(other), file))
+    with pytest.raises(ExportError, match="is off by"):
+        export(model, manifest(), tiny.windows(data), tmp_path)
+    assert list((tmp_path / "fm_intent").iterdir()) == []
+
+
+def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    folder = tmp_path / "fm_intent" / "1"
+    assert {path.name for path in folder.iterdir()} == {
+        "manifest.json",
+        "model.pt",
+        "model.py",
+        "network.py",
+    }
+    for code in folder.glob("*.py"):
+        imports = [line.split()[1] for line in code.read_text().splitlines() if " import " in line]
+        assert not {name.split(".")[0] for name in imports} & {"stream", "fm_intent", "infra"}
+    assert json.loads((folder / "manifest.json").read_text())["version"] == 1
+
+
+def _content(model: network.FMIntent) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "architecture": asdict(model.architecture),
+        "domain": asdict(model.domain),
+        "state": model.state_dict(),
+    }

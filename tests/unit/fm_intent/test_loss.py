@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from fm_intent.loss import weighted_cross_entropy
+
+
+def test_loss_and_gradients_are_those_of_cross_entropy() -> None:
+    torch.manual_seed(0)
+    x, candidates = torch.randn(1100, 8), torch.randn(37, 8)
+    target, weight = torch.randint(37, (1100,)), torch.rand(1100)
+    ours = [x.clone().requires_grad_(), candidates.clone().requires_grad_()]
+    torchs = [x.clone().requires_grad_(), candidates.clone().requires_grad_()]
+    loss = weighted_cross_entropy(*ours, target, weight)
+    wanted = functional.cross_entropy(torchs[0] @ torchs[1].T, target, reduction="none") @ weight
+    (loss * 3).backward()
+    (wanted * 3).backward()
+    torch.testing.assert_close(loss, wanted)
+    for one, other in zip(ours, torchs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    x = torch.tensor([[1000.0], [-1000.0]])
+    loss = weighted_cross_entropy(
+        x, torch.tensor([[1.0], [0.0]]), torch.tensor([0, 0]), torch.ones(2)
+    )
+    assert loss.item() == 1000.0

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fm_intent import metrics
+from fm_intent.baselines import Popularity, SASRecSettings
+from fm_intent.evaluate import Ranker, evaluate, next_title_ranks
+from fm_intent.exceptions import CheckpointMismatchError
+from fm_intent.experiments import Experiment, Training
+from fm_intent.network import Architecture
+from fm_intent.train import Fitted, fit, losses
+from tests.unit.fm_intent import tiny
+
+DATA = tiny.sequences()
+QUICK = Experiment(
+    Architecture(width=16, hidden=16, item_layers=1),
+    Training(epochs=2, batch=512, round_batches=3, learning_rate=1e-2, warmup_steps=5),
+)
+
+
+def run(where: Path, experiment: Experiment = QUICK, seed: int = 0) -> Fitted:
+    return fit(DATA, experiment, seed=seed, run_dir=where, data_sha256="made-up")
+
+
+def weights(fitted: Fitted) -> torch.Tensor:
+    return torch.cat([one.flatten() for one in fitted.model.parameters()])
+
+
+def test_training_learns_more_than_popularity_knows(tmp_path: Path) -> None:
+    setup = replace(QUICK.training, epochs=25)
+    fitted = run(tmp_path, replace(QUICK, training=setup))
+    contexts = DATA.contexts("test", 64, "served")
+    model = next_title_ranks(Ranker(fitted.model, "cpu"), DATA, contexts)
+    popular = next_title_ranks(Popularity(DATA), DATA, contexts)
+    assert metrics.ndcg(model, 10) > 1.5 * metrics.ndcg(popular, 10)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    one, again = run(tmp_path / "a"), run(tmp_path / "b")
+    other = run(tmp_path / "c", seed=1)
+    assert torch.equal(weights(one), weights(again))
+    assert not torch.equal(weights(one), weights(other))
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole")
+    steps = 0
+
+    def killed_in_the_third_round(*arguments: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps > 6:
+            raise _Killed
+        return losses(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fm_intent.train.losses", killed_in_the_third_round)
+    with pytest.raises(_Killed):
+        run(tmp_path / "killed")
+    monkeypatch.undo()
+    resumed = run(tmp_path / "killed")
+    assert torch.equal(weights(whole), weights(resumed))
+    assert len(json.loads((tmp_path / "killed" / "log.json").read_text())) == len(
+        json.loads((tmp_path / "whole" / "log.json").read_text())
+    )
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    before = (tmp_path / "log.json").read_text()
+    again = run(tmp_path)
+    assert torch.equal(weights(first), weights(again))
+    assert (tmp_path / "log.json").read_text() == before
+
+
+def test_a_run_of_something_else_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(CheckpointMismatchError, match="delete that folder"):
+        run(tmp_path, seed=1)
+
+
+def test_training_stops_when_validation_stops_getting_better(tmp_path: Path) -> None:
+    setup = replace(QUICK.training, epochs=50, learning_rate=0.0, patience=2)
+    run(tmp_path, replace(QUICK, training=setup))
+    assert len(json.loads((tmp_path / "log.json").read_text())) == 3
+
+
+def test_a_learning_curve_is_drawn(tmp_path: Path) -> None:
+    run(tmp_path)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sasrec_is_trained_and_evaluated_by_the_same_code(tmp_path: Path) -> None:
+    setup = replace(QUICK.training, window=32, crops="recent")
+    fitted = run(tmp_path, Experiment(SASRecSettings(width=16, dropout=0.0), setup))
+    report = evaluate(fitted.model, DATA, window=32, crops="recent")
+    assert 0 < report["ndcg10"] < 1
+    assert report["intents"] == {}
+
+
+def test_a_report_tells_plays_apart_and_judges_every_intent(tmp_path: Path) -> None:
+    report = evaluate(run(tmp_path).model, DATA, window=64, crops="served")
+    assert set(report["intents"]) == {"action", "genre", "kind", "release_age"}
+    assert set(report["by_action"]) <= {"discover", "continue", "rewatch"}
+    assert sum(one["profiles"] for one in report["by_action"].values()) == report["profiles"]
+    low, high = report["ci95"]["ndcg10"]
+    assert low <= report["ndcg10"] <= high
+
+
+def test_an_unmeasured_target_weighs_one_and_a_longer_watch_weighs_more() -> None:
+    batch = DATA.batch(DATA.crops(64, "served")[:20])
+    actions = batch.intents[0]
+    browsing = actions >= 3
+    assert bool((batch.weight_BL[browsing] == 1).all())
+    watched = torch.from_numpy(DATA.columns.watched_ms.copy())
+    weight = torch.from_numpy(DATA._weight)
+    order = watched[watched > 0].argsort()
+    assert bool((weight[watched > 0][order].diff() >= 0).all())
+    assert weight[watched > 0].mean().item() == pytest.approx(1, abs=1e-5)
