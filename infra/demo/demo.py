@@ -11,17 +11,18 @@ import asyncio
 import math
 import shutil
 import time
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from infra.demo.exceptions import CheckFailedError, StalledError
+from infra.demo.exceptions import CheckFailedError, DemoError, StalledError
 from infra.demo.report import Report, sample_profiles_of, show_mix, show_profiles
 from infra.local import commands
 from infra.local.paths import LOCAL, MODEL_REPOSITORY
@@ -53,8 +54,11 @@ SAMPLE_PROFILES: Final = 3
 RESULT: Final = LOCAL / "demo.json"
 
 _LATENESS_MARGIN_S: Final = 3600
+_INFERENCE_DEADLINE_S: Final = 15.0
 _STALLED_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.5
+_RATE_OVER_S: Final = 5.0
+_PRINT_EVERY_S: Final = 10.0
 
 _console = Console()
 
@@ -78,6 +82,7 @@ def run_demo(
     Raises:
         CheckFailedError: when a record is missing or wrong; names the first ten.
         StalledError: when the worker stops taking in events.
+        DemoError: when another demo runs.
         InfraError: when a source or a server can't be had.
     """
     began = time.perf_counter()
@@ -94,14 +99,22 @@ def run_demo(
         "allowed_lateness_s": lateness_s,
         "catalogue": data_dir / CATALOGUE_FILE,
         "model_version": str(manifest.version),
+        # On a busy machine a full batch may take seconds, and giving up only repeats the work.
+        "inference_deadline_s": _INFERENCE_DEADLINE_S,
     }
     with unwind_on_sigterm(), ExitStack() as to_stop:
         system = _system(overrides, to_stop)
-        system.start(str(manifest.version))
-        with _step("start the prober"):
+        system.start_servers(str(manifest.version))
+        with _step("start the worker and the prober"):
             prober = to_stop.enter_context(
-                Prober(system.settings, system.home / "freshness.jsonl", LOCAL / "prober.log")
+                Prober(
+                    system.settings,
+                    output=system.home / "freshness.jsonl",
+                    log=system.home / "logs" / "prober.log",
+                )
             )
+            system.stack.start("worker")
+            prober.wait()
         plan = plan_replay(
             events,
             seed=seed,
@@ -172,8 +185,8 @@ class _System:
         """The folder with its data and logs."""
         return self.stack.home
 
-    def start(self, version: str) -> None:
-        """Start what does not run yet, up to the worker."""
+    def start_servers(self, version: str) -> None:
+        """Start what does not run yet, all but the worker."""
         from features.store import apply
 
         with _step("start Kafka, Redis and Triton"):
@@ -183,8 +196,6 @@ class _System:
             apply(self.settings)
         with _step(f"load model version {version}"):
             self.stack.load_model(version)
-        with _step("start the worker"):
-            self.stack.start("worker")
 
 
 def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:
@@ -196,9 +207,12 @@ def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:
         to_stop.callback(commands.up)
         return _System(config, Stack(LOCAL, config), prefix=f"demo-{int(time.time())}-")
     home = LOCAL / "demo"
-    shutil.rmtree(home, ignore_errors=True)
     config = base.model_copy(update=overrides | {"data_dir": home / "worker"})
-    return _System(config, to_stop.enter_context(Stack(home, config)), prefix="")
+    stack = Stack(home, config)
+    if stack.running():
+        raise DemoError(f"another demo runs in {home}; wait until it ends, or stop it")
+    shutil.rmtree(home, ignore_errors=True)
+    return _System(config, to_stop.enter_context(stack), prefix="")
 
 
 async def _replay(
@@ -210,57 +224,86 @@ async def _replay(
         What was sent, and the seconds from the first record to the last acknowledgement.
     """
     began = time.perf_counter()
-    topics = [config.topic(name) for name in EVENT_TOPICS]
-    with Progress(
-        TextColumn("replay"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[shown]}"),
-        TimeElapsedColumn(),
-        console=_console,
-    ) as shown:
-        task = shown.add_task("replay", total=len(plan), shown="")
+    sent = 0
 
-        def progress(sent: int) -> None:
-            shown.update(task, completed=sent)
+    def progress(records: int) -> None:
+        nonlocal sent
+        sent = records
 
-        async with LagReader(config.kafka_bootstrap) as lag_reader:
-            sending = asyncio.create_task(
-                replay(
-                    plan,
-                    config,
-                    events_per_s=len(plan) / replay_s if replay_s else None,
-                    progress=progress,
-                )
+    async with LagReader(config.kafka_bootstrap) as lag_reader:
+        sending = asyncio.create_task(
+            replay(
+                plan,
+                config,
+                events_per_s=len(plan) / replay_s if replay_s else None,
+                progress=progress,
             )
-            acknowledged, moved_at = -1, time.perf_counter()
-            lag, all_sent = -1, False
-            while lag or not all_sent:
-                await asyncio.sleep(_LOOK_EVERY_S)
-                all_sent = sending.done()  # before the lag is read, or its last records may lack
-                lags = await lag_reader.read(config.consumer_group, topics)
-                lag = sum(each.lag for each in lags)
-                now = time.perf_counter()
-                done = sum(each.committed or 0 for each in lags)
-                if done != acknowledged:
-                    acknowledged, moved_at = done, now
-                sent = shown.tasks[0].completed
-                shown.update(task, shown=_pace(sent, lag, now - began, prober))
-                if all_sent:
-                    sending.result()
-                if now - moved_at > _STALLED_S:
-                    sending.cancel()
-                    raise StalledError(
-                        f"the worker has acknowledged nothing for {_STALLED_S:.0f} s with {lag:,} "
-                        "records to go; see worker.log in the logs folder of the stack"
+        )
+        try:
+            with _Pace(len(plan), prober) as pace:
+                lag, all_sent = 0, False
+                while lag or not all_sent:
+                    await asyncio.sleep(_LOOK_EVERY_S)
+                    # Before the lag is read, or the last records may be missing from it.
+                    all_sent = sending.done()
+                    lags = await lag_reader.read(
+                        config.consumer_group, [config.topic(name) for name in EVENT_TOPICS]
                     )
+                    lag = sum(each.lag for each in lags)
+                    pace.show(sent, lag)
             return await sending, time.perf_counter() - began
+        finally:
+            sending.cancel()
 
 
-def _pace(sent: float, lag: int, seconds: float, prober: Prober) -> str:
-    freshness = prober.samples().percentile(50)
-    shown = "–" if freshness is None else f"{freshness:,.0f} ms"
-    return f"{sent / seconds:,.0f}/s, lag {lag:,}, freshness p50 {shown}"
+class _Pace:
+    """Shows how a replay goes: a live line on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, total: int, prober: Prober) -> None:
+        self._total = total
+        self._prober = prober
+        self._bar = Progress(
+            TextColumn("replay"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[shown]}"),
+            TimeElapsedColumn(),
+            console=_console,
+        )
+        self._task = self._bar.add_task("replay", total=total, shown="")
+        self._past = deque([(time.perf_counter(), 0)], maxlen=round(_RATE_OVER_S / _LOOK_EVERY_S))
+        self._moved_at = self._printed_at = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, sent: int, lag: int) -> None:
+        """Show the state of now.
+
+        Raises:
+            StalledError: when nothing has been acknowledged for long.
+        """
+        now, done = time.perf_counter(), max(sent - lag, 0)
+        if done > self._past[-1][1]:
+            self._moved_at = now
+        elif now - self._moved_at > _STALLED_S:
+            raise StalledError(
+                f"the worker has acknowledged nothing for {_STALLED_S:.0f} s with {lag:,} records "
+                "to go; see worker.log in the logs folder of the stack"
+            )
+        rate = (done - self._past[0][1]) / (now - self._past[0][0])
+        self._past.append((now, done))
+        freshness = self._prober.samples().percentile(50)
+        shown = f"{done:,}/{self._total:,} · {rate:,.0f}/s · lag {lag:,} · freshness p50 " + (
+            "–" if freshness is None else f"{freshness:,.0f} ms"
+        )
+        self._bar.update(self._task, completed=done, shown=shown)
+        if not _console.is_terminal and now - self._printed_at > _PRINT_EVERY_S:
+            self._printed_at = now
+            _console.print(f"replay {shown}")
 
 
 def _show_profiles(plan: Plan, data_dir: Path, config: Settings) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
 READY: Final = "ready"
 _PROBE_EVERY_S: Final = 1.0
 _EVENTS_PER_PROBE: Final = 10
-"""Picked together and asked for together: asking all the time would take the worker's CPU."""
+"""Picked and asked for together, whether the last ones have been seen or not: asking all the time
+would take the worker's CPU, and picking none while it is slow would hide that it is."""
 _ASK_EVERY_S: Final = 0.005
+_RESOLUTION: Final = 0.05
+"""An event that has been waited for so long is asked for after this share of that time again."""
 _GIVE_UP_S: Final = 60.0
 
 
@@ -84,15 +88,12 @@ def read_samples(path: Path) -> Samples:
 
 
 class Prober:
-    """A prober's process, from the moment it watches the topics to the end of the `with` block.
+    """A prober's process, which lives as long as the `with` block.
 
     Args:
         settings: where Kafka and Feast's online store are.
         output: file for its samples; replaced.
         log: file for its messages; replaced.
-
-    Raises:
-        ProberError: on entering, when it does not get ready.
     """
 
     def __init__(self, settings: Settings, output: Path, log: Path) -> None:
@@ -112,11 +113,17 @@ class Prober:
                 # Ctrl-C reaches the caller alone, who ends it when all is counted.
                 start_new_session=True,
             )
+        return self
+
+    def wait(self) -> None:
+        """Wait until it watches the topics.
+
+        Raises:
+            ProberError: when it does not get so far.
+        """
         assert self._process.stdout is not None
         if self._process.stdout.readline().decode().strip() != READY:
-            self.__exit__(None, None, None)
             raise ProberError(f"the prober did not start; see {self._log}")
-        return self
 
     def __exit__(
         self,
@@ -184,15 +191,17 @@ class _Probing:
                 self._probes[event.profile_id] = _Probe(place, record.timestamp, time.monotonic())
 
     async def ask(self) -> None:
-        """Wish for events now and then, and ask for their profiles until all have been seen."""
+        """Wish for events now and then, and ask for their profiles until they have been seen."""
         try:
+            picked_at = -math.inf
             while True:
-                self._wanted = _EVENTS_PER_PROBE
-                again = time.monotonic() + _PROBE_EVERY_S
-                while self._probes or time.monotonic() < again:
-                    await asyncio.sleep(_ASK_EVERY_S)
-                    if self._probes:
-                        await self._ask_once()
+                now = time.monotonic()
+                if now - picked_at >= _PROBE_EVERY_S:
+                    picked_at, self._wanted = now, _EVENTS_PER_PROBE
+                if self._probes:
+                    await self._ask_once()
+                youngest = max((probe.since for probe in self._probes.values()), default=now)
+                await asyncio.sleep(max(_ASK_EVERY_S, _RESOLUTION * (now - youngest)))
         finally:
             for probe in self._probes.values():
                 self._report(probe, None, superseded=False)
