@@ -123,7 +123,8 @@ class Stack:
         """Starts the named programs, all when none is named, and waits until they are ready.
 
         A program that runs already is left alone, unless the settings changed what it should be:
-        then it is restarted.
+        then it is restarted. When the first call for a stopped stack fails, it stops what it
+        started.
 
         Raises:
             PortTakenError: when another process listens on a port that a program needs.
@@ -131,16 +132,13 @@ class Stack:
             SetupIncompleteError: when `make setup` has not provided a program.
             StackError: when the supervisor itself does not start.
         """
-        wanted = set(names or self._programs)
-        self._launch_supervisor()
-        wanted |= self._adopt_settings()
-        for name in (name for name in self._programs if name in wanted):
-            if self._info(name)["statename"] not in ("STARTING", "RUNNING"):
-                self._check_ports(name)
-                self._programs[name].prepare()
-                self._rpc.startProcess(name, False)
-        for name in (name for name in self._programs if name in wanted):
-            self.wait(name)
+        launched = self._launch_supervisor()
+        try:
+            self._start(set(names or self._programs) | self._adopt_settings())
+        except BaseException:
+            if launched:
+                self.stop()
+            raise
 
     def stop(self) -> None:
         """Stops every program, the last started first, then the supervisor. Idempotent."""
@@ -247,14 +245,19 @@ class Stack:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         return ServerProxy("http://supervisor", transport=transport).supervisor
 
-    def _launch_supervisor(self) -> None:
+    def _launch_supervisor(self) -> bool:
+        """Writes the configuration, and starts a supervisor unless one runs.
+
+        Returns:
+            Whether it started one.
+        """
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
             raise StackError(f"the path {self._socket} is too long for a socket; move the checkout")
         self.logs.mkdir(parents=True, exist_ok=True)
         self._config.touch(mode=0o600)
         self._config.write_text(self._render())
         if self.running():
-            return
+            return False
         log = self.logs / "supervisord.log"
         with log.open("wb") as out:
             self._supervisord = subprocess.Popen(  # noqa: S603 - our own command
@@ -279,6 +282,22 @@ class Stack:
                 self._supervisord = None
                 raise StackError(f"supervisord did not start: {_tail(log)}")
             time.sleep(_POLL_S)
+        return True
+
+    def _start(self, wanted: set[str]) -> None:
+        ordered = [name for name in self._programs if name in wanted]
+        absent = [
+            name
+            for name in ordered
+            if self._info(name)["statename"] not in ("STARTING", "RUNNING", "BACKOFF")
+        ]
+        for name in absent:
+            self._check_ports(name)
+        for name in absent:
+            self._programs[name].prepare()
+            self._rpc.startProcess(name, False)
+        for name in ordered:
+            self.wait(name)
 
     def _adopt_settings(self) -> set[str]:
         """Brings a supervisor to the configuration just written.

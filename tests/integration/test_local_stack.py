@@ -282,6 +282,16 @@ def test_a_taken_port_is_named_with_the_variable_that_moves_it(tmp_path: Path) -
     assert (caught.value.port, caught.value.variable) == (settings.redis_port, "INTENT_REDIS_PORT")
 
 
+def test_a_start_that_fails_leaves_no_process(tmp_path: Path) -> None:
+    settings = free_settings(tmp_path)
+    with (
+        socket.create_server(("127.0.0.1", settings.redis_port)),
+        pytest.raises(PortTakenError),
+    ):
+        Stack(tmp_path, settings).start("kafka", "redis")
+    assert not processes_of(tmp_path)
+
+
 def test_a_program_that_ends_at_its_start_shows_its_log(tmp_path: Path) -> None:
     damaged = tmp_path / "kafka" / "data" / "meta.properties"
     damaged.parent.mkdir(parents=True)
