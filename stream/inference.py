@@ -89,8 +89,10 @@ class InferenceClient:
             InferenceUnavailable: when a retry may help.
             InferenceRefused: when it can't.
         """
-        requests = _split(batch, self._settings.inference_batch)
-        return _concatenated(await asyncio.gather(*map(self._request, requests)))
+        order = np.argsort(batch.length[:, 0], kind="stable")
+        requests = _split(batch, order, self._settings.inference_batch)
+        answers = await asyncio.gather(*map(self._request, requests))
+        return _in_order(answers, np.argsort(order))
 
     async def _request(self, batch: WindowBatch) -> Intents:
         async with self._in_flight:
@@ -127,16 +129,25 @@ def _inputs(batch: WindowBatch) -> list[triton.InferInput]:
     return inputs
 
 
-def _split(batch: WindowBatch, rows: int) -> Iterator[WindowBatch]:
-    for start in range(0, len(batch), rows):
-        part = slice(start, start + rows)
-        yield WindowBatch(**{f.name: getattr(batch, f.name)[part] for f in fields(WindowBatch)})
+def _split(batch: WindowBatch, order: NDArray[np.intp], rows: int) -> Iterator[WindowBatch]:
+    # Windows of like length share a request, so that little of it is padding.
+    for start in range(0, len(order), rows):
+        part = order[start : start + rows]
+        longest = int(batch.length[part[-1], 0])
+        yield WindowBatch(
+            **{
+                f.name: np.ascontiguousarray(getattr(batch, f.name)[part, :longest])
+                for f in fields(WindowBatch)
+            }
+        )
 
 
-def _concatenated(parts: list[Intents]) -> Intents:
-    if len(parts) == 1:
-        return parts[0]
+def _in_order(answers: list[Intents], order: NDArray[np.intp]) -> Intents:
+    versions = [version for answer in answers for version in answer.model_version]
     return Intents(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _OUTPUTS},
-        model_version=[version for part in parts for version in part.model_version],
+        **{
+            name: np.concatenate([getattr(answer, name) for answer in answers])[order]
+            for name in _OUTPUTS
+        },
+        model_version=[versions[row] for row in order],
     )

@@ -1,0 +1,83 @@
+"""The inference client against a running Triton."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from infra.local.ports import free_ports
+from stream.events import Browse
+from stream.exceptions import InferenceRefused, InferenceUnavailable
+from stream.inference import InferenceClient, Intents
+from stream.session import Rules, state_of
+from stream.settings import Settings
+from stream.window import WindowBatch, window_batch
+
+
+def windows(*lengths: int) -> WindowBatch:
+    """Windows of these many interactions."""
+    profiles = []
+    for row, length in enumerate(lengths):
+        events = [
+            Browse(
+                event_id=f"{row}-{n}",
+                profile_id=f"p{row}",
+                occurred_at_ms=1_700_000_000_000 + 60_000 * n,
+                event_type="title_open",
+                title_id=f"title-{(7 * row + n) % 30}",
+            )
+            for n in range(length)
+        ]
+        profiles.append((f"p{row}", state_of(events, Rules())))
+    return window_batch(profiles, Rules())
+
+
+def infer(settings: Settings, batch: WindowBatch) -> Intents:
+    async def ask() -> Intents:
+        async with InferenceClient(settings) as client:
+            return await client.infer(batch)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def settings(isolated: Settings, served_model: str) -> Settings:
+    return isolated.model_copy(update={"model_version": served_model})
+
+
+def test_answers_come_in_the_order_of_the_profiles_whatever_their_lengths(
+    settings: Settings,
+) -> None:
+    lengths = (9, 1, 64, 3, 40, 2, 17)
+    together = infer(settings.model_copy(update={"inference_batch": 2}), windows(*lengths))
+    one_by_one = infer(settings.model_copy(update={"inference_batch": 1}), windows(*lengths))
+    assert len(np.unique(together.user_embedding[:, 0])) == len(lengths)
+    for column in fields(Intents):
+        if column.name not in ("model_version", "next_title_hash"):
+            one, other = getattr(together, column.name), getattr(one_by_one, column.name)
+            np.testing.assert_allclose(one, other, atol=1e-5, err_msg=column.name)
+
+
+def test_each_answer_names_the_version_that_gave_it(settings: Settings, served_model: str) -> None:
+    assert infer(settings, windows(1, 2)).model_version == [served_model] * 2
+
+
+def test_a_version_that_is_not_loaded_may_come_later(settings: Settings) -> None:
+    with pytest.raises(InferenceUnavailable):
+        infer(settings.model_copy(update={"model_version": "987"}), windows(1))
+
+
+def test_a_server_that_is_away_may_come_back(settings: Settings) -> None:
+    (port,) = free_ports(1)
+    away = settings.model_copy(update={"triton_url": f"127.0.0.1:{port}"})
+    with pytest.raises(InferenceUnavailable):
+        infer(away, windows(1))
+
+
+def test_a_request_that_breaks_the_contract_is_refused_for_good(settings: Settings) -> None:
+    batch = windows(3)
+    with pytest.raises(InferenceRefused):
+        infer(settings, replace(batch, action=batch.action + 99))
