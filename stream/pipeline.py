@@ -9,14 +9,19 @@ published again.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import Final, Protocol, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    wait_random_exponential,
+)
 
 from features.exceptions import StoreUnavailableError
 from features.rows import IntentRow
@@ -39,6 +44,7 @@ from stream.settings import Settings
 from stream.window import WindowBatch, window_batch
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S: Final = 0.05
 _LONGEST_RETRY_S: Final = 5.0
@@ -259,33 +265,34 @@ class Pipeline:
         await self._insist("kafka", lambda: self._outbox.deliver(records))
 
     async def _insist(self, dependency: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        def hold(state: RetryCallState) -> None:
+            self.waits_for = dependency
+            metrics.BACK_PRESSURE.set(1)
+            metrics.RETRIES.labels(dependency).inc()
+            _log.warning("Attempt %d: %s", state.attempt_number, _error_of(state))
+
+        def give_up(state: RetryCallState) -> _T:
+            raise ShuttingDown(f"gave up on {dependency}: {_error_of(state)}")
+
         retries = AsyncRetrying(
             retry=retry_if_exception_type(
                 (BrokerUnavailable, InferenceUnavailable, StoreUnavailableError)
             ),
             wait=wait_random_exponential(multiplier=_FIRST_RETRY_S, max=_LONGEST_RETRY_S),
-            reraise=True,
+            stop=lambda _: self._gives_up(),
+            before_sleep=hold,
+            retry_error_callback=give_up,
         )
-        with self._back_pressure():
-            async for one in retries:
-                with one:
-                    if one.retry_state.attempt_number > 1:
-                        self.waits_for = dependency
-                        metrics.BACK_PRESSURE.set(1)
-                        metrics.RETRIES.labels(dependency).inc()
-                        if self._gives_up():
-                            raise ShuttingDown(f"gave up waiting for {dependency}")
-                    return await attempt()
-        raise AssertionError("retries end with a result or an error")
-
-    @contextmanager
-    def _back_pressure(self) -> Iterator[None]:
         try:
-            yield
+            return await retries(attempt)
         finally:
             if self.waits_for:
                 self.waits_for = None
                 metrics.BACK_PRESSURE.set(0)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 def _observe_freshness(batch: Batch, inferred_at: float, readable_at: float) -> None:
