@@ -12,6 +12,7 @@ from rich.table import Table
 
 from infra.replay.plan import Fate
 from infra.sources.contract import CATALOGUE_FILE
+from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,8 +176,6 @@ def _last_watched(events: pa.Table, profile_id: str) -> list[str]:
 
 
 def _described(row: IntentRow, names: dict[str, str]) -> list[tuple[str, str]]:
-    from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
-
     heads = (
         ("action next", ACTIONS, row.action_probs, 2),
         ("genre next", GENRES, row.genre_probs, SHOWN_GENRES),

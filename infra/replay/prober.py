@@ -48,7 +48,7 @@ would take the worker's CPU, and picking none while it is slow would hide that i
 _ASK_EVERY_S: Final = 0.005
 _RESOLUTION: Final = 0.05
 """An event that has been waited for so long is asked for after this share of that time again."""
-_GIVE_UP_S: Final = 60.0
+_GIVE_UP_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
