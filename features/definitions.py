@@ -6,23 +6,32 @@ its user interface. Fields are the ones of `features.rows.IntentRow`.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, ValueType
 from feast.data_format import ParquetFormat
-from feast.types import Array, Float32, Int64, String, UnixTimestamp
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
 
+from stream import taxonomy
 from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
 OWNER: Final = "intentstream"
 TAGS: Final = {"team": OWNER, "model": "fm_intent"}
 
+DIGEST: Final = hashlib.sha256(
+    Path(__file__).read_bytes() + Path(taxonomy.__file__).read_bytes()
+).hexdigest()
+"""Changes with the definitions; the registry keeps it, so that it shows whether it is current."""
+
 project = Project(
     name="intentstream",
     description="Live viewing intents of member profiles, for rankers and search.",
     owner=OWNER,
-    tags=TAGS,
+    tags=TAGS | {"definitions": DIGEST},
 )
 
 profile = Entity(
@@ -49,13 +58,15 @@ intent_features = FileSource(
 )
 
 
-def _field(name: str, dtype: object, description: str, shape: str, values: str) -> Field:
-    tags = {
-        "owner": OWNER,
-        "shape": shape,
-        "range": values,
-        "freshness": "after every event of the profile",
-    }
+def _field(
+    name: str,
+    dtype: object,
+    description: str,
+    shape: str,
+    values: str,
+    freshness: str = "after every event of the profile",
+) -> Field:
+    tags = {"owner": OWNER, "shape": shape, "range": values, "freshness": freshness}
     return Field(name=name, dtype=dtype, description=description, tags=tags)
 
 
@@ -175,6 +186,154 @@ profile_intent = FeatureView(
     owner=OWNER,
 )
 
+title = Entity(
+    name="title",
+    join_keys=["title_id"],
+    value_type=ValueType.STRING,
+    description="A movie or a show of the catalogue.",
+    owner=OWNER,
+    tags={"team": OWNER},
+)
+
+title_profiles = FileSource(
+    name="title_profiles",
+    path="data/title_profiles",
+    file_format=ParquetFormat(),
+    timestamp_field="event_timestamp",
+    created_timestamp_column="created_timestamp",
+    description=(
+        "One row of each title dated by its release, without an embedding, and one per model "
+        "version dated by the end of its training data, with the embedding."
+    ),
+    owner=OWNER,
+    tags={"team": OWNER},
+)
+
+_ON_EXPORT: Final = "with each model version"
+
+title_profile = FeatureView(
+    name="title_profile",
+    entities=[title],
+    ttl=timedelta(0),
+    schema=[
+        Field(name="title_id", dtype=String, description="Join key of the entity title."),
+        _field(
+            "title_genres",
+            Array(String),
+            "Genres; empty where the catalogue has none.",
+            "any length",
+            "among " + ", ".join(GENRES),
+            _ON_EXPORT,
+        ),
+        _field(
+            "title_kind",
+            String,
+            "Movie or show; null where the catalogue doesn't say.",
+            "scalar",
+            "one of " + ", ".join(KINDS) + ", or null",
+            _ON_EXPORT,
+        ),
+        _field(
+            "title_released_at",
+            UnixTimestamp,
+            "Day of the release; null where unknown.",
+            "scalar",
+            "UTC, whole days",
+            _ON_EXPORT,
+        ),
+        _field(
+            "title_embedding",
+            Array(Float32),
+            "The title's vector; its dot product with user_embedding of the same model version is "
+            "the score by which next_title_ids are ranked. Null before the first version.",
+            "[D], D of the model version",
+            "any float",
+            _ON_EXPORT,
+        ),
+        _field(
+            "title_embedding_version",
+            String,
+            "Model version that title_embedding is of; null before the first version.",
+            "scalar",
+            "any string",
+            _ON_EXPORT,
+        ),
+    ],
+    source=title_profiles,
+    description="What is known of a title, and its vector in the model's space.",
+    tags=TAGS,
+    owner=OWNER,
+)
+
+
+# Feast compares the declared fields with bare ones that it infers, so a description or tags on a
+# scalar would make `feast apply` fail; they stand in the view's tags instead.
+@on_demand_feature_view(  # type: ignore[untyped-decorator]
+    sources=[
+        profile_intent[["genre_probs", "kind_probs", "user_embedding", "model_version"]],
+        title_profile[["title_genres", "title_kind", "title_embedding", "title_embedding_version"]],
+    ],
+    schema=[
+        Field(name="genre_match", dtype=Float64),
+        Field(name="kind_match", dtype=Float64),
+        Field(name="embedding_match", dtype=Float64),
+    ],
+    mode="python",
+    description="How well a title fits the live intent of a profile, computed when asked.",
+    tags=TAGS
+    | {
+        "genre_match": "Sum of the next interaction's genre probabilities over the title's genres.",
+        "kind_match": "Probability that the next title is of the title's kind.",
+        "embedding_match": (
+            "Dot product of user_embedding and title_embedding: comparable among titles of one "
+            "profile only, and null where the two are of different model versions."
+        ),
+    },
+    owner=OWNER,
+)
+# A reader runs this function from its source text alone, without this module's names: hence the
+# imports inside and the quotes.
+def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]":  # noqa: UP037
+    """Each match is null where the profile or the title lacks what it needs."""
+    import math
+
+    from stream.taxonomy import GENRES, KINDS
+
+    genre_index = {genre: place for place, genre in enumerate(GENRES)}
+    kind_index = {kind: place for place, kind in enumerate(KINDS)}
+    matches: dict[str, list[float | None]] = {
+        "genre_match": [],
+        "kind_match": [],
+        "embedding_match": [],
+    }
+    for genre_probs, kind_probs, user, version, genres, kind, vector, vector_version in zip(
+        inputs["genre_probs"],
+        inputs["kind_probs"],
+        inputs["user_embedding"],
+        inputs["model_version"],
+        inputs["title_genres"],
+        inputs["title_kind"],
+        inputs["title_embedding"],
+        inputs["title_embedding_version"],
+        strict=True,
+    ):
+        comparable = user and vector and version == vector_version
+        matches["genre_match"].append(
+            math.fsum(genre_probs[genre_index[genre]] for genre in genres if genre in genre_index)
+            if genre_probs and genres
+            else None
+        )
+        matches["kind_match"].append(
+            (kind_probs[kind_index[kind]] if kind in kind_index else 0.0)
+            if kind_probs and kind
+            else None
+        )
+        matches["embedding_match"].append(
+            math.fsum(a * b for a, b in zip(user, vector, strict=True)) if comparable else None
+        )
+    return matches
+
+
 ranker_v1 = FeatureService(
     name="ranker_v1",
     features=[profile_intent],
@@ -183,5 +342,28 @@ ranker_v1 = FeatureService(
     owner=OWNER,
 )
 
-OBJECTS: Final = [project, profile, intent_features, profile_intent, ranker_v1]
+search_rerank_v1 = FeatureService(
+    name="search_rerank_v1",
+    features=[
+        intent_title_match,
+        profile_intent[["model_version", "sequence_no", "last_event_at"]],
+        title_profile[["title_embedding_version"]],
+    ],
+    description="How well each candidate of a search fits the profile's live intent.",
+    tags={"team": OWNER, "consumer": "search"},
+    owner=OWNER,
+)
+
+OBJECTS: Final = [
+    project,
+    profile,
+    title,
+    intent_features,
+    title_profiles,
+    profile_intent,
+    title_profile,
+    intent_title_match,
+    ranker_v1,
+    search_rerank_v1,
+]
 """All of the above, in the order in which `FeatureStore.apply` takes them."""

@@ -66,13 +66,7 @@ def apply(settings: Settings) -> FeatureStore:
 
 def _is_current(store: FeatureStore) -> bool:
     try:
-        return bool(
-            store.get_entity(definitions.profile.name) == definitions.profile
-            and store.get_data_source(definitions.intent_features.name)
-            == definitions.intent_features
-            and store.get_feature_view(definitions.profile_intent.name)
-            == definitions.profile_intent
-            and store.get_feature_service(definitions.ranker_v1.name) == definitions.ranker_v1
-        )
+        registered = store.get_project(definitions.project.name)
     except FeastObjectNotFoundException:
         return False
+    return bool(registered.tags == definitions.project.tags)

@@ -1,0 +1,103 @@
+"""Titles beside intents: landed, materialized, joined at a point in time, matched when asked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+import redis as redis_client
+
+import features.store
+from features.store import open_store
+from features.titles import publish_titles
+from features.writer import IntentWriter
+from stream.settings import Settings
+from tests.unit.features.samples import SAMPLE, sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CUT = datetime(2003, 3, 1, tzinfo=UTC)
+CATALOGUE = pa.table(
+    {
+        "title_id": ["drama", "unknown", "future"],
+        "genres": [["drama"], [], ["comedy"]],
+        "kind": ["movie", None, "show"],
+        "release_day": pa.array([-5_000, None, 12_000], pa.int32()),
+    }
+)
+VECTOR = [1.0, 2.0, 4.0]
+
+
+@pytest.fixture
+def settings(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A store with titles of model version 4, in a repository of its own."""
+    monkeypatch.setattr(features.store, "REPOSITORY", tmp_path)
+    host, port = redis.split(":")
+    with redis_client.Redis(host=host, port=int(port), db=9) as client:
+        client.flushdb()
+    settings = Settings(
+        redis_url=f"{redis},db=9", feature_registry=tmp_path / "data" / "registry.db"
+    )
+    publish_titles(settings, CATALOGUE, {"drama": VECTOR}, SAMPLE.model_version, CUT)
+    return settings
+
+
+def test_the_newest_row_of_a_title_is_served(settings: Settings) -> None:
+    store = open_store(settings)
+    features = ["title_profile:title_kind", "title_profile:title_embedding"]
+    read = store.get_online_features(features, {"title_id": ["drama", "unknown", "nothing"]})
+    assert read.to_dict()["title_embedding"] == [VECTOR, None, None]
+    assert read.to_dict()["title_kind"] == ["movie", None, None]
+
+
+def test_candidates_are_matched_with_the_live_intent(settings: Settings) -> None:
+    async def write() -> None:
+        writer = IntentWriter(settings)
+        await writer.start()
+        await writer.write([sample(user_embedding=[1.0, 1.0, 0.5], kind_probs=[0.25, 0.75])])
+        await writer.close()
+
+    asyncio.run(write())
+    store = open_store(settings)
+    service = store.get_feature_service("search_rerank_v1")
+    asked = [
+        {"profile_id": profile, "title_id": title}
+        for profile, title in ((SAMPLE.profile_id, "drama"), ("nobody", "drama"))
+    ]
+    matches = store.get_online_features(service, asked).to_dict()
+    assert matches["embedding_match"] == [5.0, None]
+    assert matches["kind_match"] == [0.25, None]
+
+
+def test_a_vector_is_unknown_before_the_end_of_its_training_data(settings: Settings) -> None:
+    store = open_store(settings)
+    asked = pd.DataFrame(
+        {
+            "title_id": ["drama", "drama"],
+            "event_timestamp": [datetime(2003, 2, 1, tzinfo=UTC), datetime(2003, 4, 1, tzinfo=UTC)],
+        }
+    )
+    features = ["title_profile:title_kind", "title_profile:title_embedding_version"]
+    joined = store.get_historical_features(asked, features).to_df()
+    joined = joined.sort_values("event_timestamp")
+    assert list(joined["title_kind"]) == ["movie", "movie"]
+    assert [version or None for version in joined["title_embedding_version"]] == [
+        None,
+        SAMPLE.model_version,
+    ]
+
+
+def test_a_later_version_replaces_the_vectors_online(settings: Settings) -> None:
+    later = datetime(2003, 5, 1, tzinfo=UTC)
+    publish_titles(settings, CATALOGUE, {"drama": [9.0]}, "5", later)
+    read = open_store(settings).get_online_features(
+        ["title_profile:title_embedding", "title_profile:title_embedding_version"],
+        {"title_id": ["drama"]},
+    )
+    assert read.to_dict()["title_embedding"] == [[9.0]]
+    assert read.to_dict()["title_embedding_version"] == ["5"]
