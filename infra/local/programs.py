@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from infra.exceptions import SetupIncompleteError
+from infra.exceptions import SetupIncompleteError, StackError
 from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
 from infra.local.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
 
@@ -91,11 +91,22 @@ def _kafka(home: Path, settings: Settings) -> Program:
         properties.write_text(_kafka_properties(home / "data", settings))
         if not (home / "data" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            subprocess.run(  # noqa: S603 - our own command
-                [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties],
-                check=True,
-                stdout=subprocess.DEVNULL,
+            formatted = subprocess.run(  # noqa: S603 - our own command
+                [
+                    *java,
+                    # A second of work: optimising its code would cost more than it saves.
+                    "-XX:TieredStopAtLevel=1",
+                    *("kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties),
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
             )
+            if formatted.returncode:
+                raise StackError(
+                    f"Kafka can't format {home / 'data'}: {formatted.stderr.strip()}; "
+                    "give the stack a directory that it can write, or remove this one"
+                )
 
     return Program(
         command=(

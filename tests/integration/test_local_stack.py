@@ -22,6 +22,7 @@ from infra.exceptions import (
     ModelVersionError,
     PortTakenError,
     ProgramFailedError,
+    StackError,
     TopicCreationError,
     TopicMismatchError,
 )
@@ -301,6 +302,13 @@ def test_a_program_that_ends_at_its_start_shows_its_log(tmp_path: Path) -> None:
         pytest.raises(ProgramFailedError, match=r"(?s)kafka ended.*kafka\.log.*meta\.properties"),
     ):
         stack.start("kafka")
+
+
+def test_a_directory_that_kafka_can_not_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "data").write_text("in the way")
+    with pytest.raises(StackError, match=r"Kafka can't format .*/kafka/data"):
+        Stack(tmp_path, free_settings(tmp_path)).start("kafka")
 
 
 def test_the_supervisor_reads_every_setting_of_the_worker_as_it_was_written(tmp_path: Path) -> None:
