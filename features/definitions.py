@@ -81,13 +81,13 @@ def _probabilities(name: str, labels: tuple[str, ...], of: str) -> Field:
     )
 
 
-def _label(name: str, labels: tuple[str, ...], of: str) -> Field:
+def _label(name: str, of: str) -> Field:
     return _field(
         name,
         String,
         f"The likeliest {of}; empty where the model version has no such head.",
         "scalar",
-        "one of " + ", ".join(labels) + ", or empty",
+        f"a label of {name}_probs, or empty",
     )
 
 
@@ -102,17 +102,17 @@ profile_intent = FeatureView(
     schema=[
         Field(name="profile_id", dtype=String, description="Join key of the entity profile."),
         _probabilities("action_probs", ACTIONS, "Probability of the next interaction's action"),
-        _label("action", ACTIONS, "action of the next interaction"),
+        _label("action", "action of the next interaction"),
         _probabilities("genre_probs", GENRES, "Probability of the next interaction's genres"),
-        _label("genre", GENRES, "genre of the next interaction"),
+        _label("genre", "genre of the next interaction"),
         _probabilities("kind_probs", KINDS, "Probability of a movie or a show next"),
-        _label("kind", KINDS, "kind of the next title"),
+        _label("kind", "kind of the next title"),
         _probabilities(
             "release_age_probs",
             RELEASE_AGES,
             "Probability of the next title's age since its release",
         ),
-        _label("release_age", RELEASE_AGES, "age since release of the next title"),
+        _label("release_age", "age since release of the next title"),
         _field(
             "intent_attention",
             Array(Float32),
@@ -222,7 +222,7 @@ title_profile = FeatureView(
             Array(String),
             "Genres; empty where the catalogue has none.",
             "any length",
-            "among " + ", ".join(GENRES),
+            "labels of genre_probs",
             _ON_EXPORT,
         ),
         _field(
@@ -230,7 +230,7 @@ title_profile = FeatureView(
             String,
             "Movie or show; null where the catalogue doesn't say.",
             "scalar",
-            "one of " + ", ".join(KINDS) + ", or null",
+            "a label of kind_probs, or null",
             _ON_EXPORT,
         ),
         _field(

@@ -19,6 +19,7 @@ from urllib.error import URLError
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis as redis_client
 
 import features
 from features import definitions
@@ -47,8 +48,12 @@ def copy_of_the_repository(home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(redis: str) -> dict[str, str]:
-    return {**os.environ, "INTENT_REDIS_URL": f"{redis},db=8", "PYTHONDONTWRITEBYTECODE": "1"}
+def environment(redis: str) -> Iterator[dict[str, str]]:
+    """The environment of a user whose Redis is an empty database of the shared server."""
+    yield {**os.environ, "INTENT_REDIS_URL": f"{redis},db=8"}
+    host, port = redis.split(":")
+    with redis_client.Redis(host=host, port=int(port), db=8) as client:
+        client.flushdb()
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ def database(redis: str) -> Iterator[redis_client.Redis]:
     with redis_client.Redis(host=host, port=int(port), db=7) as client:
         client.flushdb()
         yield client
+        client.flushdb()
 
 
 @pytest.fixture

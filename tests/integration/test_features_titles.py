@@ -19,6 +19,7 @@ from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CUT = datetime(2003, 3, 1, tzinfo=UTC)
@@ -34,17 +35,17 @@ VECTOR = [1.0, 2.0, 4.0]
 
 
 @pytest.fixture
-def settings(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A store with titles of model version 4, in a repository of its own."""
     monkeypatch.setattr(features.store, "REPOSITORY", tmp_path)
     host, port = redis.split(":")
     with redis_client.Redis(host=host, port=int(port), db=9) as client:
+        settings = Settings(
+            redis_url=f"{redis},db=9", feature_registry=tmp_path / "data" / "registry.db"
+        )
+        publish_titles(settings, CATALOGUE, {"drama": VECTOR}, SAMPLE.model_version, CUT)
+        yield settings
         client.flushdb()
-    settings = Settings(
-        redis_url=f"{redis},db=9", feature_registry=tmp_path / "data" / "registry.db"
-    )
-    publish_titles(settings, CATALOGUE, {"drama": VECTOR}, SAMPLE.model_version, CUT)
-    return settings
 
 
 def test_the_newest_row_of_a_title_is_served(settings: Settings) -> None:

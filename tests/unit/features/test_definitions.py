@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from feast import Field
+from feast import FeatureService, Field
 from feast.repo_operations import get_repo_files
 
 import features
@@ -26,7 +26,11 @@ def test_the_view_has_every_field_of_a_row_in_its_order() -> None:
     assert ["profile_id", *attributes] == [field.name for field in fields(IntentRow)]
 
 
-@pytest.mark.parametrize("feature", definitions.profile_intent.features, ids=_name)
+@pytest.mark.parametrize(
+    "feature",
+    [*definitions.profile_intent.features, *definitions.title_profile.features],
+    ids=_name,
+)
 def test_a_feature_says_what_it_is_and_whose(feature: Field) -> None:
     assert feature.description
     assert {"owner", "shape", "range", "freshness"} <= feature.tags.keys()
@@ -51,5 +55,13 @@ def test_the_configuration_keeps_feasts_timestamp_check(path: Path) -> None:
     assert "skip_dedup" not in path.read_text()
 
 
-def test_no_service_is_precomputed() -> None:
-    assert not definitions.ranker_v1.precompute_online
+@pytest.mark.parametrize(
+    "service", [definitions.ranker_v1, definitions.search_rerank_v1], ids=lambda one: one.name
+)
+def test_no_service_is_precomputed(service: FeatureService) -> None:
+    assert not service.precompute_online
+
+
+def test_every_match_says_what_it_is() -> None:
+    view = definitions.intent_title_match
+    assert {feature.name for feature in view.features} <= view.tags.keys()

@@ -1,0 +1,161 @@
+"""Writes the reference for downstream users, `docs/features.md`, from the definitions.
+
+    python -m features.reference
+
+The page can't drift from the definitions: a test compares it with what this module writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from feast.types import from_feast_to_pyarrow_type
+
+from features import definitions
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from feast import FeatureService, FeatureView, Field
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "features.md"
+
+_HEAD: Final = """\
+# Features
+
+<!-- Written by `python -m features.reference` from features/definitions.py. Don't edit. -->
+
+{project} Registered in Feast as the project `{name}`; `feast ui` in `features/` shows the same
+definitions.
+
+## Read them
+
+In Python, with the verdict whether they are live:
+
+```python
+from features.client import IntentReader
+from stream.settings import Settings
+
+for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
+    print(intent.profile_id, intent.freshness, intent.age_ms, intent.row and intent.row.genre)
+```
+
+With Feast alone:
+
+```python
+from features.store import open_store
+from stream.settings import Settings
+
+store = open_store(Settings())
+service = store.get_feature_service("ranker_v1")
+print(store.get_online_features(service, [{{"profile_id": "profile-1"}}]).to_dict())
+```
+
+Over HTTP, from `feast serve` in `features/`:
+
+```sh
+curl -s localhost:6566/get-online-features -H 'Content-Type: application/json' \\
+  -d '{{"feature_service": "ranker_v1", "entities": {{"profile_id": ["profile-1"]}}}}'
+```
+
+The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=...,ssl=true`.
+
+## Fresh, stale, absent
+
+Feast answers for a profile that it has no features of as if they were present and null, and it
+ignores a view's time to live online. `IntentReader` says which is which:
+
+{verdicts}
+A row is written after every event of its profile, newer replaces older and never the other way
+round: by the newest event's time, and at one time by `sequence_no`. A head that the model version
+was not trained for has an empty list and an empty label. Times are UTC; Feast keeps whole seconds
+in a feature, and milliseconds in the row's event timestamp.
+"""
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    project = definitions.project
+    session_gap_s = Settings.model_fields["session_gap_s"].default
+    verdicts = (
+        (
+            "`fresh`",
+            f"the newest event is at most {session_gap_s} s old (`INTENT_SESSION_GAP_S`, the idle "
+            "time that ends a session): the intent is live",
+        ),
+        ("`stale`", "there are features, of a session that has ended"),
+        (
+            "`absent`",
+            "there are none: an unknown profile, or one whose features expired "
+            "(`INTENT_FEATURE_TTL_S`)",
+        ),
+    )
+    head = _HEAD.format(
+        project=project.description,
+        name=project.name,
+        verdicts=_table(("verdict", "meaning"), verdicts),
+    )
+    views = (
+        _view(definitions.profile_intent, "profile_id"),
+        _view(definitions.title_profile, "title_id"),
+        _on_demand(definitions.intent_title_match),
+    )
+    services = (definitions.ranker_v1, definitions.search_rerank_v1)
+    return "\n".join((head, *views, "## Services\n", *map(_service, services)))
+
+
+def _view(view: FeatureView, join_key: str) -> str:
+    title = f"## View `{view.name}`\n\n{view.description} Key: `{join_key}`. Owner: {view.owner}.\n"
+    header = ("feature", "type", "shape", "range", "freshness", "meaning")
+    return f"{title}\n{_table(header, map(_row, view.features))}"
+
+
+def _row(feature: Field) -> tuple[str, ...]:
+    tags = feature.tags
+    return (
+        f"`{feature.name}`",
+        _type(feature),
+        tags["shape"],
+        tags["range"],
+        tags["freshness"],
+        feature.description,
+    )
+
+
+def _on_demand(view: OnDemandFeatureView) -> str:
+    title = f"## On-demand view `{view.name}`\n\n{view.description} Owner: {view.owner}.\n"
+    needs = (
+        "Keys: `profile_id` and `title_id`. Null where the profile or the title lacks an input.\n"
+    )
+    rows = ((f"`{one.name}`", _type(one), view.tags[one.name]) for one in view.features)
+    return f"{title}{needs}\n{_table(('feature', 'type', 'meaning'), rows)}"
+
+
+def _service(service: FeatureService) -> str:
+    names = (
+        f"`{projection.name}:{feature.name}`"
+        for projection in service.feature_view_projections
+        for feature in projection.features
+    )
+    return f"**`{service.name}`**: {service.description}\n\n{', '.join(names)}\n"
+
+
+def _type(feature: Field) -> str:
+    return f"`{from_feast_to_pyarrow_type(feature.dtype)}`".replace("item: ", "")
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    def lines() -> Iterator[str]:
+        yield "| " + " | ".join(header) + " |"
+        yield "|" + "---|" * len(header)
+        for row in rows:
+            yield "| " + " | ".join(row) + " |"
+
+    return "\n".join(lines()) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
