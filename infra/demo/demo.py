@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from fm_intent.export import Manifest
 
-PROFILES: Final = {"ml-1m": 400, "movietweetings": 8_000, "simulator": 90}
-"""Profiles of one replay: about 130,000 events of each source."""
+PROFILES: Final = {"ml-1m": 240, "movietweetings": 6_000, "simulator": 55}
+"""Profiles of one replay: about 75,000 events of each source."""
 
 REPLAY_S: Final = 75.0
 TRAIN_MINUTES: Final = 2.8
