@@ -254,6 +254,7 @@ async def _replay(
             return await sending, time.perf_counter() - began
         finally:
             sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
 
 class _Pace:
