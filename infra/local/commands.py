@@ -56,7 +56,7 @@ def up() -> None:
 
 
 def down() -> None:
-    """Stops every program of the stack. Their data stays in `.local`, but for Redis's."""
+    """Stops every program of the stack. Their data stays in `.local`."""
     local_stack().stop()
 
 

@@ -162,7 +162,8 @@ def _redis(home: Path, settings: Settings) -> Program:
     return Program(
         command=(
             *("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", str(home)),
-            *("--save", "", "--appendonly", "no", "--databases", str(REDIS_DATABASES)),
+            # Acknowledged events are not sent again, so their features must outlive the server.
+            *("--save", "", "--appendonly", "yes", "--databases", str(REDIS_DATABASES)),
         ),
         ports=("redis_port",),
         is_ready=partial(redis_ready, settings.redis_port),
