@@ -295,7 +295,7 @@ title_profile = FeatureView(
 # imports inside and the quotes.
 def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]":  # noqa: UP037
     """Each match is null where the profile or the title lacks what it needs."""
-    import math
+    from operator import mul
 
     from stream.taxonomy import GENRES, KINDS
 
@@ -319,7 +319,7 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
     ):
         comparable = user and vector and version == vector_version
         matches["genre_match"].append(
-            math.fsum(genre_probs[genre_index[genre]] for genre in genres if genre in genre_index)
+            sum(genre_probs[genre_index[genre]] for genre in genres if genre in genre_index)
             if genre_probs and genres
             else None
         )
@@ -328,9 +328,7 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
             if kind_probs and kind
             else None
         )
-        matches["embedding_match"].append(
-            math.fsum(a * b for a, b in zip(user, vector, strict=True)) if comparable else None
-        )
+        matches["embedding_match"].append(sum(map(mul, user, vector)) if comparable else None)
     return matches
 
 
