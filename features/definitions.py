@@ -319,7 +319,7 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
     ):
         comparable = user and vector and version == vector_version
         matches["genre_match"].append(
-            sum(genre_probs[genre_index[genre]] for genre in genres if genre in genre_index)
+            sum((genre_probs[genre_index[g]] for g in genres if g in genre_index), 0.0)
             if genre_probs and genres
             else None
         )
@@ -328,7 +328,7 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
             if kind_probs and kind
             else None
         )
-        matches["embedding_match"].append(sum(map(mul, user, vector)) if comparable else None)
+        matches["embedding_match"].append(sum(map(mul, user, vector), 0.0) if comparable else None)
     return matches
 
 
