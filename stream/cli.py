@@ -16,6 +16,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list them, send them again.")
+app.add_typer(dlq, name="dlq")
+
+_Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
 _Source = Annotated[
     str, typer.Option(help="Source of histories: ml-1m, movietweetings or simulator.")
 ]
@@ -51,6 +55,28 @@ def lag(
     from stream.settings import settings
 
     asyncio.run(print_lag(settings(), group, as_json=as_json))
+
+
+@dlq.command("list")
+def dlq_list(
+    reason: _Reason = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Show dead letters and why they were turned away."""
+    from stream.dlq import print_dead_letters
+    from stream.settings import settings
+
+    asyncio.run(print_dead_letters(settings(), reason=reason, limit=limit, as_json=as_json))
+
+
+@dlq.command("replay")
+def dlq_replay(reason: _Reason = None) -> None:
+    """Send dead letters to the topics they came from, once their cause is mended."""
+    from stream.dlq import replay_dead_letters
+    from stream.settings import settings
+
+    typer.echo(f"sent {asyncio.run(replay_dead_letters(settings(), reason))} records again")
 
 
 @app.command()

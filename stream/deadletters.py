@@ -14,7 +14,7 @@ from stream.exceptions import BadRecord
 from stream.outbox import Outgoing
 
 REASON_HEADER: Final = "intent.reason"
-_CONNECT: Final = "__connect.errors."
+CONNECT: Final = "__connect.errors."
 _DLQ_OF: Final = {
     topics.PLAYBACK_EVENTS: topics.PLAYBACK_DLQ,
     topics.BROWSE_EVENTS: topics.BROWSE_DLQ,
@@ -49,7 +49,7 @@ def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecord)
         value=record.value,
         headers=[
             *(record.headers or ()),
-            *((_CONNECT + name, text.encode()) for name, text in errors.items()),
+            *((CONNECT + name, text.encode()) for name, text in errors.items()),
             (REASON_HEADER, error.reason.encode()),
         ],
         timestamp_ms=timestamp_ms,
@@ -74,7 +74,7 @@ def late_event(record: Record, timestamp_ms: int, reason: str) -> Outgoing:
         value=record.value,
         headers=[
             *(record.headers or ()),
-            *((_CONNECT + name, text.encode()) for name, text in zip(names, place, strict=True)),
+            *((CONNECT + name, text.encode()) for name, text in zip(names, place, strict=True)),
             (REASON_HEADER, reason.encode()),
         ],
         timestamp_ms=timestamp_ms,

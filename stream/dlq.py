@@ -1,0 +1,161 @@
+"""Read dead letters, and send them to where they came from once their cause is mended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.table import Table
+
+from stream import topics
+from stream.deadletters import CONNECT, REASON_HEADER
+from stream.exceptions import BrokerUnavailable
+from stream.settings import Settings
+
+DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead letter: where it stands, the record as it came, and why it was turned away."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    """The record's own, without those that tell of the error."""
+    source_topic: str
+    reason: str
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the headers, keys and values as text."""
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "timestamp_ms": self.timestamp_ms,
+            "key": _text(self.key),
+            "value": _text(self.value),
+            "source_topic": self.source_topic,
+            "reason": self.reason,
+            "message": self.message,
+        }
+
+
+async def read_dead_letters(
+    settings: Settings, reason: str | None = None
+) -> AsyncIterator[DeadLetter]:
+    """All dead letters that stand on the topics now, by topic and partition, oldest first.
+
+    Args:
+        settings: where Kafka is.
+        reason: only those turned away for this reason.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    async with _client(AIOKafkaConsumer, settings) as consumer:
+        places = [
+            TopicPartition(settings.topic(name), partition)
+            for name in DEAD_LETTER_TOPICS
+            for partition in range(settings.topic_partitions)
+        ]
+        for place, end in (await consumer.end_offsets(places)).items():
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            while await consumer.position(place) < end:
+                letter = _dead_letter(await consumer.getone())
+                if reason in (None, letter.reason):
+                    yield letter
+
+
+async def print_dead_letters(
+    settings: Settings, *, reason: str | None, limit: int, as_json: bool
+) -> None:
+    """Print the first `limit` dead letters as a table, or as JSON, one object a line.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    table = Table("topic", "partition", "offset", "key", "reason", "message")
+    shown = 0
+    async for letter in read_dead_letters(settings, reason):
+        if shown == limit:
+            break
+        shown += 1
+        if as_json:
+            print(orjson.dumps(letter.to_json()).decode())
+        else:
+            place = (letter.topic, str(letter.partition), str(letter.offset))
+            table.add_row(*place, _text(letter.key), letter.reason, letter.message)
+    if not as_json:
+        Console().print(table if shown else "No dead letters.")
+
+
+async def replay_dead_letters(settings: Settings, reason: str | None = None) -> int:
+    """Send dead letters to the topics that they came from, as they came; return how many.
+
+    They stay on the dead-letter topic. Sending them twice does no harm: an event that was taken in
+    before changes nothing.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not take them.
+    """
+    sent = 0
+    async with _client(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
+        async for letter in read_dead_letters(settings, reason):
+            await producer.send_and_wait(
+                letter.source_topic, letter.value, key=letter.key, headers=letter.headers
+            )
+            sent += 1
+    return sent
+
+
+@asynccontextmanager
+async def _client(kind: Any, settings: Settings, **options: Any) -> AsyncIterator[Any]:
+    client = kind(bootstrap_servers=settings.kafka_bootstrap, **options)
+    try:
+        await client.start()
+        yield client
+    except KafkaError as error:
+        raise BrokerUnavailable(
+            f"Kafka at {settings.kafka_bootstrap} did not answer ({error!r}); "
+            "check INTENT_KAFKA_BOOTSTRAP"
+        ) from error
+    finally:
+        await client.stop()
+
+
+def _dead_letter(record: Any) -> DeadLetter:
+    told = dict(record.headers)
+    own = [
+        (name, value)
+        for name, value in record.headers
+        if not name.startswith(CONNECT) and name != REASON_HEADER
+    ]
+    return DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=own,
+        source_topic=told[f"{CONNECT}topic"].decode(),
+        reason=told[REASON_HEADER].decode(),
+        message=told[f"{CONNECT}exception.message"].decode(),
+    )
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode(errors="backslashreplace")
