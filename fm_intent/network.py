@@ -18,6 +18,7 @@ must not depend on what a cache happened to hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, cast
@@ -174,6 +175,21 @@ class Encoded(NamedTuple):
     """The intent embedding Z; zeros unless intents are hierarchical."""
 
 
+class Titles(NamedTuple):
+    """What the network makes of the title table; the same until a weight or the table changes."""
+
+    vector_TD: Tensor
+    """`FMIntent.titles()`."""
+
+    genres_TC: Tensor
+    """Of their genres, as an interaction's input."""
+
+
+Keep = Callable[[Tensor], Tensor]
+"""Called once per layer, in order, with the keys and values `[B, Q, 2D]` of new positions: keeps
+them, and gives those of all positions, `[B, L, 2D]`."""
+
+
 class Answer(NamedTuple):
     """What is served for each window."""
 
@@ -213,8 +229,11 @@ class Layer(nn.Module):
 
     def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `[B, H, L, E]` of positions, each from its own `x` alone."""
-        key, value = self.key_value(self.attention_norm(x_BLD)).chunk(2, dim=-1)
-        return self._split(key), self._split(value)
+        return self._pair(self.key_value(self.attention_norm(x_BLD)))
+
+    def kept_keys_values(self, x_BQD: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
+        """Keys and values `[B, H, L, E]` of all positions, of which only `x` are new."""
+        return self._pair(keep(self.key_value(self.attention_norm(x_BQD))))
 
     def forward(
         self, x_BQD: Tensor, key_BHKE: Tensor, value_BHKE: Tensor, bias_BHQK: Tensor
@@ -232,6 +251,10 @@ class Layer(nn.Module):
         out: Tensor = x_BQD + fed
         return out
 
+    def _pair(self, key_value: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = key_value.chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
     def _split(self, x_BLD: Tensor) -> Tensor:
         batch, length, width = x_BLD.shape
         return x_BLD.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
@@ -246,8 +269,8 @@ class Relation(NamedTuple):
     elapsed_ms_BQK: Tensor
     """int64."""
 
-    distance_QK: Tensor
-    """int64, interactions between them; negative where the key comes later."""
+    distance_BQK: Tensor
+    """int64, interactions between them; negative where the key comes later. B may be 1 for all."""
 
 
 class _Lookup(torch.autograd.Function):
@@ -291,21 +314,34 @@ class Stage(nn.Module):
 
     def bias(self, relation: Relation, within_ms: int | None = None) -> Tensor:
         """What is added to the attention scores `[B, H, Q, K]`; -inf outside what may be seen."""
-        distance = relation.distance_QK
+        distance = relation.distance_BQK
         order = _looked_up(self.order_bias_HK, distance.clamp(0, _NEAR - 1))
         order = order.masked_fill(distance < 0, -torch.inf)
-        bias = _looked_up(self.time_bias_HK, relation.time_bucket_BQK).transpose(0, 1) + order
+        bias = (_looked_up(self.time_bias_HK, relation.time_bucket_BQK) + order).transpose(0, 1)
         if within_ms is not None:
             bias = bias.masked_fill((relation.elapsed_ms_BQK > within_ms)[:, None], -torch.inf)
         return bias
 
-    def forward(self, x: Tensor, bias_BHQK: Tensor, read_B: Tensor | None = None) -> Tensor:
-        """The stage's output `[B, L, D]`; with `read_B`, only at that position: `[B, 1, D]`."""
+    def forward(
+        self,
+        x: Tensor,
+        bias_BHQK: Tensor,
+        read_B: Tensor | None = None,
+        keep: Keep | None = None,
+    ) -> Tensor:
+        """The stage's output `[B, L, D]`; with `read_B`, only at that position: `[B, 1, D]`.
+
+        With `keep`, `x` are new positions that look back at kept ones too.
+        """
+
+        def keys_values(layer: Layer) -> tuple[Tensor, Tensor]:
+            return layer.kept_keys_values(x_BLD, keep) if keep else layer.keys_values(x_BLD)
+
         x_BLD = self.inlet(x)
         *early, last = cast("list[Layer]", list(self.layers))
         for layer in early:
-            x_BLD = layer(x_BLD, *layer.keys_values(x_BLD), bias_BHQK)
-        key, value = last.keys_values(x_BLD)
+            x_BLD = layer(x_BLD, *keys_values(layer), bias_BHQK)
+        key, value = keys_values(last)
         if read_B is not None:
             x_BLD = at(x_BLD, read_B)
             bias_BHQK = bias_BHQK[torch.arange(len(read_B), device=read_B.device), :, read_B]
@@ -430,6 +466,10 @@ class FMIntent(nn.Module):
         )
         return vectors
 
+    def frozen_titles(self) -> Titles:
+        """What `extend` needs of the titles, computed once by the caller."""
+        return Titles(self.titles(), self.genres(self._genre_shares()))
+
     def candidates(self, titles_TD: Tensor) -> Tensor:
         """The vectors `[V, D]` of the titles that are scored, a view of `titles_TD`."""
         return titles_TD[FIRST_ROW : FIRST_ROW + self.domain.vocabulary]
@@ -450,19 +490,47 @@ class FMIntent(nn.Module):
             newest_only: answer at position `length - 1` of each row: L = 1 in the result.
         """
         read_B = x.length_B - 1 if newest_only else None
-        relation = self._relation(x.start_ms_BL)
-        f = self._features(x, titles_TD)
+        start = x.start_ms_BL
+        order_BL = torch.arange(start.shape[1], device=start.device)[None]
+        titles = Titles(titles_TD, self.genres(self._genre_shares()))
+        f = self._features(x, self._gaps(start), titles)
+        return self._encoded(f, self._relation(start, order_BL, start), read_B)
+
+    def extend(self, x: Interactions, newest: int, titles: Titles, keep: Keep) -> Encoded:
+        """What `forward` says of each row's newest position, where earlier work was kept.
+
+        Args:
+            x: the windows, whole.
+            newest: Q, how many of each row's newest positions are computed. A row that is shorter
+                has its oldest computed several times.
+            titles: `frozen_titles()`.
+            keep: takes keys and values of those positions, gives those of all.
+        """
+        device = x.length_B.device
+        position_BQ = x.length_B[:, None] + torch.arange(-newest, 0, device=device)
+        position_BQ = position_BQ.clamp(min=0)
+        columns = [column.gather(1, position_BQ) for column in x[:-1]]
+        new = Interactions(*columns, length_B=x.length_B)
+        gaps = self._gaps(x.start_ms_BL).gather(1, position_BQ)
+        relation = self._relation(new.start_ms_BL, position_BQ, x.start_ms_BL)
+        read_B = torch.full_like(x.length_B, newest - 1)
+        return self._encoded(self._features(new, gaps, titles), relation, read_B, keep)
+
+    def _encoded(
+        self, f: Tensor, relation: Relation, read_B: Tensor | None, keep: Keep | None = None
+    ) -> Encoded:
         if self.short is not None:
             within_ms = self.architecture.short_term_s * 1000
-            f = torch.cat([f, self.short(f, self.short.bias(relation, within_ms))], dim=-1)
+            short = self.short(f, self.short.bias(relation, within_ms), keep=keep)
+            f = torch.cat([f, short], dim=-1)
         if self.intent is None:
-            user = self.item(f, self.item.bias(relation), read_B)
+            user = self.item(f, self.item.bias(relation), read_B, keep)
             logits = self._logits(user)
             attention = user.new_zeros(*user.shape[:2], len(logits))
             return Encoded(user, logits, attention, torch.zeros_like(user))
-        logits = self._logits(self.intent(f, self.intent.bias(relation)))
+        logits = self._logits(self.intent(f, self.intent.bias(relation), keep=keep))
         attention, z = self._aggregate(logits)
-        user = self.item(torch.cat([f, z], dim=-1), self.item.bias(relation), read_B)
+        user = self.item(torch.cat([f, z], dim=-1), self.item.bias(relation), read_B, keep)
         if read_B is not None:
             logits = tuple(None if one is None else at(one, read_B) for one in logits)
             attention, z = at(attention, read_B), at(z, read_B)
@@ -470,19 +538,21 @@ class FMIntent(nn.Module):
 
     def answer(self, x: Interactions, titles_TD: Tensor, top: int) -> Answer:
         """What is served: intents and the `top` next titles after each row's newest interaction."""
-        encoded = self(x, titles_TD, newest_only=True)
+        return self.served(self(x, titles_TD, newest_only=True), x.title_BL, titles_TD, top)
+
+    def served(self, encoded: Encoded, title_BL: Tensor, titles_TD: Tensor, top: int) -> Answer:
+        """The answer that `encoded` (L = 1) makes for windows of these titles."""
         user_BD = encoded.user_BLD[:, 0]
         scores_BV = user_BD @ self.candidates(titles_TD).T
         if not self.domain.repeats:
-            seen = x.title_BL - FIRST_ROW
+            seen = title_BL - FIRST_ROW
             outside = (seen < 0) | (seen >= self.domain.vocabulary)
             # Rows without a candidate write to a column that is cut off again.
             scores_BV = functional.pad(scores_BV, (0, 1))
             scores_BV.scatter_(1, seen.masked_fill(outside, self.domain.vocabulary), -torch.inf)
             scores_BV = scores_BV[:, :-1]
-        best = scores_BV.topk(min(top, self.domain.vocabulary))
-        score = (best.values - scores_BV.logsumexp(1, keepdim=True)).exp()
-        missing = top - best.indices.shape[1]
+        best, title = largest(scores_BV.log_softmax(1), min(top, self.domain.vocabulary))
+        missing = top - best.shape[1]
         batch = len(user_BD)
         probs = tuple(
             user_BD.new_zeros(batch, classes) if logits is None else logits[:, 0].softmax(-1)
@@ -492,38 +562,41 @@ class FMIntent(nn.Module):
             intent_probs=probs,
             attention_BM=encoded.attention_BLM[:, 0],
             intent_BD=encoded.intent_BLD[:, 0],
-            next_title_hash=functional.pad(self.hash_T[best.indices + FIRST_ROW], (0, missing)),
-            next_title_score=functional.pad(score, (0, missing)),
+            next_title_hash=functional.pad(self.hash_T[title + FIRST_ROW], (0, missing)),
+            next_title_score=functional.pad(best.exp(), (0, missing)),
             user_BD=user_BD,
         )
 
     def _genre_shares(self) -> Tensor:
         return self.genres_TC / self.genres_TC.sum(1, keepdim=True).clamp(min=1)
 
-    def _relation(self, start_ms_BL: Tensor) -> Relation:
-        elapsed = start_ms_BL[:, :, None] - start_ms_BL[:, None, :]
-        order = torch.arange(start_ms_BL.shape[1], device=start_ms_BL.device)
+    def _relation(self, start_ms_BQ: Tensor, order_BQ: Tensor, start_ms_BK: Tensor) -> Relation:
+        elapsed = start_ms_BQ[:, :, None] - start_ms_BK[:, None, :]
+        order_K = torch.arange(start_ms_BK.shape[1], device=start_ms_BK.device)
         # Buckets of whole milliseconds: a float's rounding may differ between two batch shapes.
         return Relation(
-            torch.bucketize(elapsed, self.time_edges), elapsed, order[:, None] - order[None, :]
+            torch.bucketize(elapsed, self.time_edges), elapsed, order_BQ[:, :, None] - order_K
         )
 
-    def _features(self, x: Interactions, titles_TD: Tensor) -> Tensor:
-        gap_ms = x.start_ms_BL.diff(dim=1)
-        bucket = functional.pad(torch.bucketize(gap_ms, self.time_edges) + 1, (1, 0))
-        log_gap = functional.pad(gap_ms.clamp(min=0) / 1000, (1, 0)).log1p()
+    def _gaps(self, start_ms_BL: Tensor) -> Tensor:
+        """Milliseconds, int64, from the interaction before; -1 for the first."""
+        return functional.pad(start_ms_BL.diff(dim=1).clamp(min=0), (1, 0), value=-1)
+
+    def _features(self, x: Interactions, gap_ms_BL: Tensor, titles: Titles) -> Tensor:
+        bucket = (torch.bucketize(gap_ms_BL, self.time_edges) + 1) * (gap_ms_BL >= 0)
+        log_gap = (gap_ms_BL.clamp(min=0) / 1000).log1p()
         share = x.watched_share_BL
         known = (share >= 0).to(share.dtype)
         longest = torch.tensor(_LONGEST_GAP_S).log1p().item()
         return torch.cat(
             [
                 functional.dropout(
-                    functional.embedding(x.title_BL, titles_TD),
+                    functional.embedding(x.title_BL, titles.vector_TD),
                     self.architecture.dropout,
                     self.training,
                 ),
                 self.action(x.action_BL),
-                functional.embedding(x.title_BL, self.genres(self._genre_shares())),
+                functional.embedding(x.title_BL, titles.genres_TC),
                 self.kind(self.kind_T[x.title_BL]),
                 self.release_age(self.release_ages(x.title_BL, x.start_ms_BL)),
                 self.device(x.device_BL),
@@ -561,6 +634,29 @@ _NUMERICS: Final = 3
 def at(x_BLD: Tensor, position_B: Tensor) -> Tensor:
     """`x` at one position of each row: `[B, 1, D]`."""
     return x_BLD[torch.arange(len(position_B), device=x_BLD.device), position_B][:, None]
+
+
+def largest(scores_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row, descending, and their columns; as `topk`, but faster.
+
+    The columns are dealt into groups. Where a group holds one of the largest, its maximum is among
+    the `count` largest maxima, so only those groups are searched.
+    """
+    width = scores_BV.shape[1]
+    rounds = max(1, round((width / count) ** 0.5))
+    groups = width // rounds
+    if groups < count:
+        best = scores_BV.topk(count)
+        return best.values, best.indices
+    dealt = scores_BV[:, : rounds * groups].view(-1, rounds, groups)
+    group_BC = dealt.amax(1).topk(count, sorted=False).indices
+    starts = torch.arange(0, rounds * groups, groups, device=scores_BV.device)
+    left = torch.arange(rounds * groups, width, device=scores_BV.device)
+    column = torch.cat(
+        [(group_BC[:, None] + starts[:, None]).flatten(1), left.expand(len(scores_BV), -1)], dim=1
+    )
+    best = scores_BV.gather(1, column).topk(count)
+    return best.values, column.gather(1, best.indices)
 
 
 def save(model: FMIntent, file: BinaryIO | str | Path) -> None:
