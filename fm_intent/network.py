@@ -509,8 +509,9 @@ class FMIntent(nn.Module):
         device = x.length_B.device
         position_BQ = x.length_B[:, None] + torch.arange(-newest, 0, device=device)
         position_BQ = position_BQ.clamp(min=0)
-        columns = [column.gather(1, position_BQ) for column in x[:-1]]
-        new = Interactions(*columns, length_B=x.length_B)
+        columns = x._asdict()
+        del columns["length_B"]
+        new = x._replace(**{name: one.gather(1, position_BQ) for name, one in columns.items()})
         gaps = self._gaps(x.start_ms_BL).gather(1, position_BQ)
         relation = self._relation(new.start_ms_BL, position_BQ, x.start_ms_BL)
         read_B = torch.full_like(x.length_B, newest - 1)
