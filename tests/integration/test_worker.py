@@ -177,7 +177,8 @@ def test_a_second_worker_takes_over_and_nothing_is_lost(settings: Settings, tmp_
         return events
 
     send_round()
-    with worker(second, tmp_path / "second.log", wait=True):
+    command = ("faust", "-A", "stream.app", "worker", "--loglevel", "info")
+    with worker(second, tmp_path / "second.log", *command, wait=True):
         send_round()
         until(lambda: lag(settings) == 0, "no lag with two workers")
     last = send_round()
