@@ -202,6 +202,7 @@ def test_materialized_rows_go_through_the_fence(
     write(settings, sample(profile_id="live", last_event_at_ms=newer, genre="live"))
     landed = [sample(profile_id=name, genre="landed") for name in ("live", "new")]
     _land(folder, landed)
-    feast(folder, environment, "materialize", "2023-01-01T00:00:00", "2024-01-01T00:00:00")
+    span = ("2023-01-01T00:00:00", "2024-01-01T00:00:00")
+    feast(folder, environment, "materialize", *span, "--views", "profile_intent")
     read = IntentReader(settings).read(["live", "new"])
     assert [intent.row and intent.row.genre for intent in read] == ["live", "landed"]
