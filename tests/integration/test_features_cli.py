@@ -97,12 +97,6 @@ def test_applied_views_are_listed(folder: Path, environment: dict[str, str]) -> 
     assert "profile_intent" in feast(folder, environment, "feature-views", "list")
 
 
-def test_applying_again_changes_nothing(folder: Path, environment: dict[str, str]) -> None:
-    again = feast(folder, environment, "apply")
-    assert "Created" not in again
-    assert "Updated" not in again
-
-
 def test_the_writer_finds_what_feast_applied(folder: Path, settings: Settings) -> None:
     registry = folder / "data" / "registry.db"
     before = registry.stat().st_mtime_ns

@@ -57,7 +57,7 @@ def test_a_title_without_a_release_day_is_known_since_1970() -> None:
 
 
 def match(**changes: Any) -> dict[str, float | None]:
-    inputs = {
+    inputs: dict[str, Any] = {
         "genre_probs": [0.0] * len(GENRES),
         "kind_probs": [0.25, 0.75],
         "user_embedding": [1.0, 2.0],
