@@ -509,9 +509,10 @@ def _events(path: Path) -> Iterator[Event]:
     table = _read(path)
     table = table.filter(pc.not_equal(table["event_type"], "impression"))
     for batch in table.to_batches():
-        for row in batch.to_pylist():
-            fields = {name: value for name, value in row.items() if value is not None}
-            if "playback_id" in fields:
+        columns = batch.to_pydict()
+        for row in zip(*columns.values(), strict=True):
+            fields = dict(zip(columns, row, strict=True))
+            if fields["playback_id"] is not None:
                 yield Playback.model_validate(fields)
             elif fields["event_type"] == "search":
                 yield Search.model_validate(fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_intent import metrics
-from fm_intent.dataset import Context, Part, Sequences
+from fm_intent.dataset import Context, Part, Sequences, data_sha256, load
+from fm_intent.exceptions import DataUnusableError, NoVersionError
+from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
 from fm_intent.network import Domain, Encoded, Interactions
+from fm_intent.network import load as load_network
 from stream.taxonomy import ACTIONS, INTENTS
 
 _ROWS: Final = 256
@@ -121,6 +125,42 @@ def evaluate(
         },
         "intents": _intents(ranker, sequences, sequences.last_contexts(window, crops)),
     }
+
+
+def evaluate_version(
+    data_dir: Path, model_repo: Path, version: int | None = None
+) -> tuple[Manifest, dict[str, Any]]:
+    """Test an exported version again, from its own file.
+
+    Args:
+        data_dir: folder of the source that it was trained on.
+        model_repo: Triton model repository.
+        version: its number; None takes the newest that was trained on this source.
+
+    Returns:
+        The version's manifest, and the report of `evaluate`.
+
+    Raises:
+        NoVersionError: when there is no such version.
+        DataUnusableError: when the data is missing, or is not what the version was trained on.
+    """
+    if version is not None:
+        manifest: Manifest | None = read_manifest(model_repo, version)
+    else:
+        manifest = newest(model_repo, data_dir.name)
+    if manifest is None:
+        raise NoVersionError(
+            f"{model_repo} has no version trained on {data_dir.name}; "
+            "train one with `intentstream train`"
+        )
+    if manifest.data_sha256 != data_sha256(data_dir):
+        raise DataUnusableError(
+            f"version {manifest.version} was trained on other data ({manifest.source}) than "
+            f"{data_dir} holds, so that held-out plays may be ones it has seen; train again"
+        )
+    model = load_network(model_repo / MODEL / str(manifest.version) / MODEL_FILE)
+    crops = manifest.config["training"]["crops"]
+    return manifest, evaluate(model, load(data_dir), window=manifest.window, crops=crops)
 
 
 def _intents(

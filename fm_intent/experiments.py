@@ -67,7 +67,7 @@ class Experiment:
 
 
 _SERVED: Final = Architecture()
-_ML_1M: Final = Training(window=200, crops="recent", batch=16_384, average=0.999, patience=15)
+_ML_1M: Final = Training(window=200, crops="recent", average=0.999, patience=15)
 
 EXPERIMENTS: Final[dict[str, Experiment]] = {
     "demo": Experiment(
