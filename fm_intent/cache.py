@@ -1,0 +1,243 @@
+"""Keys and values of past interactions, kept between requests: one event costs one position.
+
+A slot of the slab holds what one profile's last window left behind: each position's keys and values
+in every layer, and the inputs that they were computed from. In a causal network they depend on
+those of that position and the ones before alone, so they are good for any window that begins with
+the same inputs, whoever asks: a position is reused if it and all before it are equal, and the rest
+is computed. A new event, a sitting that goes on, a late event, a dropped block, an evicted profile
+and a fresh instance differ only in how much that is, never in the answer. Inputs are compared as
+they are, not by a digest, so nothing can collide.
+
+Imports torch and the network alone, because an exported model version carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .network import Answer, Encoded, FMIntent, Interactions, Layer
+
+_NOTHING: Final = -1
+"""Stands for the inputs of a position that isn't kept; no start of an interaction is negative."""
+
+_GROUPS: Final = (1, 4, 16, 64)
+"""Rows with at most so many new positions, and more than the group before, are computed together:
+padding them costs less than another pass, but a whole window would cost one new position much."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a cache did for some rows."""
+
+    hits: int = 0
+    """Rows of which a position or more was reused."""
+
+    misses: int = 0
+    """All other rows."""
+
+    evictions: int = 0
+    """Profiles whose slot went to another."""
+
+    positions: int = 0
+    """Positions computed, padding included."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.hits + other.hits,
+            self.misses + other.misses,
+            self.evictions + other.evictions,
+            self.positions + other.positions,
+        )
+
+
+class Cache:
+    """A slab of slots, the least recently used of which goes to a profile that has none.
+
+    Not for several threads at once.
+
+    Args:
+        model: in evaluation mode; its weights must not change.
+        window: interactions of a slot; longer windows are answered without the cache.
+        budget_bytes: of the slab, all allocated at once.
+
+    Attributes:
+        slots: profiles that are kept at most.
+        profile_bytes: of one slot.
+        counts: of all calls so far.
+
+    Raises:
+        ValueError: when the budget doesn't suffice for one profile.
+    """
+
+    def __init__(self, model: FMIntent, window: int, budget_bytes: int) -> None:
+        layers = sum(isinstance(module, Layer) for module in model.modules())
+        titles = model.frozen_titles()
+        key_value = torch.zeros(0, 2 * titles.vector_TD.shape[1]).to(titles.vector_TD)
+        inputs = len(Interactions._fields) - 3
+        number_bytes = torch.int64.itemsize
+        self.profile_bytes = window * (
+            layers * key_value.shape[1] * key_value.itemsize + inputs * number_bytes
+        )
+        self.slots = budget_bytes // self.profile_bytes
+        if self.slots < 1:
+            raise ValueError(
+                f"a cache of {budget_bytes} bytes holds no profile, which takes "
+                f"{self.profile_bytes}; give it more"
+            )
+        self.counts = Counts()
+        self._model = model
+        self._titles = titles
+        self._window = window
+        # Zeros, not whatever memory holds: a masked NaN would still be one.
+        self._kept = key_value.new_zeros(layers, self.slots * window, key_value.shape[1])
+        self._inputs = key_value.new_full((self.slots, window, inputs), _NOTHING, dtype=torch.int64)
+        self._slot_of: OrderedDict[int, int] = OrderedDict()
+        self._free = list(range(self.slots))
+
+    def answer(self, profile_B: Tensor, x: Interactions, top: int) -> Answer:
+        """As `FMIntent.answer`, to rounding.
+
+        Args:
+            profile_B: int64, whose window each row is. It finds the slot and has no other effect.
+            x: the windows.
+            top: next titles of each.
+
+        Raises:
+            FloatingPointError: when the network answers with something that isn't a number.
+        """
+        profiles = profile_B.tolist()
+        parts = [
+            self._round(profiles[rows], Interactions(*(column[rows] for column in x)))
+            for rows in _rounds(profiles, self.slots)
+        ]
+        encoded = parts[0] if len(parts) == 1 else _joined(parts)
+        return self._model.served(encoded, x.title_BL, self._titles.vector_TD, top)
+
+    def _round(self, profiles: list[int], x: Interactions) -> Encoded:
+        """Rows of different profiles, no more than there are slots."""
+        length = x.title_BL.shape[1]
+        if length > self._window:
+            self.counts += Counts(misses=len(profiles), positions=len(profiles) * length)
+            encoded: Encoded = self._model(x, self._titles.vector_TD, newest_only=True)
+            return encoded
+        slot_B = torch.tensor(self._claim(profiles), device=x.length_B.device)
+        inputs_BLI = _inputs(x)
+        same_BL = (self._inputs[slot_B, :length] == inputs_BLI).all(-1)
+        reused_B = same_BL.cumprod(1).sum(1).minimum(x.length_B - 1)
+        # What is about to be overwritten is given up first, and kept again only when all of it is
+        # there: whatever happens in between, a slot holds nothing that is half true.
+        self._remember(slot_B, inputs_BLI, reused_B)
+        encoded = self._extended(slot_B, x, reused_B)
+        sound_B = encoded.user_BLD.isfinite().all(-1)[:, 0]
+        if not sound_B.all():
+            self._kept.view(len(self._kept), self.slots, -1)[:, slot_B[~sound_B]] = 0
+            raise FloatingPointError(
+                "the network's answer isn't a number; the weights of this version are damaged"
+            )
+        self._remember(slot_B, inputs_BLI, x.length_B)
+        hits = int((reused_B > 0).sum())
+        self.counts += Counts(hits=hits, misses=len(profiles) - hits)
+        return encoded
+
+    def _claim(self, profiles: list[int]) -> list[int]:
+        """The slots of these profiles, which become the most recently used ones."""
+        known, free = self._slot_of, self._free
+        absent = [profile for profile in profiles if profile not in known]
+        for profile in profiles:
+            if profile in known:
+                known.move_to_end(profile)
+        evictions = max(0, len(absent) - len(free))
+        for profile in absent:
+            known[profile] = free.pop() if free else known.popitem(last=False)[1]
+        self.counts += Counts(evictions=evictions)
+        return [known[profile] for profile in profiles]
+
+    def _remember(self, slot_B: Tensor, inputs_BLI: Tensor, count_B: Tensor) -> None:
+        """Say that the first `count` positions of each slot are those of these inputs."""
+        position = torch.arange(self._window, device=slot_B.device)
+        missing = self._window - inputs_BLI.shape[1]
+        padded = functional.pad(inputs_BLI, (0, 0, 0, missing))
+        self._inputs[slot_B] = padded.masked_fill(
+            (position >= count_B[:, None])[..., None], _NOTHING
+        )
+
+    def _extended(self, slot_B: Tensor, x: Interactions, reused_B: Tensor) -> Encoded:
+        """What the network says of the newest positions, computing those that aren't reused."""
+        new_B = x.length_B - reused_B
+        group_B = torch.bucketize(new_B, torch.tensor(_GROUPS, device=new_B.device))
+        groups = sorted(set(group_B.tolist()))
+        if len(groups) == 1:
+            return self._pass(slot_B, x, int(new_B.max()))
+        places, parts = [], []
+        for group in groups:
+            rows = (group_B == group).nonzero()[:, 0]
+            columns = (column[rows] for column in x)
+            parts.append(self._pass(slot_B[rows], Interactions(*columns), int(new_B[rows].max())))
+            places.append(rows)
+        return _joined(parts, torch.cat(places).argsort())
+
+    def _pass(self, slot_B: Tensor, x: Interactions, newest: int) -> Encoded:
+        """The `newest` positions of each row at once, through all layers."""
+        longest = int(x.length_B.max())
+        columns = x._asdict()
+        del columns["length_B"]
+        x = x._replace(**{name: column[:, :longest] for name, column in columns.items()})
+        last = torch.arange(-newest, 0, device=slot_B.device)
+        position_BQ = (x.length_B[:, None] + last).clamp(min=0)
+        first = slot_B[:, None] * self._window
+        written = (first + position_BQ).flatten()
+        read_BL = first + torch.arange(longest, device=slot_B.device)
+        layers = iter(self._kept)
+
+        def keep(new_BQF: Tensor) -> Tensor:
+            layer = next(layers)
+            layer.index_copy_(0, written, new_BQF.flatten(0, 1))
+            return functional.embedding(read_BL, layer)
+
+        self.counts += Counts(positions=position_BQ.numel())
+        return self._model.extend(x, position_BQ, self._titles, keep)
+
+
+def _inputs(x: Interactions) -> Tensor:
+    """All that the network is told of each position: int64 `[B, L, 3]`.
+
+    The gap to the interaction before follows from the starts of both.
+    """
+    # Bits of a float, and two labels beside a title row, which has at most 40 bits.
+    share = x.watched_share_BL.view(torch.int32)
+    title = (x.title_BL << 24) | (x.action_BL << 12) | x.device_BL
+    return torch.stack([x.start_ms_BL, title, share.long()], dim=-1)
+
+
+def _rounds(profiles: list[int], most: int) -> Iterator[slice]:
+    """The rows in runs of at most `most`, none of which has a profile twice."""
+    start, inside = 0, set[int]()
+    for row, profile in enumerate(profiles):
+        if profile in inside or len(inside) == most:
+            yield slice(start, row)
+            start, inside = row, set()
+        inside.add(profile)
+    yield slice(start, len(profiles))
+
+
+def _joined(parts: list[Encoded], order: Tensor | None = None) -> Encoded:
+    """The rows of all parts, in the given order."""
+
+    def join(tensors: tuple[Tensor, ...]) -> Tensor:
+        rows = torch.cat(tensors)
+        return rows if order is None else rows[order]
+
+    user, logits, attention, intent = zip(*parts, strict=True)
+    return Encoded(
+        join(user),
+        tuple(None if one[0] is None else join(one) for one in zip(*logits, strict=True)),
+        join(attention),
+        join(intent),
+    )
