@@ -385,13 +385,12 @@ class FMIntent(nn.Module):
         self.architecture, self.domain = a, d
         self._register(table)
 
-        self.title_scale = 1 / _TITLE_STD / a.width**0.5
         self.title = nn.Embedding(FIRST_ROW + d.vocabulary, a.width)
         self.title_genres = nn.Linear(d.genres, a.width, bias=False)
         self.title_kind = nn.Embedding(d.kinds + 1, a.width)
         self.title_period = nn.Embedding(_PERIODS + 1, a.width)
         for table_of_vectors in (self.title, self.title_kind, self.title_period):
-            nn.init.normal_(table_of_vectors.weight, std=_TITLE_STD)
+            nn.init.normal_(table_of_vectors.weight, std=a.width**-0.5)
 
         self.action = nn.Embedding(d.actions, 8)
         self.genres = nn.Linear(d.genres, 16, bias=False)
@@ -497,25 +496,22 @@ class FMIntent(nn.Module):
         f = self._features(x, self._gaps(start), titles)
         return self._encoded(f, self._relation(start, order_BL, start), read_B)
 
-    def extend(self, x: Interactions, newest: int, titles: Titles, keep: Keep) -> Encoded:
+    def extend(self, x: Interactions, position_BQ: Tensor, titles: Titles, keep: Keep) -> Encoded:
         """What `forward` says of each row's newest position, where earlier work was kept.
 
         Args:
             x: the windows, whole.
-            newest: Q, how many of each row's newest positions are computed. A row that is shorter
-                has its oldest computed several times.
+            position_BQ: int64, the positions that are computed: all that aren't kept, and the
+                newest last. A position may stand there twice.
             titles: `frozen_titles()`.
             keep: takes keys and values of those positions, gives those of all.
         """
-        device = x.length_B.device
-        position_BQ = x.length_B[:, None] + torch.arange(-newest, 0, device=device)
-        position_BQ = position_BQ.clamp(min=0)
         columns = x._asdict()
         del columns["length_B"]
         new = x._replace(**{name: one.gather(1, position_BQ) for name, one in columns.items()})
         gaps = self._gaps(x.start_ms_BL).gather(1, position_BQ)
         relation = self._relation(new.start_ms_BL, position_BQ, x.start_ms_BL)
-        read_B = torch.full_like(x.length_B, newest - 1)
+        read_B = torch.full_like(x.length_B, position_BQ.shape[1] - 1)
         return self._encoded(self._features(new, gaps, titles), relation, read_B, keep)
 
     def _encoded(
@@ -593,7 +589,7 @@ class FMIntent(nn.Module):
         return torch.cat(
             [
                 functional.dropout(
-                    functional.embedding(x.title_BL, titles.vector_TD) * self.title_scale,
+                    functional.embedding(x.title_BL, titles.vector_TD),
                     self.architecture.dropout,
                     self.training,
                 ),
@@ -628,9 +624,6 @@ class FMIntent(nn.Module):
         attention[..., list(self.predicted)] = weight[..., 0]
         return attention, (weight * projected).sum(dim=-2)
 
-
-_TITLE_STD: Final = 0.02
-"""Of title vectors before training: small, so that scores start out alike."""
 
 _NUMERICS: Final = 3
 """Watched share, whether it is known, log gap."""
