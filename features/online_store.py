@@ -172,9 +172,14 @@ def hash_entry(name: bytes, value: bytes) -> bytes:
     return name + _length(len(value)) + value
 
 
-def hash_fields(entries: Sequence[bytes]) -> bytes:
-    """`hash_entry` results as the msgpack array that the script writes with one HSET."""
-    return b"\xdc" + struct.pack(">H", 2 * len(entries)) + b"".join(entries)
+def hash_fields(count: int, entries: Iterable[bytes]) -> bytes:
+    """`count` results of `hash_entry` as the msgpack array that the script writes with one HSET.
+
+    Args:
+        count: How many entries there are.
+        entries: The entries; several may be in one piece.
+    """
+    return b"\xdc" + struct.pack(">H", 2 * count) + b"".join(entries)
 
 
 def timestamp_field(view_name: str) -> bytes:
@@ -463,5 +468,5 @@ def _fenced_rows(
             sequence=b"%d" % sequence.int64_val
             if sequence and sequence.HasField("int64_val")
             else b"",
-            fields=hash_fields(entries),
+            fields=hash_fields(len(entries), entries),
         )

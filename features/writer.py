@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import struct
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
+from feast.types import Array, Float32
 from redis import exceptions as redis_errors
 
 from features.definitions import profile, profile_intent
-from features.encoding import ENCODERS, StringKeys, row_attribute, timestamp
+from features.encoding import ENCODERS, StringKeys, float_list_value, row_attribute, timestamp
 from features.exceptions import NotStartedError, StoreRefusedError, StoreUnavailableError
 from features.online_store import (
     FencedRedisOnlineStore,
@@ -31,9 +34,9 @@ from features.online_store import (
 from features.store import apply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from feast import FeatureStore
+    from feast import FeatureStore, Field
 
     from features.rows import IntentRow
     from stream.settings import Settings
@@ -52,32 +55,74 @@ RETRYABLE: Final = (
 )
 
 
+_SELDOM_REPEATED: Final = ("next_title_ids", "session_id", "sequence_no", "last_event_id")
+"""Features of which keeping encoded values would cost more than it saves."""
+
+
 class RowEncoder:
-    """Encodes rows of the view `profile_intent` for `FencedRedisOnlineStore.write_rows`."""
+    """Encodes rows of the view `profile_intent` for `FencedRedisOnlineStore.write_rows`.
+
+    Encoding is most of what a row costs its writer. So entries of values that come again in row
+    after row (labels, versions, whole seconds) are kept, and all float lists of a row are packed by
+    one call, around the bytes between them, which depend on the lists' lengths alone.
+    """
 
     def __init__(self, project: str) -> None:
         view = profile_intent.name
+        lists = [one for one in profile_intent.features if one.dtype == Array(Float32)]
+        others = [one for one in profile_intent.features if one.dtype != Array(Float32)]
         self._key = StringKeys(profile.join_key, project)
         self._time = hash_name(timestamp_field(view))
-        self._values = attrgetter(*map(row_attribute, profile_intent.features))
-        self._features = [
-            (hash_name(feature_field(view, feature.name)), ENCODERS[feature.dtype])
-            for feature in profile_intent.features
-        ]
+        self._lists = attrgetter(*map(row_attribute, lists))
+        self._list_names = [hash_name(feature_field(view, one.name)) for one in lists]
+        self._packers: dict[tuple[int, ...], tuple[list[bytes], Callable[..., bytes]]] = {}
+        self._values = attrgetter(*map(row_attribute, others))
+        self._entries = [_entry_encoder(view, one) for one in others]
+        self._count = 1 + len(profile_intent.features)
 
     def __call__(self, row: IntentRow) -> FencedRow:
         """The row's key, its place in the fence's order and its hash fields."""
         entries = [hash_entry(self._time, timestamp(row.last_event_at_ms * 1000))]
         entries += [
-            hash_entry(name, encode(value))
-            for (name, encode), value in zip(self._features, self._values(row), strict=True)
+            entry(value) for entry, value in zip(self._entries, self._values(row), strict=True)
         ]
+        entries.append(self._float_entries(self._lists(row)))
         return FencedRow(
             key=self._key(row.profile_id),
             micros=b"%d000" % row.last_event_at_ms,
             sequence=b"%d" % row.sequence_no,
-            fields=hash_fields(entries),
+            fields=hash_fields(self._count, entries),
         )
+
+    def _float_entries(self, lists: tuple[list[float], ...]) -> bytes:
+        lengths = tuple(map(len, lists))
+        if lengths not in self._packers:
+            self._packers[lengths] = self._packer(lengths)
+        heads, pack = self._packers[lengths]
+        arguments: list[bytes | float] = []
+        for head, numbers in zip(heads, lists, strict=True):
+            arguments.append(head)
+            arguments += numbers
+        return pack(*arguments)
+
+    def _packer(self, lengths: tuple[int, ...]) -> tuple[list[bytes], Callable[..., bytes]]:
+        """The bytes ahead of each list of floats, and what packs them and the floats in turn."""
+        heads = []
+        for name, length in zip(self._list_names, lengths, strict=True):
+            entry = hash_entry(name, float_list_value([0.0] * length))
+            heads.append(entry[: len(entry) - 4 * length])
+        layout = (f"{len(head)}s{length}f" for head, length in zip(heads, lengths, strict=True))
+        return heads, struct.Struct("<" + "".join(layout)).pack
+
+
+def _entry_encoder(view: str, feature: Field) -> Callable[[Any], bytes]:
+    """What encodes a value of `feature` to its entry in the hash."""
+    name, encode = hash_name(feature_field(view, feature.name)), ENCODERS[feature.dtype]
+
+    def entry(value: Any) -> bytes:
+        return hash_entry(name, encode(value))
+
+    return entry if feature.name in _SELDOM_REPEATED else lru_cache(maxsize=4096)(entry)
 
 
 def to_protos(
