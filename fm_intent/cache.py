@@ -27,6 +27,9 @@ from .network import Answer, Encoded, FMIntent, Interactions, Layer
 _NOTHING: Final = -1
 """Stands for the inputs of a position that isn't kept; no start of an interaction is negative."""
 
+_INPUTS: Final = 3
+"""Numbers that hold a position's inputs."""
+
 _GROUPS: Final = (1, 4, 16, 64)
 """Rows with at most so many new positions, and more than the group before, are computed together:
 padding them costs less than another pass, but a whole window would cost one new position much."""
@@ -77,14 +80,9 @@ class Cache:
     """
 
     def __init__(self, model: FMIntent, window: int, budget_bytes: int) -> None:
-        layers = sum(isinstance(module, Layer) for module in model.modules())
         titles = model.frozen_titles()
-        key_value = torch.zeros(0, 2 * titles.vector_TD.shape[1]).to(titles.vector_TD)
-        inputs = len(Interactions._fields) - 3
-        number_bytes = torch.int64.itemsize
-        self.profile_bytes = window * (
-            layers * key_value.shape[1] * key_value.itemsize + inputs * number_bytes
-        )
+        width = titles.vector_TD.shape[1]
+        self.profile_bytes = profile_bytes(model, window)
         self.slots = budget_bytes // self.profile_bytes
         if self.slots < 1:
             raise ValueError(
@@ -96,8 +94,10 @@ class Cache:
         self._titles = titles
         self._window = window
         # Zeros, not whatever memory holds: a masked NaN would still be one.
-        self._kept = key_value.new_zeros(layers, self.slots * window, key_value.shape[1])
-        self._inputs = key_value.new_full((self.slots, window, inputs), _NOTHING, dtype=torch.int64)
+        self._kept = titles.vector_TD.new_zeros(_layers(model), self.slots * window, 2 * width)
+        self._inputs = self._kept.new_full(
+            (self.slots, window, _INPUTS), _NOTHING, dtype=torch.int64
+        )
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
 
@@ -203,6 +203,17 @@ class Cache:
 
         self.counts += Counts(positions=position_BQ.numel())
         return self._model.extend(x, position_BQ, self._titles, keep)
+
+
+def profile_bytes(model: FMIntent, window: int) -> int:
+    """What a slot of `window` interactions takes."""
+    vectors = model.title.weight
+    kept = _layers(model) * 2 * vectors.shape[1] * vectors.itemsize
+    return window * (kept + _INPUTS * torch.int64.itemsize)
+
+
+def _layers(model: FMIntent) -> int:
+    return sum(isinstance(module, Layer) for module in model.modules())
 
 
 def _inputs(x: Interactions) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -23,6 +24,13 @@ MANIFEST_FILE: Final = "manifest.json"
 
 TOP: Final = 20
 """Next titles in an answer."""
+
+_CODE: Final = {
+    "network.py": "network.py",
+    "cache.py": "cache.py",
+    "triton_model.py": "model.py",
+}
+"""Files of this package and their names in a version's folder."""
 
 _TOLERANCE: Final = 1e-4
 
@@ -101,8 +109,9 @@ def newest(model_repo: Path, source: str) -> Manifest | None:
 def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo: Path) -> Manifest:
     """Write `model` as the next version, complete or not at all.
 
-    The folder carries its own copy of the network and of the server's code. It is read back by that
-    copy and must answer as `model` does before it takes its place.
+    The folder carries its own copy of the network, the cache and the server's code. It is read back
+    by that copy and must answer as `model` does, with the cache and without, before it takes its
+    place.
 
     Args:
         model: in evaluation mode.
@@ -123,8 +132,8 @@ def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo
     part = Path(tempfile.mkdtemp(prefix=".export-", dir=home))
     try:
         part.chmod(0o755)
-        shutil.copyfile(here / "network.py", part / "network.py")
-        shutil.copyfile(here / "triton_model.py", part / "model.py")
+        for source, copy in _CODE.items():
+            shutil.copyfile(here / source, part / copy)
         network.save(model, part / MODEL_FILE)
         _compare(model, part, golden)
         while True:
@@ -143,23 +152,32 @@ def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo
 
 
 def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
-    spec = importlib.util.spec_from_file_location("exported_network", folder / "network.py")
-    assert spec is not None
-    assert spec.loader is not None
-    copy = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = copy  # dataclasses look their module up
+    package = ModuleType("exported_version")
+    package.__path__ = [str(folder)]
+    sys.modules[package.__name__] = package
     try:
-        spec.loader.exec_module(copy)
+        copy = importlib.import_module(f"{package.__name__}.network")
+        cache = importlib.import_module(f"{package.__name__}.cache")
         exported = copy.load(folder / MODEL_FILE)
     finally:
-        del sys.modules[spec.name]
-    device = model.hash_T.device
+        for name in [name for name in sys.modules if name.startswith(package.__name__)]:
+            del sys.modules[name]
+    rows, window = golden.title_BL.shape
+    profiles = torch.arange(rows)
     with torch.inference_mode():
-        wanted = model.answer(golden.to(device), model.titles(), TOP)
-        given = exported.answer(golden, exported.titles(), TOP)
+        wanted = model.answer(golden.to(model.hash_T.device), model.titles(), TOP)
+        kept = cache.Cache(exported, window, rows * cache.profile_bytes(exported, window))
+        given = {
+            "without its cache": exported.answer(golden, exported.titles(), TOP),
+            "with an empty cache": kept.answer(profiles, golden, TOP),
+            "with a full cache": kept.answer(profiles, golden, TOP),
+        }
     # Not by the titles' hashes: those whose scores are equal but for rounding may change places.
-    for name in ("attention_BM", "intent_BD", "next_title_score", "user_BD"):
-        expected, found = getattr(wanted, name).cpu(), getattr(given, name)
-        if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
-            off = (expected - found).abs().max().item()
-            raise ExportError(f"the exported copy's {name} is off by {off}; no version was written")
+    for how, answer in given.items():
+        for name in ("attention_BM", "intent_BD", "next_title_score", "user_BD"):
+            expected, found = getattr(wanted, name).cpu(), getattr(answer, name)
+            if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
+                off = (expected - found).abs().max().item()
+                raise ExportError(
+                    f"the exported copy's {name} {how} is off by {off}; no version was written"
+                )

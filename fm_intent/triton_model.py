@@ -1,13 +1,14 @@
 """The `fm_intent` model of Triton's python backend; `model_repo/README.md` has its contract.
 
-Export copies this file into a version's folder as `model.py`, beside `network.py`. Tensors pass by
-DLPack alone, which leaves them where they are, on a CPU or a GPU.
+Export copies this file into a version's folder as `model.py`, beside `network.py` and `cache.py`.
+Tensors pass by DLPack alone, which leaves them where they are, on a CPU or a GPU.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.dlpack import from_dlpack
 
-from .network import FMIntent, Interactions, load
+from .cache import Cache
+from .network import Interactions, load
 
 _SEQUENCES: Final = ("title_hash", "action", "start_ms", "watched_share", "device")
-_UNREAD: Final = ("profile_hash", "sequence_no")
-"""Inputs that name what a window belongs to; a single window's answer doesn't depend on them."""
+_PER_ROW: Final = ("length", "profile_hash", "sequence_no")
 
 _OUTPUTS: Final = (
     "action_probs",
@@ -40,6 +41,9 @@ _NO_CLUSTER: Final = -1
 _LONGEST: Final = 256
 _LAST_MS: Final = 1 << 53
 
+Batch = dict[str, Tensor]
+"""Inputs by name: `[B, L]` sequences, `[B, 1]` the others."""
+
 
 class TritonPythonModel:
     """One instance of a version."""
@@ -50,88 +54,106 @@ class TritonPythonModel:
         torch.set_num_threads(int(parameters["threads"]["string_value"]))
         on_gpu = args["model_instance_kind"] == "GPU"
         self._device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
-        self._model: FMIntent = load(Path(__file__).with_name("model.pt"), self._device)
+        folder = Path(__file__).parent
+        window = json.loads((folder / "manifest.json").read_text())["window"]
+        budget = int(parameters["cache_mib"]["string_value"]) << 20
+        self._model = load(folder / "model.pt", self._device)
         with torch.inference_mode():
-            self._titles = self._model.titles()
+            self._cache = Cache(self._model, window, budget)
         for rows in (1, 64):
-            self._answer([_warm_up_request(rows)])
+            for _ in ("everything is new", "one position is"):
+                self._answer(_joined([_warm_up_batch(rows, window)], self._device))
+        self._metrics = _Metrics(args, self._cache)
+        pb.Logger.log_info(
+            f"{args['model_instance_name']} keeps {self._cache.slots} profiles of "
+            f"{self._cache.profile_bytes} bytes"
+        )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer all requests of a batch in one pass; a malformed one gets an error of its own."""
         responses: list[Any] = [None] * len(requests)
-        good, places = [], []
+        good: dict[int, Batch] = {}
         for place, request in enumerate(requests):
             tensors = {one.name(): from_dlpack(one.to_dlpack()) for one in request.inputs()}
-            complaint = self._complaint(tensors)
-            if complaint:
-                error = pb.TritonError(complaint, pb.TritonError.INVALID_ARG)
-                responses[place] = pb.InferenceResponse(error=error)
+            if complaint := _misshapen(tensors):
+                responses[place] = _refusal(complaint)
             else:
-                good.append(tensors)
-                places.append(place)
+                good[place] = tensors
+        batch = _joined(good.values(), self._device)
+        if broken := self._broken(good, batch):
+            for place, complaint in broken.items():
+                responses[place] = _refusal(complaint)
+                del good[place]
+            batch = _joined(good.values(), self._device)
         if good:
-            for place, answer in zip(places, self._answer(good), strict=True):
+            answer = self._answer(batch)
+            rows = [len(tensors["length"]) for tensors in good.values()]
+            parts = zip(*(torch.split(output, rows) for output in answer), strict=True)
+            for place, part in zip(good, parts, strict=True):
                 responses[place] = pb.InferenceResponse(
                     output_tensors=[
                         pb.Tensor.from_dlpack(name, tensor)
-                        for name, tensor in zip(_OUTPUTS, answer, strict=True)
+                        for name, tensor in zip(_OUTPUTS, part, strict=True)
                     ]
                 )
+            self._metrics.report()
         return responses
 
-    def _complaint(self, tensors: dict[str, Tensor]) -> str:
-        """What is wrong with a request, or nothing."""
-        shape = tensors["title_hash"].shape
-        length = tensors["length"]
-        if len(shape) != 2 or not 1 <= shape[1] <= _LONGEST:
-            return f"title_hash has shape {list(shape)}; send [B, L] with L from 1 to {_LONGEST}"
-        for name in _SEQUENCES:
-            if tensors[name].shape != shape:
-                return f"{name} has shape {list(tensors[name].shape)}, title_hash {list(shape)}"
-        for name in ("length", *_UNREAD):
-            if tensors[name].shape != (shape[0], 1):
-                return f"{name} has shape {list(tensors[name].shape)}; send [{shape[0]}, 1]"
-        inside = torch.arange(shape[1], device=length.device) < length
-        start = tensors["start_ms"]
-        falls = inside[:, 1:] & (start[:, 1:] < start[:, :-1])
+    def _broken(self, requests: dict[int, Batch], batch: Batch) -> dict[int, str]:
+        """What is wrong with the numbers of requests, by place; of those alone that break a rule.
+
+        Args:
+            requests: of the right shapes.
+            batch: the same, joined.
+        """
+        if not requests:
+            return {}
         domain = self._model.domain
-        limits = {"action": domain.actions, "device": domain.devices, "start_ms": _LAST_MS}
-        wrong = {
-            f"length must be from 1 to {shape[1]}": (length < 1) | (length > shape[1]),
-            "start_ms must not fall": falls,
+        start = batch["start_ms"]
+        width_B1 = torch.cat(
+            [torch.full_like(one["length"], one["action"].shape[1]) for one in requests.values()]
+        ).to(self._device)
+        length = batch["length"]
+        inside = torch.arange(start.shape[1], device=self._device) < length
+        rules = {
+            "length must be from 1 to {width}": (length < 1) | (length > width_B1),
+            "start_ms must not fall": inside[:, 1:] & (start[:, 1:] < start[:, :-1]),
         }
+        limits = {"action": domain.actions, "device": domain.devices, "start_ms": _LAST_MS}
         for name, limit in limits.items():
-            outside = (tensors[name] < 0) | (tensors[name] >= limit)
-            wrong[f"{name} must be from 0 to {limit - 1}"] = inside & outside
-        for rule, where in wrong.items():
-            if where.any():
-                row = int(where.any(1).nonzero()[0])
-                return f"row {row}: {rule}"
-        return ""
+            outside = (batch[name] < 0) | (batch[name] >= limit)
+            rules[f"{name} must be from 0 to {limit - 1}"] = inside & outside
+        broken_BR = torch.stack([where.any(1) for where in rules.values()], dim=1)
+        if not broken_BR.any():
+            return {}
+        rows = [len(one["length"]) for one in requests.values()]
+        complaints = {}
+        for (place, tensors), broken in zip(
+            requests.items(), torch.split(broken_BR, rows), strict=True
+        ):
+            if broken.any():
+                rule, row = broken.T.nonzero()[0].tolist()
+                text = list(rules)[rule].format(width=tensors["action"].shape[1])
+                complaints[place] = f"row {row}: {text}"
+        return complaints
 
     @torch.inference_mode()
-    def _answer(self, requests: list[dict[str, Tensor]]) -> list[tuple[Tensor, ...]]:
-        """The outputs of each request, in the order of `_OUTPUTS`."""
-        longest = max(int(request["length"].max()) for request in requests)
-
-        def joined(name: str) -> Tensor:
-            parts = [request[name][:, :longest] for request in requests]
-            padded = [functional.pad(part, (0, longest - part.shape[1])) for part in parts]
-            return torch.cat(padded).to(self._device)
-
-        length = torch.cat([request["length"][:, 0] for request in requests]).to(self._device)
+    def _answer(self, batch: Batch) -> list[Tensor]:
+        """The outputs of a batch, in the order of `_OUTPUTS`."""
+        length = batch["length"][:, 0].long()
+        longest = int(length.max())
         inside = torch.arange(longest, device=self._device) < length[:, None]
-        share = joined("watched_share").nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
-        answer = self._model.answer(
+        x = {name: batch[name][:, :longest] for name in _SEQUENCES}
+        answer = self._cache.answer(
+            batch["profile_hash"][:, 0],
             Interactions(
-                title_BL=self._model.rows(joined("title_hash") * inside),
-                action_BL=joined("action").long() * inside,
-                start_ms_BL=joined("start_ms") * inside,
-                watched_share_BL=share,
-                device_BL=joined("device").long() * inside,
-                length_B=length.long(),
+                title_BL=self._model.rows(x["title_hash"] * inside),
+                action_BL=x["action"].long() * inside,
+                start_ms_BL=x["start_ms"] * inside,
+                watched_share_BL=x["watched_share"].nan_to_num(nan=-1.0).clamp(-1.0, 1.0),
+                device_BL=x["device"].long() * inside,
+                length_B=length,
             ),
-            self._titles,
             _TOP,
         )
         cluster = torch.full((len(length), 1), _NO_CLUSTER, dtype=torch.int32, device=self._device)
@@ -144,18 +166,98 @@ class TritonPythonModel:
             answer.next_title_score,
             answer.user_BD,
         )
-        rows = [len(request["length"]) for request in requests]
-        parts = (torch.split(output.contiguous(), rows) for output in outputs)
-        return list(zip(*parts, strict=True))
+        return [output.contiguous() for output in outputs]
 
 
-def _warm_up_request(rows: int) -> dict[str, Tensor]:
-    shape = (rows, 64)
+class _Metrics:
+    """What the cache does, among Triton's own metrics, by version and instance."""
+
+    def __init__(self, args: dict[str, str], cache: Cache) -> None:
+        self._cache = cache
+        self._reported = cache.counts
+        self._labels = {
+            "model": args["model_name"],
+            "version": args["model_version"],
+            "instance": args["model_instance_name"],
+        }
+        self._families: list[Any] = []
+        counters = {
+            "hits": "Windows of which kept positions were reused",
+            "misses": "Windows that were computed whole",
+            "evictions": "Profiles whose place in the cache went to another",
+            "positions": "Positions computed, padding included",
+        }
+        self._counters = {
+            name: self._metric(f"{name}_total", text, pb.MetricFamily.COUNTER)
+            for name, text in counters.items()
+        }
+        sizes = {
+            "profile_bytes": ("Memory of one profile's place in the cache", cache.profile_bytes),
+            "capacity_profiles": ("Profiles that the cache holds at most", cache.slots),
+        }
+        self._gauges = [
+            self._metric(name, text, pb.MetricFamily.GAUGE) for name, (text, _) in sizes.items()
+        ]
+        for gauge, (_, value) in zip(self._gauges, sizes.values(), strict=True):
+            gauge.set(value)
+
+    def report(self) -> None:
+        """Count what was done since the last report."""
+        counts = self._cache.counts
+        done, before = asdict(counts), asdict(self._reported)
+        for name, counter in self._counters.items():
+            # A call goes to the server's process and back.
+            if done[name] > before[name]:
+                counter.increment(done[name] - before[name])
+        self._reported = counts
+
+    def _metric(self, name: str, text: str, kind: Any) -> Any:
+        family = pb.MetricFamily(f"fm_intent_cache_{name}", text, kind)
+        self._families.append(family)  # a metric ends with its family
+        return family.Metric(labels=self._labels)
+
+
+def _misshapen(tensors: Batch) -> str:
+    """What is wrong with a request's shapes, or nothing."""
+    shape = tensors["title_hash"].shape
+    if len(shape) != 2 or not 1 <= shape[1] <= _LONGEST:
+        return f"title_hash has shape {list(shape)}; send [B, L] with L from 1 to {_LONGEST}"
+    for name in _SEQUENCES:
+        if tensors[name].shape != shape:
+            return f"{name} has shape {list(tensors[name].shape)}, title_hash {list(shape)}"
+    for name in _PER_ROW:
+        if tensors[name].shape != (shape[0], 1):
+            return f"{name} has shape {list(tensors[name].shape)}; send [{shape[0]}, 1]"
+    return ""
+
+
+def _refusal(complaint: str) -> Any:
+    error = pb.TritonError(complaint, pb.TritonError.INVALID_ARG)
+    return pb.InferenceResponse(error=error)
+
+
+def _joined(requests: Iterable[Batch], device: torch.device) -> Batch:
+    """The rows of all requests, right-padded to the longest."""
+    parts = list(requests)
+    if not parts:
+        return {}
+    batch = {name: torch.cat([part[name] for part in parts]).to(device) for name in _PER_ROW}
+    longest = max(part["action"].shape[1] for part in parts)
+    for name in _SEQUENCES:
+        padded = [functional.pad(part[name], (0, longest - part[name].shape[1])) for part in parts]
+        batch[name] = torch.cat(padded).to(device)
+    return batch
+
+
+def _warm_up_batch(rows: int, length: int) -> Batch:
+    shape = (rows, length)
     return {
         "title_hash": torch.ones(shape, dtype=torch.int64),
         "action": torch.zeros(shape, dtype=torch.int32),
-        "start_ms": torch.arange(shape[1]).expand(shape),
+        "start_ms": torch.arange(length).expand(shape),
         "watched_share": torch.full(shape, -1.0),
         "device": torch.zeros(shape, dtype=torch.int32),
-        "length": torch.full((rows, 1), shape[1], dtype=torch.int32),
+        "length": torch.full((rows, 1), length, dtype=torch.int32),
+        "profile_hash": torch.arange(rows)[:, None],
+        "sequence_no": torch.zeros((rows, 1), dtype=torch.int64),
     }

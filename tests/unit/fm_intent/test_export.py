@@ -86,6 +86,7 @@ def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> No
     export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
     folder = tmp_path / "fm_intent" / "1"
     assert {path.name for path in folder.iterdir()} == {
+        "cache.py",
         "manifest.json",
         "model.pt",
         "model.py",
