@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
@@ -160,6 +161,27 @@ def test_a_dependency_that_dies_holds_events_back_and_loses_none(
     until(
         lambda: online(settings, f"patient-{dependency}") == event["event_id"], "the event online"
     )
+
+
+def test_a_worker_that_can_never_succeed_ends_and_acknowledges_nothing(
+    isolated: Settings, kafka: str, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    # This Redis knows no password, so it refuses every client that gives one.
+    refused = SecretStr(f"{isolated.redis_url.get_secret_value()},password=wrong")
+    config = isolated.model_copy(
+        update={"redis_url": refused, "model_version": served_model, "instance_id": "worker-1"}
+    )
+    asyncio.run(create_topics(config))
+    send(config, [title_open("refused")])
+    log = tmp_path / "worker.log"
+    with worker(config, log) as process:
+        assert process.wait(timeout=90) != 0
+    assert lag(config) == 1
+    assert "password=wrong" not in log.read_text()
+
+    mended = config.model_copy(update={"redis_url": isolated.redis_url})
+    with worker(mended, log, wait=True):
+        until(lambda: online(mended, "refused") is not None, "the event after the mending")
 
 
 def test_a_second_worker_takes_over_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
