@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from features.definitions import title_profile
 from features.store import apply
+from stream.taxonomy import hash64
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,3 +120,32 @@ def publish_titles(
     part.replace(folder / f"version-{model_version}.parquet")
     store.materialize(_LONG_AGO, now + timedelta(days=1), feature_views=[title_profile.name])
     return int(table.num_rows)
+
+
+def exported_vectors(model: Path, catalogue: pa.Table) -> dict[str, list[float]]:
+    """Vectors of the titles that an exported model version knows, by title id.
+
+    Needs torch: the extra `serve` or `train`.
+
+    Args:
+        model: The version's `model.pt`.
+        catalogue: Titles: `title_id`.
+
+    Returns:
+        Float32 vectors, D wide, in the space of the version's `user_embedding`. Titles that came
+        after the training have one too, made of their metadata.
+    """
+    import torch
+
+    from fm_intent.network import FIRST_ROW, load
+
+    network = load(model)
+    ids: list[str] = catalogue["title_id"].to_pylist()
+    with torch.inference_mode():
+        rows = network.rows(torch.tensor([hash64(title_id) for title_id in ids]))
+        vectors = network.titles()[rows].tolist()
+    return {
+        title_id: vector
+        for title_id, vector, row in zip(ids, vectors, rows.tolist(), strict=True)
+        if row >= FIRST_ROW
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from operator import mul
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,9 +14,10 @@ import redis as redis_client
 
 import features.store
 from features.store import open_store
-from features.titles import publish_titles
+from features.titles import exported_vectors, publish_titles
 from features.writer import IntentWriter
 from stream.settings import Settings
+from stream.taxonomy import hash64
 from tests.unit.features.samples import SAMPLE, sample
 
 if TYPE_CHECKING:
@@ -102,3 +104,30 @@ def test_a_later_version_replaces_the_vectors_online(settings: Settings) -> None
     )
     assert read.to_dict()["title_embedding"] == [[9.0]]
     assert read.to_dict()["title_embedding_version"] == ["5"]
+
+
+@pytest.fixture
+def exported(model_repository: Path, small_model: str) -> Path:
+    """The weights of a small exported model version."""
+    return model_repository / "fm_intent" / small_model / "model.pt"
+
+
+def test_an_exported_version_has_a_vector_of_every_title_it_knows(exported: Path) -> None:
+    known = [f"title-{number}" for number in range(3)]
+    vectors = exported_vectors(exported, pa.table({"title_id": [*known, "stranger"]}))
+    assert list(vectors) == known
+
+
+def test_exported_vectors_rank_titles_as_the_model_does(exported: Path) -> None:
+    from fm_intent.network import load
+    from tests.unit.fm_intent import tiny
+
+    network = load(exported)
+    answer = network.answer(tiny.windows(tiny.sequences()), network.titles(), 5)
+    ids = tiny.catalogue().title_id
+    vectors = exported_vectors(exported, pa.table({"title_id": ids}))
+    by_hash = {hash64(title_id): vectors[title_id] for title_id in ids}
+    user = answer.user_BD[0].tolist()
+    best = answer.next_title_hash[0].tolist()
+    scores = [sum(map(mul, user, by_hash[title])) for title in best]
+    assert scores == sorted(scores, reverse=True)
