@@ -73,10 +73,11 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     "demo": Experiment(
         _SERVED,
         Training(
-            round_batches=60,
+            round_batches=120,
             patience=4,
-            batch=4096,
-            learning_rate=3e-3,
+            batch=2048,
+            learning_rate=5e-3,
+            warmup_steps=30,
             validation_profiles=1500,
         ),
     ),

@@ -356,7 +356,7 @@ class _Run:
         if not validated:
             return 20.0
         everyone = self._sequences.contexts("test", self._setup.window, self._setup.crops)
-        tests = 2.5 * len(everyone.end) / len(self._validation.end)
+        tests = 3 * len(everyone.end) / len(self._validation.end)
         return 5.0 + max(validated) * (1 + tests)
 
     def _validate(self, began: float) -> None:
