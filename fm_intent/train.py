@@ -357,7 +357,7 @@ class _Run:
             return 20.0
         everyone = self._sequences.contexts("test", self._setup.window, self._setup.crops)
         tests = 3 * len(everyone.end) / len(self._validation.end)
-        return 5.0 + max(validated) * (1 + tests)
+        return 8.0 + max(validated) * (1 + tests)
 
     def _validate(self, began: float) -> None:
         p = self._progress
