@@ -24,9 +24,6 @@ from torch.nn import functional
 
 from .network import Answer, Encoded, FMIntent, Interactions, Layer
 
-_NOTHING: Final = -1
-"""Stands for the inputs of a position that isn't kept; no start of an interaction is negative."""
-
 _INPUTS: Final = 3
 """Numbers that hold a position's inputs."""
 
@@ -95,9 +92,8 @@ class Cache:
         self._window = window
         # Zeros, not whatever memory holds: a masked NaN would still be one.
         self._kept = titles.vector_TD.new_zeros(_layers(model), self.slots * window, 2 * width)
-        self._inputs = self._kept.new_full(
-            (self.slots, window, _INPUTS), _NOTHING, dtype=torch.int64
-        )
+        self._inputs = self._kept.new_zeros(self.slots, _INPUTS, window, dtype=torch.int64)
+        self._valid = self._kept.new_zeros(self.slots, dtype=torch.int64)
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
 
@@ -128,20 +124,22 @@ class Cache:
             encoded: Encoded = self._model(x, self._titles.vector_TD, newest_only=True)
             return encoded
         slot_B = torch.tensor(self._claim(profiles), device=x.length_B.device)
-        inputs_BLI = _inputs(x)
-        same_BL = (self._inputs[slot_B, :length] == inputs_BLI).all(-1)
-        reused_B = same_BL.cumprod(1).sum(1).minimum(x.length_B - 1)
-        # What is about to be overwritten is given up first, and kept again only when all of it is
-        # there: whatever happens in between, a slot holds nothing that is half true.
-        self._remember(slot_B, inputs_BLI, reused_B)
+        inputs_BIL = _inputs(x)
+        same_BL = (self._inputs[:, :, :length].index_select(0, slot_B) == inputs_BIL).all(1)
+        reused_B = same_BL.cumprod(1).sum(1).minimum(self._valid[slot_B]).minimum(x.length_B - 1)
+        # What is about to be overwritten is given up first, and the slot is good again when all of
+        # it is there: whatever happens in between, it holds nothing that is half true.
+        self._valid[slot_B] = reused_B
         encoded = self._extended(slot_B, x, reused_B)
         sound_B = encoded.user_BLD.isfinite().all(-1)[:, 0]
         if not sound_B.all():
             self._kept.view(len(self._kept), self.slots, -1)[:, slot_B[~sound_B]] = 0
+            self._valid[slot_B] = 0
             raise FloatingPointError(
                 "the network's answer isn't a number; the weights of this version are damaged"
             )
-        self._remember(slot_B, inputs_BLI, x.length_B)
+        self._inputs[:, :, :length].index_copy_(0, slot_B, inputs_BIL)
+        self._valid[slot_B] = x.length_B
         hits = int((reused_B > 0).sum())
         self.counts += Counts(hits=hits, misses=len(profiles) - hits)
         return encoded
@@ -158,15 +156,6 @@ class Cache:
             known[profile] = free.pop() if free else known.popitem(last=False)[1]
         self.counts += Counts(evictions=evictions)
         return [known[profile] for profile in profiles]
-
-    def _remember(self, slot_B: Tensor, inputs_BLI: Tensor, count_B: Tensor) -> None:
-        """Say that the first `count` positions of each slot are those of these inputs."""
-        position = torch.arange(self._window, device=slot_B.device)
-        missing = self._window - inputs_BLI.shape[1]
-        padded = functional.pad(inputs_BLI, (0, 0, 0, missing))
-        self._inputs[slot_B] = padded.masked_fill(
-            (position >= count_B[:, None])[..., None], _NOTHING
-        )
 
     def _extended(self, slot_B: Tensor, x: Interactions, reused_B: Tensor) -> Encoded:
         """What the network says of the newest positions, computing those that aren't reused."""
@@ -217,14 +206,14 @@ def _layers(model: FMIntent) -> int:
 
 
 def _inputs(x: Interactions) -> Tensor:
-    """All that the network is told of each position: int64 `[B, L, 3]`.
+    """All that the network is told of each position: int64 `[B, 3, L]`.
 
     The gap to the interaction before follows from the starts of both.
     """
     # Bits of a float, and two labels beside a title row, which has at most 40 bits.
     share = x.watched_share_BL.view(torch.int32)
     title = (x.title_BL << 24) | (x.action_BL << 12) | x.device_BL
-    return torch.stack([x.start_ms_BL, title, share.long()], dim=-1)
+    return torch.stack([x.start_ms_BL, title, share.long()], dim=1)
 
 
 def _rounds(profiles: list[int], most: int) -> Iterator[slice]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
@@ -9,13 +11,16 @@ from infra.bench import streams
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_network import one_window
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DATA = tiny.sequences()
 WINDOW = 16
 TOLERANCE = 1e-4
 
 
 @pytest.fixture(autouse=True)
-def _no_gradients() -> object:
+def _no_gradients() -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -196,10 +201,8 @@ def test_a_batch_that_fails_leaves_nothing_half_written(
     model: FMIntent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, x, y = cache(model), one_window(10, seed=1), one_window(10, seed=2)
-    y = Interactions(
-        *(torch.cat([a[:, :4], b[:, 4:]], 1) for a, b in zip(x[:-1], y[:-1], strict=True)),
-        x.length_B,
-    )
+    head = [torch.cat([a[:, :4], b[:, 4:]], 1) for a, b in zip(x[:-1], y[:-1], strict=True)]
+    y = Interactions(*head, x.length_B)
     ask(kept, model, [1], x)
     with monkeypatch.context() as patch:
         patch.setattr(model.item, "forward", lambda *_: 1 / 0)
