@@ -342,7 +342,7 @@ class Stage(nn.Module):
         for layer in early:
             x_BLD = layer(x_BLD, *keys_values(layer), bias_BHQK)
         key, value = keys_values(last)
-        if read_B is not None:
+        if read_B is not None and x_BLD.shape[1] > 1:
             x_BLD = at(x_BLD, read_B)
             bias_BHQK = bias_BHQK[torch.arange(len(read_B), device=read_B.device), :, read_B]
             bias_BHQK = bias_BHQK[:, :, None]
@@ -529,7 +529,7 @@ class FMIntent(nn.Module):
         logits = self._logits(self.intent(f, self.intent.bias(relation), keep=keep))
         attention, z = self._aggregate(logits)
         user = self.item(torch.cat([f, z], dim=-1), self.item.bias(relation), read_B, keep)
-        if read_B is not None:
+        if read_B is not None and z.shape[1] > 1:
             logits = tuple(None if one is None else at(one, read_B) for one in logits)
             attention, z = at(attention, read_B), at(z, read_B)
         return Encoded(user, logits, attention, z)
