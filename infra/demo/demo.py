@@ -295,7 +295,7 @@ class _Pace:
                 f"the worker has acknowledged nothing for {_STALLED_S:.0f} s with {lag:,} records "
                 "to go; see worker.log in the logs folder of the stack"
             )
-        rate = (done - self._past[0][1]) / (now - self._past[0][0])
+        rate = max(done - self._past[0][1], 0) / (now - self._past[0][0])
         self._past.append((now, done))
         freshness = self._prober.samples().percentile(50)
         shown = f"{done:,}/{self._total:,} · {rate:,.0f}/s · lag {lag:,} · freshness p50 " + (
