@@ -180,8 +180,9 @@ class _Probing:
                 )
             except BadRecord:
                 continue
-            if event.event_type in STATELESS:
-                continue
+            oldest_ms = record.timestamp - self._config.allowed_lateness_s * 1000
+            if event.event_type in STATELESS or event.occurred_at_ms < oldest_ms:
+                continue  # leaves no trace in the features
             place = (event.occurred_at_ms, hash64(event.event_id))
             if place <= self._newest.get(event.profile_id, (-1, 0)):
                 continue
