@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import log1p
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, cast
 
@@ -48,7 +49,7 @@ _PERIODS: Final = 32
 """Five-year periods of release from 1900 on, the last open; the row behind them is unknown."""
 
 _FIRST_PERIOD_DAY: Final = -25_567
-_LONGEST_GAP_S: Final = 10 * 365 * 86_400.0
+_LONGEST_LOG_GAP: Final = log1p(10 * 365 * 86_400)
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx: Any, table_HK: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
         ctx.entries = table_HK.shape[1]
-        return table_HK[:, index]
+        return table_HK.index_select(1, index.flatten()).view(-1, *index.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -585,7 +586,6 @@ class FMIntent(nn.Module):
         log_gap = (gap_ms_BL.clamp(min=0) / 1000).log1p()
         share = x.watched_share_BL
         known = (share >= 0).to(share.dtype)
-        longest = torch.tensor(_LONGEST_GAP_S).log1p().item()
         return torch.cat(
             [
                 functional.dropout(
@@ -599,7 +599,7 @@ class FMIntent(nn.Module):
                 self.release_age(self.release_ages(x.title_BL, x.start_ms_BL)),
                 self.device(x.device_BL),
                 self.gap(bucket),
-                torch.stack([share * known, known, log_gap / longest], dim=-1),
+                torch.stack([share * known, known, log_gap / _LONGEST_LOG_GAP], dim=-1),
             ],
             dim=-1,
         )
