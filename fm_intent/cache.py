@@ -125,7 +125,7 @@ class Cache:
             return encoded
         slot_B = torch.tensor(self._claim(profiles), device=x.length_B.device)
         inputs_BIL = _inputs(x)
-        same_BL = (self._inputs[:, :, :length].index_select(0, slot_B) == inputs_BIL).all(1)
+        same_BL = (self._inputs.index_select(0, slot_B)[:, :, :length] == inputs_BIL).all(1)
         reused_B = same_BL.cumprod(1).sum(1).minimum(self._valid[slot_B]).minimum(x.length_B - 1)
         # What is about to be overwritten is given up first, and the slot is good again when all of
         # it is there: whatever happens in between, it holds nothing that is half true.
