@@ -389,7 +389,8 @@ class Sequences:
         watched = np.log1p(self.columns.watched_ms / 60_000)
         measured = watched > 0
         weight = np.ones(count, np.float32)
-        weight[measured] = watched[measured] / watched[measured].mean()
+        if measured.any():
+            weight[measured] = watched[measured] / watched[measured].mean()
         self._weight = weight
 
     def _domain(self) -> Domain:

@@ -113,7 +113,7 @@ def evaluate(
         "profiles": len(rank),
         **metrics.next_title_metrics(rank),
         "ci95": {
-            name: metrics.bootstrap_ci95(rank, metric)
+            name: list(metrics.bootstrap_ci95(rank, metric))
             for name, metric in (("hr10", metrics.hit_rate), ("ndcg10", metrics.ndcg))
         },
         "by_action": {

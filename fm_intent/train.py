@@ -317,6 +317,7 @@ class _Run:
         self._model.train()
         total = torch.zeros(())
         counted = 0
+        in_time = True
         name = f"epoch {p.epoch + 1}.{p.round + 1}"
         with tqdm(group, desc=name, unit="batch", disable=None) as bar:
             for crops in bar:
@@ -334,12 +335,13 @@ class _Run:
                 total += item.cpu()
                 counted += 1
                 bar.set_postfix(loss=f"{item.item():.3f}", best_ndcg10=f"{p.best_ndcg10:.4f}")
-                if deadline is not None and time.monotonic() > deadline - self._reserve():
+                in_time = deadline is None or time.monotonic() < deadline - self._reserve()
+                if not in_time:
                     break
         p.log.append(
             {"epoch": p.epoch + 1, "steps": p.steps, "item_loss": (total / counted).item()}
         )
-        return counted == len(group)
+        return in_time
 
     @torch.no_grad()
     def _move_average(self) -> None:

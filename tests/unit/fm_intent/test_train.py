@@ -32,7 +32,7 @@ def weights(fitted: Fitted) -> torch.Tensor:
 
 
 def test_training_learns_more_than_popularity_knows(tmp_path: Path) -> None:
-    setup = replace(QUICK.training, epochs=25)
+    setup = replace(QUICK.training, epochs=12)
     fitted = run(tmp_path, replace(QUICK, training=setup))
     contexts = DATA.contexts("test", 64, "served")
     model = next_title_ranks(Ranker(fitted.model, "cpu"), DATA, contexts)
