@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.actions import action_types
 from stream.events import Event
-from stream.session import MEMORY, ProfileState, Rules, watched_share
+from stream.interactions import INTERACTION, Interaction, interaction_of, join
+from stream.session import MEMORY, Rules, watched_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,24 @@ class History:
 
 
 def histories(events: Iterable[Event], rules: Rules) -> dict[str, History]:
-    """The history of every profile in `events`, which may come in any order."""
-    unbounded = replace(rules, window_length=1 << 62)
-    states: dict[str, ProfileState] = {}
+    """The history of every profile in `events`, which may come in any order.
+
+    The same joins as in a `ProfileState`, ordered once at the end: a history has no window's edge
+    that the order of arrival could matter at.
+    """
+    joined: dict[str, dict[int, Interaction]] = {}
     for event in events:
-        states.setdefault(event.profile_id, ProfileState()).take_in(event, unbounded)
-    return {profile: _history(state, unbounded) for profile, state in states.items()}
+        interaction = interaction_of(event)
+        if interaction is not None:
+            known = joined.setdefault(event.profile_id, {})
+            other = known.get(interaction.key)
+            known[interaction.key] = join(other, interaction) if other else interaction
+    return {profile: _history(known.values(), rules) for profile, known in joined.items()}
 
 
-def _history(state: ProfileState, rules: Rules) -> History:
-    window = state.window
+def _history(interactions: Iterable[Interaction], rules: Rules) -> History:
+    # An interaction's first two fields are its place: (start_ms, key).
+    window = np.array(sorted(interactions), INTERACTION)
     return History(
         title_hash=window["title"].copy(),
         action=action_types(np.empty(0, MEMORY), window, rules),
