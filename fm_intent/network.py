@@ -552,7 +552,7 @@ class FMIntent(nn.Module):
             scores_BV = scores_BV[:, :-1]
         best, title = largest(scores_BV.log_softmax(1), min(top, self.domain.vocabulary))
         missing = top - best.shape[1]
-        batch = len(user_BD)
+        batch = user_BD.shape[0]
         probs = tuple(
             user_BD.new_zeros(batch, classes) if logits is None else logits[:, 0].softmax(-1)
             for logits, classes in zip(encoded.intent_logits, self.domain.classes, strict=True)
@@ -620,8 +620,10 @@ class FMIntent(nn.Module):
             dim=-2,
         )
         weight = self.attend(projected).softmax(dim=-2)
-        attention = weight.new_zeros(*weight.shape[:2], len(logits))
-        attention[..., list(self.predicted)] = weight[..., 0]
+        attention = weight[..., 0]
+        if len(self.predicted) < len(logits):
+            attention = attention.new_zeros(*weight.shape[:2], len(logits))
+            attention[..., list(self.predicted)] = weight[..., 0]
         return attention, (weight * projected).sum(dim=-2)
 
 
@@ -640,7 +642,7 @@ def largest(scores_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     The columns are dealt into groups. Where a group holds one of the largest, its maximum is among
     the `count` largest maxima, so only those groups are searched.
     """
-    width = scores_BV.shape[1]
+    batch, width = scores_BV.shape[0], int(scores_BV.shape[1])
     rounds = max(1, round((width / count) ** 0.5))
     groups = width // rounds
     if groups < count:
@@ -651,7 +653,7 @@ def largest(scores_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     starts = torch.arange(0, rounds * groups, groups, device=scores_BV.device)
     left = torch.arange(rounds * groups, width, device=scores_BV.device)
     column = torch.cat(
-        [(group_BC[:, None] + starts[:, None]).flatten(1), left.expand(len(scores_BV), -1)], dim=1
+        [(group_BC[:, None] + starts[:, None]).flatten(1), left.expand(batch, -1)], dim=1
     )
     best = scores_BV.gather(1, column).topk(count)
     return best.values, column.gather(1, best.indices)
