@@ -13,16 +13,17 @@ Imports torch and the network alone, because an exported model version carries a
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from .network import Answer, Encoded, FMIntent, Interactions, Layer
+from .network import Answer, FMIntent, Interactions, Layer
 
 _INPUTS: Final = 3
 """Numbers that hold a position's inputs."""
@@ -64,6 +65,7 @@ class Cache:
 
     Args:
         model: in evaluation mode; its weights must not change.
+        top: next titles of an answer.
         window: interactions of a slot; longer windows are answered without the cache.
         budget_bytes: of the slab, all allocated at once.
 
@@ -76,9 +78,8 @@ class Cache:
         ValueError: when the budget doesn't suffice for one profile.
     """
 
-    def __init__(self, model: FMIntent, window: int, budget_bytes: int) -> None:
-        titles = model.frozen_titles()
-        width = titles.vector_TD.shape[1]
+    @torch.inference_mode()
+    def __init__(self, model: FMIntent, top: int, window: int, budget_bytes: int) -> None:
         self.profile_bytes = profile_bytes(model, window)
         self.slots = budget_bytes // self.profile_bytes
         if self.slots < 1:
@@ -88,22 +89,27 @@ class Cache:
             )
         self.counts = Counts()
         self._model = model
-        self._titles = titles
+        self._titles_TD = model.titles()
+        self._top = top
         self._window = window
         # Zeros, not whatever memory holds: a masked NaN would still be one.
-        self._kept = titles.vector_TD.new_zeros(_layers(model), self.slots * window, 2 * width)
+        self._kept = self._titles_TD.new_zeros(
+            _layers(model), self.slots * window, 2 * self._titles_TD.shape[1]
+        )
         self._inputs = self._kept.new_zeros(self.slots, _INPUTS, window, dtype=torch.int64)
         self._valid = self._kept.new_zeros(self.slots, dtype=torch.int64)
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
+        self._many = _Pass(model, top)
+        self._one = self._traced()
 
-    def answer(self, profile_B: Tensor, x: Interactions, top: int) -> Answer:
+    @torch.inference_mode()
+    def answer(self, profile_B: Tensor, x: Interactions) -> Answer:
         """As `FMIntent.answer`, to rounding.
 
         Args:
             profile_B: int64, whose window each row is. It finds the slot and has no other effect.
             x: the windows.
-            top: next titles of each.
 
         Raises:
             FloatingPointError: when the network answers with something that isn't a number.
@@ -113,16 +119,31 @@ class Cache:
             self._round(profiles[rows], Interactions(*(column[rows] for column in x)))
             for rows in _rounds(profiles, self.slots)
         ]
-        encoded = parts[0] if len(parts) == 1 else _joined(parts)
-        return self._model.served(encoded, x.title_BL, self._titles.vector_TD, top)
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _round(self, profiles: list[int], x: Interactions) -> Encoded:
+    def _traced(self) -> nn.Module:
+        """The pass over one new position of each row, which is most of what is ever asked.
+
+        Its work is so small that half of the time would be Python's; recorded, it has none. What
+        would replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
+        """
+        rows = torch.arange(2, device=self._kept.device)
+        zeros = torch.zeros(2, 1, dtype=torch.int64, device=self._kept.device)
+        x = Interactions(zeros, zeros, zeros, zeros.float(), zeros, rows * 0 + 1)
+        # Slots are free yet. That the recorded number of new positions holds is what is wanted.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced: nn.Module = torch.jit.trace(  # type: ignore[no-untyped-call]
+                self._many, (self._kept, *x, zeros, rows * 0, zeros), check_trace=False
+            )
+        return traced
+
+    def _round(self, profiles: list[int], x: Interactions) -> Answer:
         """Rows of different profiles, no more than there are slots."""
         length = x.title_BL.shape[1]
         if length > self._window:
             self.counts += Counts(misses=len(profiles), positions=len(profiles) * length)
-            encoded: Encoded = self._model(x, self._titles.vector_TD, newest_only=True)
-            return encoded
+            return self._model.answer(x, self._titles_TD, self._top)
         slot_B = torch.tensor(self._claim(profiles), device=x.length_B.device)
         inputs_BIL = _inputs(x)
         same_BL = (self._inputs.index_select(0, slot_B)[:, :, :length] == inputs_BIL).all(1)
@@ -130,8 +151,8 @@ class Cache:
         # What is about to be overwritten is given up first, and the slot is good again when all of
         # it is there: whatever happens in between, it holds nothing that is half true.
         self._valid[slot_B] = reused_B
-        encoded = self._extended(slot_B, x, reused_B)
-        sound_B = encoded.user_BLD.isfinite().all(-1)[:, 0]
+        answer = self._extended(slot_B, x, reused_B)
+        sound_B = answer.user_BD.isfinite().all(-1)
         if not sound_B.all():
             self._kept.view(len(self._kept), self.slots, -1)[:, slot_B[~sound_B]] = 0
             self._valid[slot_B] = 0
@@ -142,7 +163,7 @@ class Cache:
         self._valid[slot_B] = x.length_B
         hits = int((reused_B > 0).sum())
         self.counts += Counts(hits=hits, misses=len(profiles) - hits)
-        return encoded
+        return answer
 
     def _claim(self, profiles: list[int]) -> list[int]:
         """The slots of these profiles, which become the most recently used ones."""
@@ -157,8 +178,8 @@ class Cache:
         self.counts += Counts(evictions=evictions)
         return [known[profile] for profile in profiles]
 
-    def _extended(self, slot_B: Tensor, x: Interactions, reused_B: Tensor) -> Encoded:
-        """What the network says of the newest positions, computing those that aren't reused."""
+    def _extended(self, slot_B: Tensor, x: Interactions, reused_B: Tensor) -> Answer:
+        """The answers, computing the positions that aren't reused."""
         new_B = x.length_B - reused_B
         group_B = torch.bucketize(new_B, torch.tensor(_GROUPS, device=new_B.device))
         groups = sorted(set(group_B.tolist()))
@@ -172,26 +193,48 @@ class Cache:
             places.append(rows)
         return _joined(parts, torch.cat(places).argsort())
 
-    def _pass(self, slot_B: Tensor, x: Interactions, newest: int) -> Encoded:
-        """The `newest` positions of each row at once, through all layers."""
+    def _pass(self, slot_B: Tensor, x: Interactions, newest: int) -> Answer:
+        """The answers, computing the `newest` positions of each row at once."""
         longest = int(x.length_B.max())
-        columns = x._asdict()
-        del columns["length_B"]
-        x = x._replace(**{name: column[:, :longest] for name, column in columns.items()})
+        columns = [column[:, :longest] if column.dim() > 1 else column for column in x]
         last = torch.arange(-newest, 0, device=slot_B.device)
         position_BQ = (x.length_B[:, None] + last).clamp(min=0)
         first = slot_B[:, None] * self._window
-        written = (first + position_BQ).flatten()
         read_BL = first + torch.arange(longest, device=slot_B.device)
-        layers = iter(self._kept)
+        self.counts += Counts(positions=position_BQ.numel())
+        run = self._one if newest == 1 else self._many
+        written = (first + position_BQ).flatten()
+        return Answer(*run(self._kept, *columns, position_BQ, written, read_BL))
+
+
+class _Pass(nn.Module):
+    """New positions through all layers: a function of tensors to tensors."""
+
+    def __init__(self, model: FMIntent, top: int) -> None:
+        super().__init__()
+        self._model, self._top = model, top
+        self._titles = model.frozen_titles()
+
+    def forward(self, kept: Tensor, *tensors: Tensor) -> tuple[Tensor | tuple[Tensor, ...], ...]:
+        """The fields of `Answer`.
+
+        Args:
+            kept: keys and values `[layers, slots * window, 2D]`; those of new positions are written
+                into it.
+            tensors: the fields of `Interactions`, the new positions `[B, Q]`, and the places in
+                `kept` of those, flat, and of all positions `[B, L]`.
+        """
+        *columns, position_BQ, written, read_BL = tensors
+        x = Interactions(*columns)
+        layers = iter(kept)
 
         def keep(new_BQF: Tensor) -> Tensor:
             layer = next(layers)
             layer.index_copy_(0, written, new_BQF.flatten(0, 1))
             return functional.embedding(read_BL, layer)
 
-        self.counts += Counts(positions=position_BQ.numel())
-        return self._model.extend(x, position_BQ, self._titles, keep)
+        encoded = self._model.extend(x, position_BQ, self._titles, keep)
+        return tuple(self._model.served(encoded, x.title_BL, self._titles.vector_TD, self._top))
 
 
 def profile_bytes(model: FMIntent, window: int) -> int:
@@ -227,17 +270,12 @@ def _rounds(profiles: list[int], most: int) -> Iterator[slice]:
     yield slice(start, len(profiles))
 
 
-def _joined(parts: list[Encoded], order: Tensor | None = None) -> Encoded:
+def _joined(parts: list[Answer], order: Tensor | None = None) -> Answer:
     """The rows of all parts, in the given order."""
 
     def join(tensors: tuple[Tensor, ...]) -> Tensor:
         rows = torch.cat(tensors)
         return rows if order is None else rows[order]
 
-    user, logits, attention, intent = zip(*parts, strict=True)
-    return Encoded(
-        join(user),
-        tuple(None if one[0] is None else join(one) for one in zip(*logits, strict=True)),
-        join(attention),
-        join(intent),
-    )
+    probs, *others = zip(*parts, strict=True)
+    return Answer(tuple(map(join, zip(*probs, strict=True))), *map(join, others))

@@ -166,11 +166,11 @@ def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
     profiles = torch.arange(rows)
     with torch.inference_mode():
         wanted = model.answer(golden.to(model.hash_T.device), model.titles(), TOP)
-        kept = cache.Cache(exported, window, rows * cache.profile_bytes(exported, window))
+        kept = cache.Cache(exported, TOP, window, rows * cache.profile_bytes(exported, window))
         given = {
             "without its cache": exported.answer(golden, exported.titles(), TOP),
-            "with an empty cache": kept.answer(profiles, golden, TOP),
-            "with a full cache": kept.answer(profiles, golden, TOP),
+            "with an empty cache": kept.answer(profiles, golden),
+            "with a full cache": kept.answer(profiles, golden),
         }
     # Not by the titles' hashes: those whose scores are equal but for rounding may change places.
     for how, answer in given.items():

@@ -58,8 +58,7 @@ class TritonPythonModel:
         window = json.loads((folder / "manifest.json").read_text())["window"]
         budget = int(parameters["cache_mib"]["string_value"]) << 20
         self._model = load(folder / "model.pt", self._device)
-        with torch.inference_mode():
-            self._cache = Cache(self._model, window, budget)
+        self._cache = Cache(self._model, _TOP, window, budget)
         for rows in (1, 64):
             for _ in ("everything is new", "one position is"):
                 self._answer(_joined([_warm_up_batch(rows, window)], self._device))
@@ -154,7 +153,6 @@ class TritonPythonModel:
                 device_BL=x["device"].long() * inside,
                 length_B=length,
             ),
-            _TOP,
         )
         cluster = torch.full((len(length), 1), _NO_CLUSTER, dtype=torch.int32, device=self._device)
         outputs = (

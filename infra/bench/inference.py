@@ -160,10 +160,10 @@ def measure_network() -> list[dict[str, Any]]:
                 x = full_windows(batch, length)
                 # More profiles than a batch, so that their slots aren't in the processor's caches.
                 turns = max(1, 512 // batch)
-                cache = Cache(model, length, turns * batch * profile_bytes(model, length))
+                cache = Cache(model, TOP, length, turns * batch * profile_bytes(model, length))
                 names = torch.arange(turns * batch).view(turns, batch)
                 for profiles in names:
-                    cache.answer(profiles, x, TOP)
+                    cache.answer(profiles, x)
                 costs = alternate(
                     {
                         "full": partial(model.answer, x, titles, TOP),
@@ -192,7 +192,7 @@ def _updates(cache: Cache, names: torch.Tensor, x: Interactions) -> Callable[[],
         nonlocal turn
         turn += 1
         x.watched_share_BL[:, -1] = turn % 997 / 997
-        return cache.answer(names[turn % len(names)], x, TOP)
+        return cache.answer(names[turn % len(names)], x)
 
     return update
 

@@ -130,7 +130,7 @@ def compare(model: FMIntent, streams: int, events: int, window: int, seed: int) 
     worst, asked, counts = 0.0, 0, Counts()
 
     def fresh() -> Cache:
-        return Cache(model, window, _COHORT * 3 // 4 * profile_bytes(model, window))
+        return Cache(model, TOP, window, _COHORT * 3 // 4 * profile_bytes(model, window))
 
     caches = [fresh(), fresh()]
     for first in range(0, streams, _COHORT):
@@ -149,7 +149,7 @@ def compare(model: FMIntent, streams: int, events: int, window: int, seed: int) 
                 cohort[number].step()
                 rows.append(cohort[number].rows)
             x = windows(rows)
-            cached = caches[place].answer(torch.from_numpy(numbers), x, TOP)
+            cached = caches[place].answer(torch.from_numpy(numbers), x)
             worst = max(worst, differences(cached, model.answer(x, titles, TOP)))
             asked += _BATCH
     for cache in caches:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ def model() -> FMIntent:
 
 
 def cache(model: FMIntent, profiles: int = 4) -> Cache:
-    return Cache(model, WINDOW, profiles * profile_bytes(model, WINDOW))
+    return Cache(model, streams.TOP, WINDOW, profiles * profile_bytes(model, WINDOW))
 
 
 def first(x: Interactions, count: int) -> Interactions:
@@ -55,7 +56,7 @@ def together(*windows: Interactions) -> Interactions:
 def ask(kept: Cache, model: FMIntent, profiles: list[int], x: Interactions) -> Counts:
     """Asks, checks the answer against the network's, and says what the cache did for it."""
     before = kept.counts
-    answer = kept.answer(torch.tensor(profiles), x, streams.TOP)
+    answer = kept.answer(torch.tensor(profiles), x)
     wanted = model.answer(x, model.titles(), streams.TOP)
     assert streams.differences(answer, wanted) < TOLERANCE
     now = kept.counts
@@ -84,6 +85,17 @@ def test_every_variant_of_the_network_can_be_cached(intents: str, short_layers: 
     kept, x = cache(variant), one_window(WINDOW)
     ask(kept, variant, [1], first(x, 9))
     assert ask(kept, variant, [1], first(x, 10)).positions == 1
+
+
+def test_a_network_that_lacks_labels_or_never_proposes_seen_titles_can_be_cached() -> None:
+    data = tiny.sequences(browsing=False, kinds=False)
+    data.domain = replace(data.domain, repeats=False)
+    variant = tiny.network(data)
+    kept = cache(variant)
+    for count in (9, 10):
+        windows = [first(one_window(WINDOW, seed=seed), count) for seed in range(3)]
+        cost = ask(kept, variant, [1, 2, 3], together(*windows))
+    assert cost == Counts(hits=3, positions=3)
 
 
 def test_a_new_event_costs_one_position(model: FMIntent) -> None:
@@ -207,7 +219,7 @@ def test_a_batch_that_fails_leaves_nothing_half_written(
     with monkeypatch.context() as patch:
         patch.setattr(model.item, "forward", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            kept.answer(torch.tensor([1]), y, streams.TOP)
+            kept.answer(torch.tensor([1]), y)
     assert ask(kept, model, [1], x).positions == 6
 
 
@@ -219,11 +231,11 @@ def test_an_answer_that_is_not_a_number_is_an_error_and_leaves_nothing_behind(
     broken.watched_share_BL[0, 5] = torch.nan
     broken.watched_share_BL[0, 9] = torch.inf
     with pytest.raises(FloatingPointError, match="isn't a number"):
-        kept.answer(torch.tensor([1]), broken, streams.TOP)
+        kept.answer(torch.tensor([1]), broken)
     assert ask(kept, model, [1], first(x, 3)).misses == 1
     assert ask(kept, model, [1], x).hits == 1
 
 
 def test_a_budget_too_small_for_one_profile_is_refused(model: FMIntent) -> None:
     with pytest.raises(ValueError, match="holds no profile"):
-        Cache(model, WINDOW, profile_bytes(model, WINDOW) - 1)
+        Cache(model, streams.TOP, WINDOW, profile_bytes(model, WINDOW) - 1)
