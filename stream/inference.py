@@ -90,9 +90,26 @@ class InferenceClient:
             InferenceRefused: when it can't.
         """
         order = np.argsort(batch.length[:, 0], kind="stable")
-        requests = _split(batch, order, self._settings.inference_batch)
-        answers = await asyncio.gather(*map(self._request, requests))
-        return _in_order(answers, np.argsort(order))
+        requests = list(_split(batch, order, self._settings.inference_batch))
+        answers: dict[int, Intents] = {}
+        while len(answers) < len(requests):
+            answers |= await self._answered(
+                {i: request for i, request in enumerate(requests) if i not in answers}
+            )
+        return _in_order([answers[i] for i in range(len(requests))], np.argsort(order))
+
+    async def _answered(self, requests: dict[int, WindowBatch]) -> dict[int, Intents]:
+        # What a slow server answered in time is kept, or asking for everything again would keep it
+        # as slow; no answer at all is the caller's to wait about.
+        results = await asyncio.gather(
+            *map(self._request, requests.values()), return_exceptions=True
+        )
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, InferenceUnavailable) or len(failures) == len(requests):
+                raise failure
+        answers = zip(requests, results, strict=True)
+        return {i: answer for i, answer in answers if isinstance(answer, Intents)}
 
     async def _request(self, batch: WindowBatch) -> Intents:
         async with self._in_flight:

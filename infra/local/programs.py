@@ -90,7 +90,8 @@ def _kafka(home: Path, settings: Settings) -> Program:
         home.mkdir(parents=True, exist_ok=True)
         properties.write_text(_kafka_properties(home / "data", settings))
         if not (home / "data" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # A leading letter: an id that begins with "-" would be read as an option.
+            cluster = "I" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
             formatted = subprocess.run(  # noqa: S603 - our own command
                 [
                     *java,
