@@ -125,16 +125,17 @@ class Cache:
         """The pass over one new position of each row, which is most of what is ever asked.
 
         Its work is so small that half of the time would be Python's; recorded, it has none. What
-        would replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
+        is to replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
         """
-        rows = torch.arange(2, device=self._kept.device)
+        # Two equal windows of one interaction, in a slot that nobody has yet.
+        place_B = torch.zeros(2, dtype=torch.int64, device=self._kept.device)
         zeros = torch.zeros(2, 1, dtype=torch.int64, device=self._kept.device)
-        x = Interactions(zeros, zeros, zeros, zeros.float(), zeros, rows * 0 + 1)
-        # Slots are free yet. That the recorded number of new positions holds is what is wanted.
+        x = Interactions(zeros, zeros, zeros, zeros.float(), zeros, zeros[:, 0] + 1)
         with warnings.catch_warnings():
+            # Of what is recorded as a constant: that one position of each row is new.
             warnings.simplefilter("ignore")
             traced: nn.Module = torch.jit.trace(  # type: ignore[no-untyped-call]
-                self._many, (self._kept, *x, zeros, rows * 0, zeros), check_trace=False
+                self._many, (self._kept, *x, zeros, place_B, place_B[:, None]), check_trace=False
             )
         return traced
 

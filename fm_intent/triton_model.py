@@ -218,8 +218,8 @@ class _Metrics:
 def _misshapen(tensors: Batch) -> str:
     """What is wrong with a request's shapes, or nothing."""
     shape = tensors["title_hash"].shape
-    if len(shape) != 2 or not 1 <= shape[1] <= _LONGEST:
-        return f"title_hash has shape {list(shape)}; send [B, L] with L from 1 to {_LONGEST}"
+    if len(shape) != 2 or not shape[0] or not 1 <= shape[1] <= _LONGEST:
+        return f"title_hash has shape {list(shape)}; send [B, L], B from 1, L from 1 to {_LONGEST}"
     for name in _SEQUENCES:
         if tensors[name].shape != shape:
             return f"{name} has shape {list(tensors[name].shape)}, title_hash {list(shape)}"

@@ -18,6 +18,7 @@ import platform
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
@@ -34,6 +35,7 @@ import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from fm_intent.cache import Cache, profile_bytes
@@ -47,6 +49,8 @@ from stream.settings import Settings
 from stream.taxonomy import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGE_EDGES_DAYS
 
 RESULTS: Final = Path(__file__).parents[2] / "docs" / "results" / "inference.json"
+Name = TypeVar("Name")
+
 TITLES: Final = 3_416
 """As in MovieLens-1M."""
 
@@ -118,6 +122,18 @@ def full_windows(rows: int, length: int) -> Interactions:
     )
 
 
+class Whole(nn.Module):
+    """Full recompute, as a function of tensors to tensors."""
+
+    def __init__(self, model: FMIntent) -> None:
+        super().__init__()
+        self._model, self._titles_TD = model, model.titles()
+
+    def forward(self, *columns: torch.Tensor) -> tuple[Any, ...]:
+        """The fields of `Answer` for those of `Interactions`."""
+        return tuple(self._model.answer(Interactions(*columns), self._titles_TD, TOP))
+
+
 class Cost(NamedTuple):
     """Of calls, seconds each."""
 
@@ -126,7 +142,7 @@ class Cost(NamedTuple):
     """Of this process: of what else runs it only feels shared caches and cores."""
 
 
-def alternate(paths: dict[str, Callable[[], object]]) -> dict[str, Cost]:
+def alternate(paths: dict[Name, Callable[[], object]]) -> dict[Name, Cost]:
     """The cost of each path; they take turns, so that all meet the same load of the machine."""
     costs = {name: Cost([], []) for name in paths}
     for call in paths.values():
@@ -154,7 +170,6 @@ def measure_network() -> list[dict[str, Any]]:
     rows = []
     for layers, architecture in DEPTHS.items():
         model = untrained(architecture)
-        titles = model.titles()
         for length in LENGTHS:
             for batch in BATCHES:
                 x = full_windows(batch, length)
@@ -164,16 +179,21 @@ def measure_network() -> list[dict[str, Any]]:
                 names = torch.arange(turns * batch).view(turns, batch)
                 for profiles in names:
                     cache.answer(profiles, x)
+                whole = Whole(model)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the recorded shapes are the ones that follow
+                    recorded = torch.jit.trace(whole, tuple(x), check_trace=False)  # type: ignore[no-untyped-call]
                 costs = alternate(
                     {
-                        "full": partial(model.answer, x, titles, TOP),
-                        "incremental": _updates(cache, names, x),
+                        ("full", "torch eager"): partial(whole, *x),
+                        ("full", "torch recorded"): partial(recorded, *x),
+                        ("incremental", "torch recorded"): _updates(cache, names, x),
                     }
                 )
-                for path, cost in costs.items():
+                for (path, runtime), cost in costs.items():
                     row = {
                         "path": path,
-                        "runtime": "torch eager",
+                        "runtime": runtime,
                         "batch": batch,
                         "L": length,
                         "layers": layers,
@@ -371,15 +391,18 @@ def unmeasured() -> Manifest:
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How much cheaper an update is than a whole window, and how its cost grows; in CPU time."""
+    """How much cheaper an update is than the best full recompute, and how its cost grows with L.
+
+    Of CPU time, and by depth.
+    """
 
     def cpu_rate(path: str, batch: int, length: int, layers: int) -> float:
-        (row,) = (
-            row
+        wanted = (path, batch, length, layers)
+        return max(
+            float(row["seq_per_cpu_s"])
             for row in rows
-            if (row["path"], row["batch"], row["L"], row["layers"]) == (path, batch, length, layers)
+            if (row["path"], row["batch"], row["L"], row["layers"]) == wanted
         )
-        return float(row["seq_per_cpu_s"])
 
     return {
         "incremental_vs_full_L64_b64": {
@@ -443,11 +466,21 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     console = Console()
     table = Table(title="The network alone, one thread")
-    for heading in ("layers", "L", "batch", "path", "seq/s", "seq/CPU s", "p50 ms", "p99 ms"):
+    for heading in (
+        "layers",
+        "L",
+        "batch",
+        "path",
+        "runtime",
+        "seq/s",
+        "seq/CPU s",
+        "p50 ms",
+        "p99 ms",
+    ):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
         table.add_row(
-            *(str(row[name]) for name in ("layers", "L", "batch", "path")),
+            *(str(row[name]) for name in ("layers", "L", "batch", "path", "runtime")),
             f"{row['seq_per_s']:,.0f}",
             f"{row['seq_per_cpu_s']:,.0f}",
             f"{row['p50_ms']:.2f}",
