@@ -12,20 +12,18 @@ import math
 import shutil
 import time
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final, Self
 
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infra.demo.exceptions import CheckFailedError, DemoError, StalledError
 from infra.demo.report import Report, sample_profiles_of, show_mix, show_profiles
 from infra.local import commands
-from infra.local.paths import LOCAL, MODEL_REPOSITORY
+from infra.local.models import model_of
+from infra.local.paths import LOCAL
 from infra.local.signals import unwind_on_sigterm
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
@@ -35,21 +33,19 @@ from infra.replay.producer import Replayed, replay
 from infra.replay.truth import SHOWN_MISMATCHES, check
 from infra.sources import prepare
 from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
+from infra.steps import console, step
 from stream.lag import LagReader
 from stream.settings import Settings, settings
 from stream.topics import EVENT_TOPICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from fm_intent.export import Manifest
 
 PROFILES: Final = {"ml-1m": 240, "movietweetings": 6_000, "simulator": 55}
 """Profiles of one replay: about 75,000 events of each source."""
 
 REPLAY_S: Final = 75.0
-TRAIN_MINUTES: Final = 2.8
 SAMPLE_PROFILES: Final = 3
 RESULT: Final = LOCAL / "demo.json"
 
@@ -59,8 +55,6 @@ _STALLED_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.5
 _RATE_OVER_S: Final = 5.0
 _PRINT_EVERY_S: Final = 10.0
-
-_console = Console()
 
 
 def run_demo(
@@ -87,8 +81,8 @@ def run_demo(
     """
     began = time.perf_counter()
     data_dir = prepare(source, LOCAL)
-    manifest = _model(source, data_dir, seed)
-    with _step("plan the replay"):
+    manifest = model_of(source, seed)
+    with step("plan the replay"):
         events = sample_profiles(
             pq.read_table(data_dir / EVENTS_FILE),
             seed=seed,
@@ -105,7 +99,7 @@ def run_demo(
     with unwind_on_sigterm(), ExitStack() as to_stop:
         system = _system(overrides, to_stop)
         system.start_servers(str(manifest.version))
-        with _step("start the worker and the prober"):
+        with step("start the worker and the prober"):
             prober = to_stop.enter_context(
                 Prober(
                     system.settings,
@@ -122,18 +116,18 @@ def run_demo(
             lateness_s=lateness_s,
             prefix=system.prefix,
         )
-        _console.print(
+        console.print(
             f"replay: {len(plan):,} records, {span_s(events) / 86_400:,.0f} days of event time"
         )
-        show_mix(plan, _console)
+        show_mix(plan, console)
         setup_s = time.perf_counter() - began
         replayed, seconds = asyncio.run(_replay(plan, system.settings, prober, replay_s))
         freshness = prober.samples()
-        with _step("check every record"):
+        with step("check every record"):
             replayed.write(system.home / "sent.parquet")
             outcome = check(replayed.sent, system.settings)
         report = Report(source, outcome, freshness, manifest, setup_s, seconds)
-        report.show(_console)
+        report.show(console)
         _show_profiles(plan, data_dir, system.settings)
         report.write(RESULT)
     if not outcome.ok:
@@ -143,27 +137,7 @@ def run_demo(
             + f"\nWhat was sent is in {system.home / 'sent.parquet'}, the worker's log in "
             f"{system.home / 'logs' / 'worker.log'}."
         )
-    _console.print(f"[green]nothing missing, nothing wrong[/]; written to {RESULT}")
-
-
-def _model(source: str, data_dir: Path, seed: int) -> Manifest:
-    """The newest model version of the source, trained now when there is none."""
-    from fm_intent.export import newest
-
-    manifest = newest(MODEL_REPOSITORY, source)
-    if manifest is not None:
-        _console.print(f"model: reusing version {manifest.version}, trained on {source}")
-        return manifest
-    from fm_intent.train import train
-
-    with (
-        _step(f"train a model on {source} (at most {TRAIN_MINUTES} minutes)"),
-        # A process of its own gives torch's memory and threads back.
-        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
-    ):
-        return pool.submit(
-            train, data_dir, MODEL_REPOSITORY, seed=seed, max_minutes=TRAIN_MINUTES
-        ).result()
+    console.print(f"[green]nothing missing, nothing wrong[/]; written to {RESULT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +163,12 @@ class _System:
         """Start what does not run yet, all but the worker."""
         from features.store import apply
 
-        with _step("start Kafka, Redis and Triton"):
+        with step("start Kafka, Redis and Triton"):
             self.stack.start("kafka", "redis", "triton")
-        with _step("create the topics, register the features"):
+        with step("create the topics, register the features"):
             asyncio.run(create_topics(self.settings))
             apply(self.settings)
-        with _step(f"load model version {version}"):
+        with step(f"load model version {version}"):
             self.stack.load_model(version)
 
 
@@ -202,7 +176,7 @@ def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:
     """The running stack of this checkout, else one of our own with an empty home."""
     base = on_loopback(settings())
     if commands.local_stack().running():
-        _console.print("using the stack that runs; its worker gets the demo's settings meanwhile")
+        console.print("using the stack that runs; its worker gets the demo's settings meanwhile")
         config = base.model_copy(update=overrides)
         to_stop.callback(commands.up)
         return _System(config, Stack(LOCAL, config), prefix=f"demo-{int(time.time())}-")
@@ -268,7 +242,7 @@ class _Pace:
             BarColumn(bar_width=20),
             TextColumn("{task.fields[shown]}"),
             TimeElapsedColumn(),
-            console=_console,
+            console=console,
         )
         self._task = self._bar.add_task("replay", total=total, shown="")
         self._past = deque([(time.perf_counter(), 0)], maxlen=round(_RATE_OVER_S / _LOOK_EVERY_S))
@@ -302,22 +276,14 @@ class _Pace:
             "–" if freshness is None else f"{freshness:,.0f} ms"
         )
         self._bar.update(self._task, completed=done, shown=shown)
-        if not _console.is_terminal and now - self._printed_at > _PRINT_EVERY_S:
+        if not console.is_terminal and now - self._printed_at > _PRINT_EVERY_S:
             self._printed_at = now
-            _console.print(f"replay {shown}")
+            console.print(f"replay {shown}")
 
 
 def _show_profiles(plan: Plan, data_dir: Path, config: Settings) -> None:
     from features.client import IntentReader
 
     chosen = sample_profiles_of(plan, SAMPLE_PROFILES)
-    _console.print("\nLive intents, read back with FeatureStore.get_online_features:")
-    show_profiles(plan, data_dir, IntentReader(config).read(chosen), _console)
-
-
-@contextmanager
-def _step(name: str) -> Iterator[None]:
-    _console.print(f"{name} …")
-    began = time.perf_counter()
-    yield
-    _console.print(f"{name}: {time.perf_counter() - began:.1f} s")
+    console.print("\nLive intents, read back with FeatureStore.get_online_features:")
+    show_profiles(plan, data_dir, IntentReader(config).read(chosen), console)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
-from infra.exceptions import ModelVersionError
+from infra.local.models import model_of
 from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
+from infra.sources.contract import CATALOGUE_FILE
+from infra.steps import console, step
 from stream.settings import Settings, settings
 
-_console = Console()
+SMALL_SOURCE: Final = "movietweetings"
+"""What a first model is trained on: small, and carried by the repository."""
 
 
 def local_stack() -> Stack:
@@ -21,37 +24,37 @@ def local_stack() -> Stack:
     return Stack(LOCAL, on_loopback(settings()))
 
 
-def newest_model(name: str) -> str | None:
-    """The highest exported version of the model `name`, None when there is none."""
-    versions = [
-        int(path.parent.name)
-        for path in MODEL_REPOSITORY.glob(f"{name}/*/model.py")
-        if path.parent.name.isdigit()
-    ]
-    return str(max(versions)) if versions else None
-
-
 def up() -> None:
     """Starts the servers, creates the topics, loads the model and starts the worker.
 
     The stack stays when the command ends. It loads the version that `INTENT_MODEL_VERSION` names,
-    else the newest.
+    else the newest; when there is none, a small one is trained on the data that the repository
+    carries. Titles get the names of the catalogue that the version was trained on, unless
+    `INTENT_CATALOGUE` names another.
 
     Raises:
-        ModelVersionError: when no version was trained yet; the servers run by then.
         InfraError: when a program can't be started; see `Stack.start`.
+        NoVersionError: when there is no such version.
     """
-    stack = local_stack()
-    stack.start("kafka", "redis", "triton")
-    asyncio.run(create_topics(stack.settings))
-    version = stack.settings.model_version or newest_model(stack.settings.model_name)
-    if version is None:
-        raise ModelVersionError(
-            "Kafka, Redis and Triton run, but there is no model for the worker yet; "
-            "`intentstream train` makes one, then run this command again"
-        )
-    stack.load_model(version)
-    stack.start("worker")
+    from fm_intent.export import read_manifest, versions
+
+    current = on_loopback(settings())
+    stack = Stack(LOCAL, current)
+    with step("start Kafka, Redis and Triton"):
+        stack.start("kafka", "redis", "triton")
+    asyncio.run(create_topics(current))
+    newest = max(versions(MODEL_REPOSITORY), default=0)
+    number = int(current.model_version or newest or model_of(SMALL_SOURCE, seed=1).version)
+    manifest = read_manifest(MODEL_REPOSITORY, number)
+    catalogue = LOCAL / "data" / manifest.source / CATALOGUE_FILE
+    updates: dict[str, object] = {"model_version": str(number)}
+    if current.catalogue is None and catalogue.exists():
+        updates["catalogue"] = catalogue
+    stack = Stack(LOCAL, current.model_copy(update=updates))
+    with step(f"load model version {number}, trained on {manifest.source}"):
+        stack.load_model(str(number))
+    with step("start the worker"):
+        stack.start("worker")
     status()
 
 
@@ -65,7 +68,7 @@ def status() -> None:
     stack = local_stack()
     programs = stack.status()
     if not programs:
-        _console.print("The stack does not run; `make up` starts it.")
+        console.print("The stack does not run; `make up` starts it.")
         return
     addresses = _addresses(stack.settings)
     table = Table("program", "state", "pid", "address", "log")
@@ -77,7 +80,7 @@ def status() -> None:
             addresses[program.name],
             str(program.log.relative_to(LOCAL.parent)),
         )
-    _console.print(table)
+    console.print(table)
 
 
 def _addresses(current: Settings) -> dict[str, str]:
