@@ -7,7 +7,7 @@ is the next batch. So batches grow with load, and no event waits while the worke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -22,6 +22,7 @@ from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
+from stream.preflight import check_topics
 from stream.settings import Settings, settings
 from stream.table import SessionTable
 from stream.transport import LeanTransport
@@ -47,6 +48,7 @@ class IntentApp(faust.App):
         """Open the edges and build the pipeline."""
         config, catalogue = self.worker_settings, self.catalogue
         self._edges = AsyncExitStack()
+        await check_topics(config)
         writer = IntentWriter(config)
         await writer.start()
         self._edges.push_async_callback(writer.close)
@@ -165,13 +167,10 @@ async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
 
 
 def _acknowledge(app: IntentApp, messages: Sequence[Any]) -> None:
-    for message in _in_offset_order(messages):
+    # Faust may commit past a message that is not acknowledged when a later one is.
+    for message in sorted(messages, key=lambda message: (message.tp, message.offset)):
         if message.generation_id == app.consumer_generation_id:
             message.ack(app.consumer)
-
-
-def _in_offset_order(messages: Sequence[Any]) -> Iterator[Any]:
-    yield from sorted(messages, key=lambda message: (message.tp, message.offset))
 
 
 app = create_app(settings())

@@ -184,6 +184,15 @@ def test_a_worker_that_can_never_succeed_ends_and_acknowledges_nothing(
         until(lambda: online(mended, "refused") is not None, "the event after the mending")
 
 
+def test_a_worker_without_its_topics_ends_and_says_how_to_make_them(
+    isolated: Settings, kafka: str, redis: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    with worker(isolated, log) as process:
+        assert process.wait(timeout=90) != 0
+    assert "`intentstream topics` makes them" in log.read_text()
+
+
 def test_a_second_worker_takes_over_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
     second = isolate(settings, tmp_path).model_copy(
         update={
