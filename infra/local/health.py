@@ -45,9 +45,12 @@ def redis_ready(port: int) -> bool:
         return False
 
 
-def triton_ready(grpc_port: int) -> bool:
-    """Whether the Triton with its gRPC service on `grpc_port` says that it is ready."""
-    if not _accepts(grpc_port):
+def triton_ready(grpc_port: int, metrics_port: int) -> bool:
+    """Whether the Triton with its gRPC service on `grpc_port` says that it is ready.
+
+    Its metrics come up last, and count: who starts a server may read them at once.
+    """
+    if not _accepts(grpc_port) or not _accepts(metrics_port):
         return False
     with InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
         try:

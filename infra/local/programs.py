@@ -201,7 +201,7 @@ def _triton(models: Path, settings: Settings) -> Program:
             "--exit-timeout-secs=5",
         ),
         ports=("triton_http_port", "triton_grpc_port", "triton_metrics_port"),
-        is_ready=partial(triton_ready, settings.triton_grpc_port),
+        is_ready=partial(triton_ready, settings.triton_grpc_port, settings.triton_metrics_port),
         prepare=prepare,
         environment={
             # The embedded interpreter ignores PYTHONPATH. It finds its packages by the first
