@@ -386,12 +386,13 @@ class FMIntent(nn.Module):
         self.architecture, self.domain = a, d
         self._register(table)
 
+        self.title_scale = 1 / _TITLE_STD / a.width**0.5
         self.title = nn.Embedding(FIRST_ROW + d.vocabulary, a.width)
         self.title_genres = nn.Linear(d.genres, a.width, bias=False)
         self.title_kind = nn.Embedding(d.kinds + 1, a.width)
         self.title_period = nn.Embedding(_PERIODS + 1, a.width)
         for table_of_vectors in (self.title, self.title_kind, self.title_period):
-            nn.init.normal_(table_of_vectors.weight, std=a.width**-0.5)
+            nn.init.normal_(table_of_vectors.weight, std=_TITLE_STD)
 
         self.action = nn.Embedding(d.actions, 8)
         self.genres = nn.Linear(d.genres, 16, bias=False)
@@ -589,7 +590,7 @@ class FMIntent(nn.Module):
         return torch.cat(
             [
                 functional.dropout(
-                    functional.embedding(x.title_BL, titles.vector_TD),
+                    functional.embedding(x.title_BL, titles.vector_TD) * self.title_scale,
                     self.architecture.dropout,
                     self.training,
                 ),
@@ -626,6 +627,9 @@ class FMIntent(nn.Module):
             attention[..., list(self.predicted)] = weight[..., 0]
         return attention, (weight * projected).sum(dim=-2)
 
+
+_TITLE_STD: Final = 0.02
+"""Of title vectors before training: small, so that scores start out alike."""
 
 _NUMERICS: Final = 3
 """Watched share, whether it is known, log gap."""
