@@ -128,10 +128,7 @@ async def _client(kind: Any, settings: Settings, **options: Any) -> AsyncIterato
         await client.start()
         yield client
     except KafkaError as error:
-        raise BrokerUnavailable(
-            f"Kafka at {settings.kafka_bootstrap} did not answer ({error!r}); "
-            "check INTENT_KAFKA_BOOTSTRAP"
-        ) from error
+        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
     finally:
         await client.stop()
 

@@ -60,4 +60,9 @@ class ShuttingDown(StreamError):
 
 
 class BrokerUnavailable(StreamError):
-    """Kafka did not take records. Deliver them again later."""
+    """Kafka did not answer, or did not take records. Try again later."""
+
+    @classmethod
+    def at(cls, bootstrap: str, error: Exception) -> BrokerUnavailable:
+        """The error of a client that was started for these bootstrap servers."""
+        return cls(f"Kafka at {bootstrap} did not answer ({error!r}); check INTENT_KAFKA_BOOTSTRAP")

@@ -62,7 +62,7 @@ class LagReader:
             await self._consumer.start()
         except KafkaError as error:
             await self.__aexit__()
-            raise self._unavailable(error) from error
+            raise BrokerUnavailable.at(self._bootstrap, error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,7 +86,7 @@ class LagReader:
             starts = await self._consumer.beginning_offsets(places)
             ends = await self._consumer.end_offsets(places)
         except KafkaError as error:
-            raise self._unavailable(error) from error
+            raise BrokerUnavailable.at(self._bootstrap, error) from error
         return [
             PartitionLag(
                 group=group,
@@ -108,12 +108,6 @@ class LagReader:
             for topic in described
             for partition in topic["partitions"]
         ]
-
-    def _unavailable(self, error: KafkaError) -> BrokerUnavailable:
-        return BrokerUnavailable(
-            f"Kafka at {self._bootstrap} did not tell offsets ({error!r}); "
-            "check INTENT_KAFKA_BOOTSTRAP"
-        )
 
 
 async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> None:

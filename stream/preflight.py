@@ -25,10 +25,7 @@ async def check_topics(settings: Settings) -> None:
         await admin.start()
         described = await admin.describe_topics([settings.topic(topic.name) for topic in TOPICS])
     except KafkaError as error:
-        raise BrokerUnavailable(
-            f"Kafka at {settings.kafka_bootstrap} did not answer ({error!r}); "
-            "check INTENT_KAFKA_BOOTSTRAP"
-        ) from error
+        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
     finally:
         await admin.close()
     partitions = {topic["topic"]: len(topic["partitions"]) for topic in described}
