@@ -129,6 +129,52 @@ def train(
 
 
 @app.command()
+def evaluate(
+    source: _Source = "ml-1m",
+    version: Annotated[
+        int | None, typer.Option(help="Model version; default: the source's newest.")
+    ] = None,
+) -> None:
+    """Test an exported version on what its source held out; print the report as JSON."""
+    import orjson
+
+    from fm_intent.evaluate import evaluate_version
+    from infra.local.paths import LOCAL, MODEL_REPOSITORY
+    from infra.sources import prepare as prepare_source
+
+    manifest, report = evaluate_version(prepare_source(source, LOCAL), MODEL_REPOSITORY, version)
+    told = {"version": manifest.version, "source": manifest.source, **report}
+    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+
+
+@app.command()
+def benchmark(
+    experiment: Annotated[str, typer.Argument(help="popularity, ml-1m-sasrec or ml-1m-fm-intent.")],
+    seed: Annotated[int, typer.Option(help="Of weights, batches and dropout.")] = 0,
+    device: Annotated[str, typer.Option(help="torch device: cpu or cuda.")] = "cpu",
+) -> None:
+    """Train and test on the published split of MovieLens-1M; a killed run goes on.
+
+    The row is written to .local/runs/models-ml-1m.json, checkpoints stand beside it. Takes hours.
+    """
+    import orjson
+
+    from fm_intent.benchmark import benchmark as run_benchmark
+    from infra.local.paths import LOCAL
+    from infra.sources import prepare as prepare_source
+
+    row = run_benchmark(
+        prepare_source("ml-1m", LOCAL),
+        LOCAL / "runs" / "models-ml-1m.json",
+        experiment=experiment,
+        seed=seed,
+        device=device,
+        run_dir=LOCAL / "runs" / f"{experiment}-{seed}",
+    )
+    typer.echo(orjson.dumps(row, option=orjson.OPT_INDENT_2))
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder for the Parquet files.")],
     members: Annotated[int, typer.Option(min=1)] = 2_000,
