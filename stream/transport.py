@@ -24,20 +24,18 @@ class LeanConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._delivering = asyncio.Lock()
-        self._seeks = 0
 
     async def perform_seek(self) -> None:
         """Seek all partitions to their committed offsets, with nothing being delivered meanwhile.
 
         Faust's recovery resumes the partitions, seeks, and then clears the streams' queues. Records
         delivered in between would be lost, and acknowledged as a gap in the log. So the flow stays
-        stopped until Faust resumes it, after the queues are cleared, and what was fetched before
-        the seek is left.
+        stopped until Faust resumes it, after the queues are cleared. What a fetch that was under way
+        brings after that is good: it was read from the offsets sought.
         """
         self.stop_flow()
         await self.wait_for_stopped_flow()
         async with self._delivering:
-            self._seeks += 1
             await super().perform_seek()
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
@@ -49,13 +47,12 @@ class LeanConsumer(driver.Consumer):
                 await self.sleep(0)
                 if self.should_stop:
                     continue
-                seeks = self._seeks
                 async for tp, message in self.getmany(timeout=1.0):
                     delivered += 1
                     if delivered % _YIELD_EVERY == 0:
                         await asyncio.sleep(0)
                     async with self._delivering:
-                        if self.suspend_flow.is_set() or seeks != self._seeks:
+                        if self.suspend_flow.is_set():
                             break
                         await self._deliver(tp, message)
         except self.consumer_stopped_errors:
