@@ -30,8 +30,8 @@ class LeanConsumer(driver.Consumer):
 
         Faust's recovery resumes the partitions, seeks, and then clears the streams' queues. Records
         delivered in between would be lost, and acknowledged as a gap in the log. So the flow stays
-        stopped until Faust resumes it, after the queues are cleared. What a fetch that was under way
-        brings after that is good: it was read from the offsets sought.
+        stopped until Faust resumes it, after the queues are cleared. What a fetch under way then
+        brings is good: it was read from the offsets sought.
         """
         self.stop_flow()
         await self.wait_for_stopped_flow()
