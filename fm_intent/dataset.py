@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -293,6 +294,20 @@ class Sequences:
                 start = int(first) + begin
                 counted = start + (length - block if begin else 0)
                 crops.append(Crop(start, min(start + length, int(end) - 1), counted))
+        return crops
+
+    def random_cuts(self, length: int, rng: np.random.Generator) -> list[Crop]:
+        """Windows of at most `length` interactions that cover the training part once.
+
+        Each history is cut at a random place and at every `length` from there on, so that over the
+        epochs an interaction is met with contexts of all lengths.
+        """
+        crops = []
+        for first, end in zip(self.columns.offset[:-1], self._train_end, strict=True):
+            last = int(end) - 1  # has nothing to predict
+            phase = int(rng.integers(1, length + 1)) if last - first > length else length
+            cuts = [int(first), *range(int(first) + phase, last, length), last]
+            crops += [Crop(a, b, a) for a, b in pairwise(cuts) if b > a]
         return crops
 
     def batch(self, crops: list[Crop]) -> Batch:

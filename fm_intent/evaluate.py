@@ -166,8 +166,10 @@ def evaluate_version(
 def _intents(
     ranker: Ranker, sequences: Sequences, contexts: Context
 ) -> dict[str, dict[str, float]]:
-    said = [ranker.intents(sequences.windows(part)) for _, part in _parts(contexts)]
-    came = sequences.intents(contexts)
+    parts = _parts(contexts)
+    said = [ranker.intents(sequences.windows(part)) for _, part in parts]
+    asked = np.concatenate([rows for rows, _ in parts])
+    came = sequences.intents(Context(*(column[asked] for column in contexts)))
     report = {}
     for intent, (name, true) in enumerate(zip(INTENTS, came, strict=True)):
         if said[0][intent] is None:
@@ -198,6 +200,8 @@ def _first_is_right(probs: NDArray[Any], positive: NDArray[np.bool_]) -> float:
     return float(np.take_along_axis(positive, probs.argmax(1)[:, None], axis=1).mean())
 
 
-def _parts(contexts: Context) -> list[tuple[slice, Context]]:
-    slices = [slice(at, at + _ROWS) for at in range(0, len(contexts.end), _ROWS)]
-    return [(rows, Context(*(column[rows] for column in contexts))) for rows in slices]
+def _parts(contexts: Context) -> list[tuple[NDArray[np.intp], Context]]:
+    # Of similar length, so that little of what is computed is padding.
+    order = np.argsort(contexts.end - contexts.start, kind="stable")
+    parts = [order[at : at + _ROWS] for at in range(0, len(order), _ROWS)]
+    return [(rows, Context(*(column[rows] for column in contexts))) for rows in parts]

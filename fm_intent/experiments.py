@@ -17,7 +17,11 @@ class Training:
 
     Attributes:
         window: interactions of a window at most.
-        crops: `served` or `recent`; see `Sequences.crops`.
+        crops: which windows titles are predicted from; see `Sequences.crops`.
+        random_cuts: whether training cuts whole histories into windows at random places, anew in
+            each epoch, instead of taking the windows of `crops`.
+        exclude_seen: whether titles in the window leave the softmax in training, as they do in
+            answers, where titles are never played twice.
         epochs: at most.
         round_batches: optimiser steps between validations, at most; an epoch's end is always one.
         patience: rounds without a better validation NDCG@10 before training stops.
@@ -33,6 +37,8 @@ class Training:
 
     window: int = 64
     crops: Literal["served", "recent"] = "served"
+    random_cuts: bool = False
+    exclude_seen: bool = False
     epochs: int = 200
     round_batches: int = 1_000_000
     patience: int = 10
@@ -67,7 +73,9 @@ class Experiment:
 
 
 _SERVED: Final = Architecture()
-_ML_1M: Final = Training(window=200, crops="recent", average=0.999, patience=15)
+_ML_1M: Final = Training(
+    window=200, crops="recent", batch=4096, average=0.997, patience=10, validation_profiles=2000
+)
 
 EXPERIMENTS: Final[dict[str, Experiment]] = {
     "demo": Experiment(
@@ -88,7 +96,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     "ml-1m-sasrec": Experiment(SASRecSettings(), _ML_1M),
     "ml-1m-fm-intent": Experiment(
         Architecture(item_layers=4, dropout=0.2),
-        replace(_ML_1M, batch=4096, learning_rate=2e-3),
+        replace(_ML_1M, random_cuts=True, exclude_seen=True, learning_rate=2e-3),
     ),
 }
 """`demo` trains in minutes; `served` takes its time over the same windows; the others follow a

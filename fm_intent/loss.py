@@ -14,7 +14,12 @@ _CHUNK: Final = 512
 class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_ND: Tensor, candidates_VD: Tensor, target_N: Tensor, weight_N: Tensor
+        ctx: Any,
+        x_ND: Tensor,
+        candidates_VD: Tensor,
+        target_N: Tensor,
+        weight_N: Tensor,
+        excluded_NK: Tensor | None,
     ) -> Tensor:
         grad_x = torch.empty_like(x_ND)
         grad_candidates = torch.zeros_like(candidates_VD)
@@ -23,6 +28,12 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + _CHUNK)
             x, target, weight = x_ND[rows], target_N[rows, None], weight_N[rows, None]
             logits = x @ candidates_VD.T
+            if excluded_NK is not None:
+                # The target takes the place of those that exclude nothing, and is put back.
+                wanted = logits.gather(1, target)
+                excluded = excluded_NK[rows]
+                logits.scatter_(1, excluded.where(excluded >= 0, target), -torch.inf)
+                logits.scatter_(1, target, wanted)
             highest = logits.amax(1, keepdim=True)
             wanted = logits.gather(1, target)
             probs = logits.sub_(highest).exp_()
@@ -35,13 +46,17 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x, grad_candidates = ctx.saved_tensors
-        return grad_x * grad, grad_candidates * grad, None, None
+        return grad_x * grad, grad_candidates * grad, None, None, None
 
 
 def weighted_cross_entropy(
-    x_ND: Tensor, candidates_VD: Tensor, target_N: Tensor, weight_N: Tensor
+    x_ND: Tensor,
+    candidates_VD: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor,
+    excluded_NK: Tensor | None = None,
 ) -> Tensor:
     """Weighted sum of the cross-entropies of `softmax(x @ candidates.T)`, a scalar.
 
@@ -54,6 +69,8 @@ def weighted_cross_entropy(
         candidates_VD: float `[V, D]`.
         target_N: int64 `[N]`, the candidate that each row should score highest.
         weight_N: float `[N]`; no gradient flows to it.
+        excluded_NK: int64 `[N, K]`, candidates that each row can't choose from, -1 for none; a
+            row's target always can.
     """
-    loss: Tensor = _WeightedCrossEntropy.apply(x_ND, candidates_VD, target_N, weight_N)
+    loss: Tensor = _WeightedCrossEntropy.apply(x_ND, candidates_VD, target_N, weight_N, excluded_NK)
     return loss

@@ -25,7 +25,7 @@ from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Manifest, export
 from fm_intent.loss import weighted_cross_entropy
-from fm_intent.network import FMIntent
+from fm_intent.network import FIRST_ROW, FMIntent
 from stream.taxonomy import INTENTS
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -189,7 +189,7 @@ def fit(
     return run.best()
 
 
-def losses(model: NextTitleModel, batch: Batch, intent_weight: float) -> tuple[Tensor, Tensor]:
+def losses(model: NextTitleModel, batch: Batch, setup: Training) -> tuple[Tensor, Tensor]:
     """The loss that is minimised, and the item part of it alone; both mean per target.
 
     Each target weighs by its watch time. Genre is multi-label: the mean of -log softmax over the
@@ -199,8 +199,15 @@ def losses(model: NextTitleModel, batch: Batch, intent_weight: float) -> tuple[T
     encoded = model(batch.interactions, titles)
     wanted = batch.next_play_BL >= 0
     weight = batch.play_weight_BL[wanted]
+    excluded = None
+    if setup.exclude_seen and not model.domain.repeats:
+        excluded = _seen(batch.interactions.title_BL, model.domain.vocabulary)[wanted]
     item = weighted_cross_entropy(
-        encoded.user_BLD[wanted], model.candidates(titles), batch.next_play_BL[wanted], weight
+        encoded.user_BLD[wanted],
+        model.candidates(titles),
+        batch.next_play_BL[wanted],
+        weight,
+        excluded,
     ) / weight.sum().clamp(min=1e-6)
     total = item
     for logits, label in zip(encoded.intent_logits, batch.intents, strict=True):
@@ -209,8 +216,17 @@ def losses(model: NextTitleModel, batch: Batch, intent_weight: float) -> tuple[T
         known = label.sum(-1) > 0 if label.is_floating_point() else label >= 0
         weight = batch.weight_BL[known]
         loss = functional.cross_entropy(logits[known], label[known], reduction="none")
-        total = total + intent_weight * (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+        total = total + setup.intent_weight * (loss * weight).sum() / weight.sum().clamp(min=1e-6)
     return total, item.detach()
+
+
+def _seen(title_BL: Tensor, vocabulary: int) -> Tensor:
+    """Candidates int64 `[B, L, L]` in the window up to each position, -1 for none."""
+    candidate = title_BL - FIRST_ROW
+    candidate = candidate.where(candidate < vocabulary, -1).clamp(min=-1)
+    length = title_BL.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool, device=title_BL.device).triu(1)
+    return candidate[:, None].expand(-1, length, -1).masked_fill(later, -1)
 
 
 class _Run:
@@ -237,13 +253,13 @@ class _Run:
         )
         self._progress = Progress()
         self._best: dict[str, Tensor] = {}
-        self._crops = sequences.crops(self._setup.window, self._setup.crops)
         self._validation = sample(
             sequences.contexts("validation", self._setup.window, self._setup.crops),
             self._setup.validation_profiles,
             seed,
         )
-        if not self._crops or not len(self._validation.end):
+        crops = sequences.crops(self._setup.window, self._setup.crops)
+        if not crops or not len(self._validation.end):
             raise DataUnusableError(
                 "no profile has the three plays that training and validation need; use more events"
             )
@@ -306,8 +322,12 @@ class _Run:
         pyplot.close(figure)
 
     def _rounds(self, epoch: int) -> list[list[list[Crop]]]:
-        rng = np.random.default_rng((self._seed, epoch))
-        all_batches = list(batches(self._crops, self._setup.batch, rng))
+        rng, setup = np.random.default_rng((self._seed, epoch)), self._setup
+        if setup.random_cuts:
+            crops = self._sequences.random_cuts(setup.window, rng)
+        else:
+            crops = self._sequences.crops(setup.window, setup.crops)
+        all_batches = list(batches(crops, setup.batch, rng))
         size = self._setup.round_batches
         return [all_batches[at : at + size] for at in range(0, len(all_batches), size)]
 
@@ -322,7 +342,7 @@ class _Run:
         with tqdm(group, desc=name, unit="batch", disable=None) as bar:
             for crops in bar:
                 batch = self._sequences.batch(crops).to(self._device)
-                loss, item = losses(self._model, batch, setup.intent_weight)
+                loss, item = losses(self._model, batch, setup)
                 self._optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP)

@@ -210,3 +210,15 @@ def test_the_title_table_starts_with_what_was_played(source: Path) -> None:
     assert hashes[3] == hash64("d")
     drama = data.table.genres_TC[FIRST_ROW + hashes.index(hash64("a")), GENRES.index("drama")]
     assert drama == 1
+
+
+def test_random_cuts_cover_the_training_part_once_and_differ_between_epochs() -> None:
+    whole = sorted(
+        at for crop in DATA.crops(10_000, "recent") for at in range(crop.start, crop.end)
+    )
+    rng = np.random.default_rng(0)
+    cuts = [DATA.random_cuts(8, rng) for _ in range(2)]
+    for one in cuts:
+        assert sorted(at for crop in one for at in range(crop.start, crop.end)) == whole
+        assert all(0 < crop.end - crop.start <= 8 and crop.counted == crop.start for crop in one)
+    assert cuts[0] != cuts[1]

@@ -127,3 +127,16 @@ def test_an_unmeasured_target_weighs_one_and_a_longer_watch_weighs_more() -> Non
     order = watched[watched > 0].argsort()
     assert bool((weight[watched > 0][order].diff() >= 0).all())
     assert weight[watched > 0].mean().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_titles_in_the_window_leave_the_softmax_in_training_on_request() -> None:
+    batch = DATA.batch(DATA.crops(64, "served")[:8])
+    experiment = replace(QUICK, training=replace(QUICK.training, exclude_seen=True))
+    torch.manual_seed(0)
+    model = experiment.build(DATA).eval()
+    model.domain = replace(model.domain, repeats=False)
+    _, without = losses(model, batch, QUICK.training)
+    _, excluded = losses(model, batch, experiment.training)
+    assert excluded < without
+    model.domain = replace(model.domain, repeats=True)
+    assert losses(model, batch, experiment.training)[1] == without
