@@ -37,7 +37,7 @@ BACKENDS = LOCAL / "triton" / "backends"
 
 UV = "uv==0.13.9"
 TRITON = "nvidia-pytriton==0.7.0"
-EXTRAS = "train,serve,stack,dev"
+EXTRAS = "train,serve,stack,bench,dev"
 OLDEST, NEWEST = (3, 11), (3, 13)
 OLDEST_JAVA = 17
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -125,6 +125,8 @@ def provide_programs() -> None:
             (f"python{PYTHON}-venv", importlib.util.find_spec("ensurepip")),
             # Triton's python backend embeds the interpreter as a shared library.
             (f"libpython{PYTHON}", has_libpython()),
+            # LightGBM is linked to it and does not bring it.
+            ("libgomp1", ctypes.util.find_library("gomp")),
         )
         if not present
     ]
