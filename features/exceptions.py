@@ -20,3 +20,11 @@ class StoreRefusedError(FeaturesError):
 
 class NotStartedError(FeaturesError):
     """The writer was used before `start` or after `close`."""
+
+
+class CandidatesError(FeaturesError):
+    """A query's candidates can't be re-ranked as they are."""
+
+
+class WeightsError(FeaturesError):
+    """There are no weights for the re-ranker: a wrong file, or nothing to learn from."""

@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     )
     feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
 
+    # Search re-ranking
+    search_host: str = Field("127.0.0.1", description="Where the re-ranking service binds.")
+    search_port: int = Field(6567, ge=1, le=65535, description="Of the re-ranking service.")
+    rerank_weights: Path | None = Field(
+        None, description="JSON file of the re-ranker's weights; default: those of the code."
+    )
+
     # Worker
     metrics_host: str = Field("127.0.0.1", description="Where the metrics server binds.")
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and health.")
