@@ -5,6 +5,10 @@
 that Faust takes. This consumer awaits the callback itself. What the tasks were for still holds: the
 callback first waits for flow control, and when the flow is suspended meanwhile (a rebalance, a
 stop) the rest of what was fetched is left: it is read again from the committed offsets.
+
+Faust takes any hole in the offsets for a gap in the log (a transaction's marker, a compacted
+record) and acknowledges it, so that records lost on the way from the broker would be lost for good.
+Here a hole counts as a gap once a second fetch has shown it.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ class LeanConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._delivering = asyncio.Lock()
+        self._doubted: dict[Any, tuple[int, int]] = {}
 
     async def perform_seek(self) -> None:
         """Seek all partitions to their committed offsets, with nothing being delivered meanwhile.
@@ -67,9 +72,24 @@ class LeanConsumer(driver.Consumer):
         if read is not None and offset < read:
             return
         if read and offset - read > 1 and self.app.topics.acks_enabled_for(message.topic):
-            await self._add_gap(tp, read + 1, offset)
+            if not await self._shown_twice(tp, read, offset):
+                return
+            # Faust's own calls include `offset`, which is yet to be processed.
+            await self._add_gap(tp, read + 1, offset - 1)
         await self.callback(message)
         self._read_offset[tp] = offset
+
+    async def _shown_twice(self, tp: Any, read: int, offset: int) -> bool:
+        """Whether nothing lies between `read` and `offset`; if that is new, fetch them again."""
+        doubted = self._doubted.get(tp)
+        if doubted == (read, offset):
+            del self._doubted[tp]
+            return True
+        what_follows_the_hole = doubted is not None and doubted[0] == read and offset > doubted[1]
+        if not what_follows_the_hole:
+            self._doubted[tp] = (read, offset)
+            await self.seek_wait({tp: read})
+        return False
 
 
 class LeanTransport(driver.Transport):
