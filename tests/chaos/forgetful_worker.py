@@ -1,0 +1,37 @@
+"""A worker that loses some of the records of each partition between the broker and the agent, once.
+
+python -m tests.chaos.forgetful_worker
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import faust
+
+from stream.app import app
+from stream.transport import LeanConsumer, LeanTransport
+
+LOST = range(20, 50)
+"""Which records of a partition, in the order of their arrival."""
+
+
+class ForgetfulConsumer(LeanConsumer):
+    """Loses records that were fetched."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._arrived: Counter[Any] = Counter()
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        async for tp, message in super().getmany(timeout):
+            self._arrived[tp] += 1
+            if self._arrived[tp] - 1 not in LOST:
+                yield tp, message
+
+
+if __name__ == "__main__":
+    LeanTransport.Consumer = ForgetfulConsumer
+    faust.Worker(app, loglevel="INFO", redirect_stdouts=False).execute_from_commandline()
