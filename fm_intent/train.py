@@ -18,7 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fm_intent import metrics
-from fm_intent.baselines import Popularity, SASRec
+from fm_intent.baselines import Baseline, Popularity
 from fm_intent.dataset import Batch, Crop, Sequences, batches, data_sha256, load
 from fm_intent.evaluate import NextTitleModel, Ranker, evaluate, next_title_ranks, sample
 from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
@@ -55,7 +55,7 @@ class Progress:
 class Fitted:
     """A trained network, in evaluation mode, and how it came about."""
 
-    model: FMIntent | SASRec
+    model: FMIntent | Baseline
     epochs: int
     seconds: float
     validation_ndcg10: float
