@@ -80,6 +80,18 @@ def dlq_replay(reason: _Reason = None) -> None:
 
 
 @app.command()
+def search() -> None:
+    """Serve POST /search/rerank: search candidates re-ranked on live intent; GET /health, /docs.
+
+    Settings: INTENT_SEARCH_HOST, INTENT_SEARCH_PORT, INTENT_RERANK_WEIGHTS, INTENT_REDIS_URL.
+    """
+    from infra.search.service import serve
+    from stream.settings import settings
+
+    serve(settings())
+
+
+@app.command()
 def schema(
     topic: Annotated[str, typer.Argument(help="playback-events or browse-events.")],
 ) -> None:
