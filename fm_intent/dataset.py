@@ -1,4 +1,4 @@
-"""Histories as arrays: vocabulary, targets, the leave-one-out split, crops as in serving.
+"""Histories as arrays: vocabulary, targets, splits, crops as in serving.
 
 All profiles lie one behind the other in flat columns; `[N]` is the number of all interactions and
 `[P]` that of profiles.
@@ -97,7 +97,7 @@ class Catalogue:
 
 
 class Columns(NamedTuple):
-    """All interactions of all profiles, `[N]`, and where each profile's begin."""
+    """All interactions of all profiles, `[N]`, in order of time; and where each profile's begin."""
 
     offset: NDArray[np.int64]
     """`[P + 1]`."""
@@ -107,6 +107,8 @@ class Columns(NamedTuple):
     watched_share: NDArray[np.float32]
     device: NDArray[np.int8]
     watched_ms: NDArray[np.int64]
+    profile_id: NDArray[np.str_]
+    """`[P]`."""
 
 
 def read_histories(data_dir: Path) -> Columns:
@@ -124,13 +126,15 @@ def read_histories(data_dir: Path) -> Columns:
         by_profile = histories(
             _events(data_dir / "events.parquet"), Rules(duration_ms=catalogue.duration_ms)
         )
-        rows = [by_profile[profile] for profile in sorted(by_profile)]
+        profiles = sorted(by_profile)
+        rows = [by_profile[profile] for profile in profiles]
         columns = {name: np.concatenate([getattr(h, name) for h in rows]) for name in _COLUMNS}
         offset = np.cumsum([0, *(len(h.title_hash) for h in rows)])
         for stale in data_dir.glob("histories-*.npz"):
             stale.unlink(missing_ok=True)
         part = kept.with_suffix(".part.npz")
-        np.savez(part, allow_pickle=False, offset=offset, **columns)
+        ids = np.array(profiles, np.str_)
+        np.savez(part, allow_pickle=False, offset=offset, profile_id=ids, **columns)
         part.replace(kept)
     with np.load(kept) as arrays:
         return Columns(**arrays)
@@ -154,7 +158,8 @@ def read_plays(data_dir: Path, min_plays: int) -> Columns:
     titles = table["title_id"].combine_chunks().dictionary_encode()
     plays = np.bincount(titles.indices.to_numpy(), minlength=len(titles.dictionary))
     kept = plays[titles.indices.to_numpy()] >= min_plays
-    profile = table["profile_id"].combine_chunks().dictionary_encode().indices.to_numpy()[kept]
+    profiles = pc.filter(table["profile_id"], kept).combine_chunks().dictionary_encode()
+    profile = profiles.indices.to_numpy()
     order = np.argsort(profile, kind="stable")
     hashes = np.fromiter(map(hash64, titles.dictionary.to_pylist()), np.int64)
     count = len(order)
@@ -166,6 +171,7 @@ def read_plays(data_dir: Path, min_plays: int) -> Columns:
         watched_share=np.full(count, -1, np.float32),
         device=np.zeros(count, np.int8),
         watched_ms=np.zeros(count, np.int64),
+        profile_id=np.array(profiles.dictionary.to_pylist(), np.str_),
     )
 
 
@@ -235,6 +241,11 @@ class Context(NamedTuple):
 
 Part = Literal["validation", "test"]
 
+Split = Literal["leave-one-out", "global-time"]
+
+_PERIODS: Final = (0.8, 0.9)
+"""Shares of all plays that come before validation and before testing, by time."""
+
 
 class Sequences:
     """A source ready for training and evaluation.
@@ -243,26 +254,52 @@ class Sequences:
     before for validation, and everything before that is for training. Profiles with fewer plays
     are for training alone.
 
+    By global time: all that happened before one moment is for training, what happened from a later
+    one on is for testing, and what lies between is for validation, so that nothing is learned from
+    the future of anybody. Of each held-out period one play of each profile is drawn, always the
+    same, of a title that was played in the training part; plays of other titles can't be ranked and
+    are left out. Its context is all that came before it, as in serving: also what came after the
+    training. A profile without context has none.
+
+    Args:
+        columns: the interactions.
+        catalogue: of the same source.
+        split: what is for training, validation and testing.
+
     Attributes:
         columns: the interactions.
         row: `[N]` int64, title rows.
-        table: the title table: first the titles that were played, then the rest.
+        table: the title table: first the titles that are scored, then the rest.
         domain: label sets, and what this data can teach.
-        candidates: `[V]` indices into the catalogue, of each title that is scored.
+        candidates: `[V]` indices into the catalogue, of each title that is scored: those that were
+            played, by global time in the training part.
     """
 
-    def __init__(self, columns: Columns, catalogue: Catalogue) -> None:
+    def __init__(
+        self, columns: Columns, catalogue: Catalogue, split: Split = "leave-one-out"
+    ) -> None:
         if len(columns.title_hash) == 0:
             raise DataUnusableError("the source has no interaction; prepare its data again")
         self.columns = columns
         self._play = np.isin(columns.action, PLAYS)
-        played = np.isin(catalogue.title_hash, columns.title_hash[self._play])
+        self._period = np.zeros(len(columns.title_hash), np.int64)
+        if split == "global-time":
+            borders = np.quantile(columns.start_ms[self._play], _PERIODS)
+            self._period = np.searchsorted(borders, columns.start_ms, side="right")
+        in_reach = self._play & (self._period == 0)
+        played = np.isin(catalogue.title_hash, columns.title_hash[in_reach])
         order = np.concatenate([np.flatnonzero(played), np.flatnonzero(~played)])
         self.candidates = order[: int(played.sum())]
         self.table = _table(catalogue, order)
         self.row = self._rows()
+        self._known = self._play & (self.row >= FIRST_ROW)
+        self._known &= self.row < FIRST_ROW + len(self.candidates)
         self._first = np.repeat(columns.offset[:-1], np.diff(columns.offset))
-        self._held_out()
+        self._profile = np.repeat(np.arange(self.profiles), np.diff(columns.offset))
+        if split == "global-time":
+            self._hold_out_by_time()
+        else:
+            self._hold_out_last()
         self._targets()
         self.domain = self._domain()
 
@@ -352,17 +389,25 @@ class Sequences:
         at = contexts.end[:, None]
         return self._intents(at, np.ones_like(at, bool))
 
+    def just_opened(self, contexts: Context) -> NDArray[np.bool_]:
+        """`[len(contexts)]`, where the profile looked at the held-out title right before it."""
+        before = contexts.end - 1
+        opened: NDArray[np.bool_] = ~self._play[before] & (
+            self.row[before] == self.row[contexts.end]
+        )
+        return opened
+
     def seen(self, contexts: Context) -> NDArray[np.bool_]:
         """`[len(contexts), V]`, what was played before, in the whole history."""
         seen = np.zeros((len(contexts.end), self.domain.vocabulary), np.bool_)
         for row, (profile, end) in enumerate(zip(contexts.profile, contexts.end, strict=True)):
             rows = slice(self.columns.offset[profile], end)
-            seen[row, self.row[rows][self._play[rows]] - FIRST_ROW] = True
+            seen[row, self.row[rows][self._known[rows]] - FIRST_ROW] = True
         return seen
 
     def popularity(self) -> NDArray[np.float32]:
         """`[V]`, plays of each candidate in the training part."""
-        trained = self._play & (np.arange(len(self.row)) < self._train_end[self._profile])
+        trained = self._known & (np.arange(len(self.row)) < self._train_end[self._profile])
         plays = np.bincount(self.row[trained] - FIRST_ROW, minlength=self.domain.vocabulary)
         return plays.astype(np.float32)
 
@@ -375,22 +420,33 @@ class Sequences:
         rows = np.where(known, order[found] + FIRST_ROW, UNKNOWN_ROW)
         return np.where(self.columns.title_hash == NO_TITLE, NO_ROW, rows)
 
-    def _held_out(self) -> None:
-        offset = self.columns.offset
-        self._profile = np.repeat(np.arange(self.profiles), np.diff(offset))
-        known = self._play & (self.row >= FIRST_ROW)
-        plays = np.flatnonzero(known)
+    def _hold_out_last(self) -> None:
+        plays = np.flatnonzero(self._known)
         count = np.bincount(self._profile[plays], minlength=self.profiles)
         self._has_test = count >= 3
         last = np.cumsum(count)[self._has_test]
         self._test, self._validation = plays[last - 1], plays[last - 2]
-        self._train_end = offset[1:].copy()
+        self._train_end = self.columns.offset[1:].copy()
         self._train_end[self._has_test] = self._validation
+
+    def _hold_out_by_time(self) -> None:
+        rng = np.random.default_rng(0)
+        has_context = np.arange(len(self.row)) > self._first
+
+        def drawn(period: int) -> NDArray[np.int64]:
+            plays = np.flatnonzero(self._known & has_context & (self._period == period))
+            plays = rng.permutation(plays)
+            return plays[np.unique(self._profile[plays], return_index=True)[1]]
+
+        self._validation, self._test = drawn(1), drawn(2)
+        self._has_test = np.isin(np.arange(self.profiles), self._profile[self._test])
+        early = self._profile[self._period == 0]
+        trained = np.bincount(early, minlength=self.profiles)
+        self._train_end = self.columns.offset[:-1] + trained
 
     def _targets(self) -> None:
         count = len(self.row)
-        known = self._play & (self.row >= FIRST_ROW)
-        at_or_after = np.where(known, np.arange(count), count)
+        at_or_after = np.where(self._known, np.arange(count), count)
         at_or_after = np.minimum.accumulate(at_or_after[::-1])[::-1]
         self._next_play = np.append(at_or_after[1:], count)
         table = self.table
@@ -538,6 +594,7 @@ def _events(path: Path) -> Iterator[Event]:
 
 def _fingerprint(data_dir: Path) -> str:
     digest = hashlib.sha256(data_sha256(data_dir).encode())
+    digest.update(" ".join(Columns._fields).encode())
     for module in sorted(Path(stream.__file__).parent.glob("*.py")):
         if module.stem in ("actions", "history", "interactions", "session", "taxonomy"):
             digest.update(module.read_bytes())

@@ -11,6 +11,7 @@ import torch
 from fm_intent.dataset import (
     PLAYS,
     Crop,
+    Part,
     Sequences,
     batches,
     load,
@@ -222,3 +223,88 @@ def test_random_cuts_cover_the_training_part_once_and_differ_between_epochs() ->
         assert sorted(at for crop in one for at in range(crop.start, crop.end)) == whole
         assert all(0 < crop.end - crop.start <= 8 and crop.counted == crop.start for crop in one)
     assert cuts[0] != cuts[1]
+
+
+BY_TIME = Sequences(tiny.columns(), tiny.catalogue(), "global-time")
+
+
+def border(part: Part) -> float:
+    """When the period of a part begins, by plays."""
+    starts = DATA.columns.start_ms[np.isin(DATA.columns.action, PLAYS)]
+    return float(np.quantile(starts, 0.8 if part == "validation" else 0.9))
+
+
+def test_by_global_time_training_reads_nothing_and_learns_nothing_that_came_later() -> None:
+    starts = BY_TIME.columns.start_ms
+    ends = BY_TIME._train_end
+    learned = 0
+    for crop in BY_TIME.crops(64, "served"):
+        batch = BY_TIME.batch([crop])
+        assert (starts[crop.start : crop.end] < border("validation")).all()
+        profile = int(np.searchsorted(BY_TIME.columns.offset, crop.start, side="right")) - 1
+        plays = plays_of(BY_TIME, profile)
+        for position, target in enumerate(batch.next_play_BL[0].tolist()):
+            if target >= 0:
+                coming = plays[plays > crop.start + position][0]
+                assert starts[coming] < border("validation")
+                learned += 1
+    assert learned > 100
+    assert all(
+        (starts[first:end] < border("validation")).all()
+        for first, end in zip(BY_TIME.columns.offset, ends, strict=False)
+    )
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_by_global_time_each_profile_has_one_target_in_a_period_and_all_before_as_context(
+    part: Part,
+) -> None:
+    contexts = BY_TIME.contexts(part, 64, "recent")
+    starts = BY_TIME.columns.start_ms[contexts.end]
+    assert (starts >= border(part)).all()
+    if part == "validation":
+        assert (starts < border("test")).all()
+    assert len(np.unique(contexts.profile)) == len(contexts.profile) > 5
+    first = BY_TIME.columns.offset[contexts.profile]
+    assert (contexts.start == np.maximum(first, contexts.end - 64)).all()
+    assert (contexts.end > contexts.start).all()
+
+
+def test_by_global_time_only_titles_of_the_training_part_are_scored() -> None:
+    late = tiny.columns()
+    newest = int(np.flatnonzero(np.isin(late.action, PLAYS))[-1])
+    hashes, starts = late.title_hash.copy(), late.start_ms.copy()
+    hashes[newest] = tiny.catalogue().title_hash[39]
+    starts[newest:] += 10_000 * tiny.HOUR_MS
+    data = Sequences(
+        late._replace(title_hash=hashes, start_ms=starts), tiny.catalogue(), "global-time"
+    )
+    assert 39 not in data.candidates
+    assert 39 in Sequences(late._replace(title_hash=hashes), tiny.catalogue()).candidates
+    contexts = data.contexts("test", 64, "served")
+    assert newest not in contexts.end
+    assert (data.targets(contexts) < data.domain.vocabulary).all()
+    everything = contexts._replace(end=data.columns.offset[contexts.profile + 1])
+    assert data.seen(everything).any(1).all()
+
+
+def test_a_title_is_just_opened_when_the_look_at_it_came_right_before() -> None:
+    c = tiny.columns(profiles=1, longest=12)
+    count = len(c.action)
+    action = np.full(count, ACTIONS.index("discover"), np.int8)
+    action[count - 2] = ACTIONS.index("open")
+    hashes = tiny.catalogue().title_hash[np.arange(count) % 9]
+    data = Sequences(c._replace(action=action, title_hash=hashes), tiny.catalogue())
+    contexts = data.contexts("test", 64, "served")
+    assert not data.just_opened(contexts).any()
+    hashes[count - 2] = hashes[count - 1]
+    data = Sequences(c._replace(action=action, title_hash=hashes), tiny.catalogue())
+    assert data.just_opened(contexts).all()
+    action[count - 2] = ACTIONS.index("rewatch")
+    data = Sequences(c._replace(action=action, title_hash=hashes), tiny.catalogue())
+    assert not data.just_opened(data.contexts("test", 64, "served")).any()
+
+
+def test_both_ways_to_read_a_source_name_its_profiles(source: Path) -> None:
+    assert read_histories(source).profile_id.tolist() == ["ann", "bob"]
+    assert read_plays(source, min_plays=1).profile_id.tolist() == ["bob"]

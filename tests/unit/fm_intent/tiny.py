@@ -56,6 +56,7 @@ def columns(profiles: int = 30, longest: int = 100, *, browsing: bool = True) ->
         watched_share=share.astype(np.float32),
         device=rng.integers(len(DEVICES), size=count).astype(np.int8),
         watched_ms=np.where(action < 3, rng.integers(0, HOUR_MS, count), 0),
+        profile_id=np.array([f"profile-{number}" for number in range(profiles)]),
     )
 
 
