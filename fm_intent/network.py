@@ -69,6 +69,9 @@ class Architecture:
         dropout: of inputs and of what each block adds.
         title_dropout: share of titles whose id is withheld in a training step, so that the unknown
             title's row is trained, as input and as candidate.
+        target_time: whether the item stage is told when the next play happens, as somebody who asks
+            at that moment would know. Only its last layer's queries are, so keys and values of past
+            interactions don't depend on it.
     """
 
     width: int = 64
@@ -81,6 +84,7 @@ class Architecture:
     short_term_s: int = 7 * 86_400
     dropout: float = 0.1
     title_dropout: float = 0.02
+    target_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,6 +301,16 @@ def _looked_up(table_HK: Tensor, index: Tensor) -> Tensor:
     return found
 
 
+class Asked(NamedTuple):
+    """What a stage's last layer is told of the moment that its answer is for."""
+
+    vector_BLD: Tensor
+    """Of the time since each position's interaction."""
+
+    bias_BHQK: Tensor
+    """As `Stage.bias`, with queries placed at that moment."""
+
+
 class Stage(nn.Module):
     """FC + norm, then a causal Transformer placed by relative time and relative order."""
 
@@ -329,10 +343,12 @@ class Stage(nn.Module):
         bias_BHQK: Tensor,
         read_B: Tensor | None = None,
         keep: Keep | None = None,
+        asked: Asked | None = None,
     ) -> Tensor:
         """The stage's output `[B, L, D]`; with `read_B`, only at that position: `[B, 1, D]`.
 
-        With `keep`, `x` are new positions that look back at kept ones too.
+        With `keep`, `x` are new positions that look back at kept ones too. With `asked`, the answer
+        is for another moment than that of the position's own interaction.
         """
 
         def keys_values(layer: Layer) -> tuple[Tensor, Tensor]:
@@ -343,6 +359,8 @@ class Stage(nn.Module):
         for layer in early:
             x_BLD = layer(x_BLD, *keys_values(layer), bias_BHQK)
         key, value = keys_values(last)
+        if asked is not None:
+            x_BLD, bias_BHQK = x_BLD + asked.vector_BLD, asked.bias_BHQK
         if read_B is not None and x_BLD.shape[1] > 1:
             x_BLD = at(x_BLD, read_B)
             bias_BHQK = bias_BHQK[torch.arange(len(read_B), device=read_B.device), :, read_B]
@@ -407,6 +425,7 @@ class FMIntent(nn.Module):
         hierarchical = a.intents == "hierarchical"
         self.intent = Stage(wide, a.intent_layers, a) if hierarchical else None
         self.item = Stage(wide + (a.width if hierarchical else 0), a.item_layers, a)
+        self.asked = nn.Embedding(len(_TIME_EDGES_MS) + 1, a.width) if a.target_time else None
         wanted = d.trained if a.intents != "none" else (False,) * len(d.trained)
         self.predicted = tuple(i for i, trained in enumerate(wanted) if trained)
         self.heads = nn.ModuleDict(
@@ -483,20 +502,34 @@ class FMIntent(nn.Module):
         bucket = torch.bucketize(age, self.age_edges, right=True)
         return bucket.masked_fill(release_day == UNKNOWN_DAY, len(self.age_edges) + 1)
 
-    def forward(self, x: Interactions, titles_TD: Tensor, *, newest_only: bool = False) -> Encoded:
+    def forward(
+        self,
+        x: Interactions,
+        titles_TD: Tensor,
+        *,
+        newest_only: bool = False,
+        asked_ms_BL: Tensor | None = None,
+    ) -> Encoded:
         """What the network says at every position, or at each row's newest only.
 
         Args:
             x: the windows.
             titles_TD: `titles()`, computed once by the caller.
             newest_only: answer at position `length - 1` of each row: L = 1 in the result.
+            asked_ms_BL: int64, the moment that each position's next play is asked for; for networks
+                with `target_time` alone, and there None stands for that of the interaction itself.
         """
         read_B = x.length_B - 1 if newest_only else None
         start = x.start_ms_BL
         order_BL = torch.arange(start.shape[1], device=start.device)[None]
         titles = Titles(titles_TD, self.genres(self._genre_shares()))
         f = self._features(x, self._gaps(start), titles)
-        return self._encoded(f, self._relation(start, order_BL, start), read_B)
+        asked = None
+        if self.asked is not None and asked_ms_BL is not None:
+            elapsed = torch.bucketize(asked_ms_BL - start, self.time_edges)
+            relation = self._relation(asked_ms_BL, order_BL, start)
+            asked = Asked(self.asked(elapsed), self.item.bias(relation))
+        return self._encoded(f, self._relation(start, order_BL, start), read_B, asked=asked)
 
     def extend(self, x: Interactions, position_BQ: Tensor, titles: Titles, keep: Keep) -> Encoded:
         """What `forward` says of each row's newest position, where earlier work was kept.
@@ -517,20 +550,26 @@ class FMIntent(nn.Module):
         return self._encoded(self._features(new, gaps, titles), relation, read_B, keep)
 
     def _encoded(
-        self, f: Tensor, relation: Relation, read_B: Tensor | None, keep: Keep | None = None
+        self,
+        f: Tensor,
+        relation: Relation,
+        read_B: Tensor | None,
+        keep: Keep | None = None,
+        asked: Asked | None = None,
     ) -> Encoded:
         if self.short is not None:
             within_ms = self.architecture.short_term_s * 1000
             short = self.short(f, self.short.bias(relation, within_ms), keep=keep)
             f = torch.cat([f, short], dim=-1)
         if self.intent is None:
-            user = self.item(f, self.item.bias(relation), read_B, keep)
+            user = self.item(f, self.item.bias(relation), read_B, keep, asked)
             logits = self._logits(user)
             attention = user.new_zeros(*user.shape[:2], len(logits))
             return Encoded(user, logits, attention, torch.zeros_like(user))
         logits = self._logits(self.intent(f, self.intent.bias(relation), keep=keep))
         attention, z = self._aggregate(logits)
-        user = self.item(torch.cat([f, z], dim=-1), self.item.bias(relation), read_B, keep)
+        f = torch.cat([f, z], dim=-1)
+        user = self.item(f, self.item.bias(relation), read_B, keep, asked)
         if read_B is not None and z.shape[1] > 1:
             logits = tuple(None if one is None else at(one, read_B) for one in logits)
             attention, z = at(attention, read_B), at(z, read_B)

@@ -169,6 +169,30 @@ def _attended_by_the_newest(model: FMIntent, ages_ms: list[int]) -> list[bool]:
     return (biases[0][0, 0, -1] > -torch.inf).tolist()
 
 
+def test_the_time_of_the_target_moves_the_answer_at_its_position_and_nothing_else() -> None:
+    model = tiny.network(DATA, replace(SMALL, target_time=True))
+    x = one_window(12)
+    later = x.start_ms_BL.clone()
+    later[0, 7] += 9 * DAY_MS
+    with torch.inference_mode():
+        titles = model.titles()
+        at_once = model(x, titles, asked_ms_BL=x.start_ms_BL)
+        asked_later = model(x, titles, asked_ms_BL=later)
+    moved = (at_once.user_BLD - asked_later.user_BLD).abs().amax(-1)[0] > 1e-4
+    assert moved.nonzero().flatten().tolist() == [7]
+    for one, other in zip(at_once.intent_logits, asked_later.intent_logits, strict=True):
+        assert torch.equal(one, other)  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_not_told_the_time_of_the_target_makes_no_use_of_it() -> None:
+    model = tiny.network(DATA, SMALL)
+    x = one_window(12)
+    with torch.inference_mode():
+        titles = model.titles()
+        told = model(x, titles, asked_ms_BL=x.start_ms_BL + DAY_MS)
+    assert torch.equal(told.user_BLD, encode(model, x).user_BLD)
+
+
 def test_a_head_without_labels_is_zero_and_has_no_attention() -> None:
     data = tiny.sequences(browsing=False, kinds=False)
     assert data.domain.trained == (False, True, False, True)
