@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fm_intent.dataset import Sequences
+from fm_intent.dataset import Context, Sequences
 from fm_intent.network import (
     FIRST_ROW,
     Architecture,
@@ -32,14 +32,18 @@ from fm_intent.network import (
 
 
 class Popularity:
-    """Scores each title by its plays in the training part."""
+    """Takes what was played more in the training part for more likely, whatever the context."""
 
     def __init__(self, sequences: Sequences) -> None:
-        self._plays = sequences.popularity()
+        self._log_plays = np.log1p(sequences.popularity())
 
-    def __call__(self, interactions: Interactions) -> NDArray[np.float32]:
-        """`[B, V]` scores, the same for every window."""
-        return np.broadcast_to(self._plays, (len(interactions.length_B), len(self._plays)))
+    def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
+        """`[B, V]`, the same for every context."""
+        return np.tile(self._log_plays, (len(contexts.end), 1))
+
+    def intents(self, sequences: Sequences, contexts: Context) -> tuple[None, ...]:
+        """It has no heads."""
+        return (None,) * len(sequences.domain.trained)
 
 
 @dataclass(frozen=True)

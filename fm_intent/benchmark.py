@@ -1,18 +1,33 @@
-"""Models under a published protocol, as rows of `docs/results/models-<source>.json`."""
+"""Models under one protocol and one evaluator, as rows of `models-<source>.json`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from fm_intent import metrics
 from fm_intent.baselines import Popularity
-from fm_intent.dataset import Catalogue, Sequences, data_sha256, read_plays
-from fm_intent.evaluate import evaluate, next_title_ranks
-from fm_intent.exceptions import DataUnusableError
-from fm_intent.experiments import EXPERIMENTS
+from fm_intent.dataset import (
+    Catalogue,
+    Sequences,
+    Split,
+    data_sha256,
+    is_of_ratings,
+    read_histories,
+    read_plays,
+)
+from fm_intent.evaluate import Judged, Ranker, judge
+from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
+from fm_intent.experiments import EXPERIMENTS, Experiment
+from fm_intent.network import Architecture
+from fm_intent.report import write_report
 from fm_intent.train import fit, parameters
+
+Row = dict[str, Any]
 
 
 class _Size(NamedTuple):
@@ -25,21 +40,27 @@ _PUBLISHED: Final = {"ml-1m": _Size(6_040, 3_416, 999_611)}
 """What is left of a source under the published protocol."""
 
 _MIN_PLAYS: Final = 5
-SPLIT: Final = "leave-one-out"
+_KEY: Final = ("model", "dataset", "split", "seed", "target_time")
+POPULARITY: Final = "popularity"
 
 
-def published_split(data_dir: Path) -> Sequences:
-    """The source under the protocol of "Turning Dross Into Gold Loss" (arXiv 2309.07602).
+def source(data_dir: Path, split: Split = "leave-one-out") -> Sequences:
+    """A source as it is benchmarked.
 
-    Plays in file order, sorted by time and stable; titles with at least five plays; the last play
-    of each profile is for testing and the one before for validation; all titles are ranked but
-    those seen.
+    One of ratings, whose events are plays alone, follows the protocol of "Turning Dross Into Gold
+    Loss" (arXiv 2309.07602): plays in file order, sorted by time and stable; titles with at least
+    five plays; all titles are ranked but those seen. Any other is read as it is served.
 
     Raises:
         DataUnusableError: when the files are missing, or a known source comes out at another size.
     """
-    sequences = Sequences(read_plays(data_dir, _MIN_PLAYS), Catalogue.read(data_dir))
-    size = _Size(sequences.profiles, sequences.domain.vocabulary, len(sequences.row))
+    catalogue = Catalogue.read(data_dir)
+    if not is_of_ratings(data_dir):
+        return Sequences(read_histories(data_dir), catalogue, split)
+    sequences = Sequences(read_plays(data_dir, _MIN_PLAYS), catalogue, split)
+    size = _Size(
+        sequences.profiles, len(np.unique(sequences.columns.title_hash)), len(sequences.row)
+    )
     wanted = _PUBLISHED.get(data_dir.name, size)
     if size != wanted:
         raise DataUnusableError(
@@ -49,16 +70,24 @@ def published_split(data_dir: Path) -> Sequences:
 
 
 def benchmark(
-    data_dir: Path, results: Path, *, experiment: str, seed: int, device: str, run_dir: Path
-) -> dict[str, Any]:
-    """Train and test one experiment; its row takes the place of an earlier one of the same kind.
+    data_dir: Path,
+    results: Path,
+    *,
+    model: str,
+    split: Split,
+    seed: int,
+    device: str,
+    run_dir: Path,
+) -> Row:
+    """Train and test one model; its row takes the place of an earlier one of the same kind.
 
     A run that was killed goes on where it was when called again with the same arguments.
 
     Args:
-        data_dir: the source's folder.
-        results: JSON file with a list of rows, made when it isn't there.
-        experiment: a name in `EXPERIMENTS`, or `popularity`.
+        data_dir: the source's folder; its name is the source's name.
+        results: JSON file with a list of rows, made when it isn't there; see `record`.
+        model: `popularity`, or the name of an experiment with or without the source before it.
+        split: what is held out.
         seed: of weights, batches and dropout.
         device: of torch.
         run_dir: folder of checkpoint, log and learning curve.
@@ -67,56 +96,132 @@ def benchmark(
         The row.
 
     Raises:
-        DataUnusableError: as `published_split` does.
+        UnknownExperimentError: when there is no such model.
+        DataUnusableError: as `source` does.
         CheckpointMismatchError: when `run_dir` holds another run.
     """
-    sequences = published_split(data_dir)
-    row: dict[str, Any] = {
-        "model": experiment,
+    name = model.removeprefix(f"{data_dir.name}-")
+    experiment = None if name == POPULARITY else _experiment(data_dir.name, name)
+    sequences = source(data_dir, split)
+    row: Row = {
+        "model": name,
         "dataset": data_dir.name,
-        "split": SPLIT,
+        "split": split,
         "seed": seed,
         "target_time": False,
+        "baseline": True,
+        "epochs": 0,
+        "seconds": 0.0,
+        "params": 0,
         "data_sha256": data_sha256(data_dir),
+        "command": f"intentstream benchmark {name} --source {data_dir.name} --split {split} "
+        f"--seed {seed} --device {device}",
     }
-    if experiment == "popularity":
-        rank = next_title_ranks(
-            Popularity(sequences), sequences, sequences.contexts("test", 1, "recent")
-        )
-        row |= {"epochs": 0, "seconds": 0.0, "params": 0, **metrics.next_title_metrics(rank)}
-    else:
-        chosen = EXPERIMENTS[experiment]
-        fitted = fit(
-            sequences,
-            chosen,
-            seed=seed,
-            run_dir=run_dir,
-            data_sha256=row["data_sha256"],
-            device=device,
-        )
-        report = evaluate(
-            fitted.model,
-            sequences,
-            window=chosen.training.window,
-            crops=chosen.training.crops,
-            device=device,
-        )
-        row |= {
-            "epochs": fitted.epochs,
-            "seconds": round(fitted.seconds, 1),
-            "params": parameters(fitted.model),
-            "validation_ndcg10": fitted.validation_ndcg10,
-            **report,
-        }
-    _put(row, results)
+    if experiment is None:
+        judged = judge(Popularity(sequences), sequences, window=1, crops="recent")
+        return record(results, row, judged)
+    fitted = fit(
+        sequences,
+        experiment,
+        seed=seed,
+        run_dir=run_dir,
+        data_sha256=row["data_sha256"]
+        if split == "leave-one-out"
+        else f"{row['data_sha256']} {split}",
+        device=device,
+    )
+    setup = experiment.training
+    judged = judge(Ranker(fitted.model, device), sequences, window=setup.window, crops=setup.crops)
+    row |= {
+        "baseline": not isinstance(experiment.model, Architecture),
+        "epochs": fitted.epochs,
+        "seconds": round(fitted.seconds, 1),
+        "params": parameters(fitted.model),
+        "validation_ndcg10": fitted.validation_ndcg10,
+    }
+    return record(results, row, judged)
+
+
+def record(results: Path, row: Row, judged: Judged) -> Row:
+    """Put a row among the results, and hold all of them against their best baseline again.
+
+    Beside `results` stand a folder of the same name with what each row got right, profile by
+    profile, and the tables and the picture that `write_report` makes of all rows.
+
+    Args:
+        results: JSON file with a list of rows; made when it isn't there.
+        row: what was judged: `model`, `dataset`, `split`, `seed`, `target_time`, `baseline`, and
+            how it came about.
+        judged: how right it was.
+
+    Returns:
+        The row with its figures, as written.
+    """
+    row = row | judged.report
+    results.parent.mkdir(parents=True, exist_ok=True)
+    kept = _kept(results, row)
+    kept.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        kept,
+        allow_pickle=False,
+        profile_id=judged.profile_id,
+        rank=judged.rank,
+        **{f"intent_{name}": values for name, values in judged.intents.items()},
+    )
+    rows = json.loads(results.read_text()) if results.exists() else []
+    rows = [one for one in rows if _key(one) != _key(row)] + [row]
+    rows.sort(key=lambda one: (one["split"], one["target_time"], one["ndcg10"]))
+    for one in rows:
+        one["vs_best_baseline"] = _against_best(one, rows, results)
+    part = results.with_suffix(".part")
+    part.write_text(json.dumps(rows, indent=1) + "\n")
+    part.replace(results)
+    write_report(rows, results)
     return row
 
 
-def _put(row: dict[str, Any], results: Path) -> None:
-    key = ("model", "dataset", "split", "seed", "target_time")
-    rows = json.loads(results.read_text()) if results.exists() else []
-    others = [one for one in rows if [one[name] for name in key] != [row[name] for name in key]]
-    results.parent.mkdir(parents=True, exist_ok=True)
-    part = results.with_suffix(".part")
-    part.write_text(json.dumps([*others, row], indent=1) + "\n")
-    part.replace(results)
+def _experiment(dataset: str, name: str) -> Experiment:
+    found = EXPERIMENTS.get(f"{dataset}-{name}", EXPERIMENTS.get(name))
+    if found is None:
+        known = [key.removeprefix(f"{dataset}-") for key in EXPERIMENTS if key.startswith(dataset)]
+        raise UnknownExperimentError(
+            f"no model {name!r} for {dataset}; choose one of {', '.join([POPULARITY, *known])}"
+        )
+    return found
+
+
+def _key(row: Row) -> list[Any]:
+    return [row[name] for name in _KEY]
+
+
+def _kept(results: Path, row: Row) -> Path:
+    told = "-target-time" if row["target_time"] else ""
+    return results.with_suffix("") / f"{row['split']}-{row['model']}-{row['seed']}{told}.npz"
+
+
+def _against_best(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
+    """What `row` gains over the baseline that is best on the test part of the same table.
+
+    To choose it by the figure that it is then beaten by favours the baseline.
+    """
+    table = ("dataset", "split", "target_time")
+    rivals = [
+        one for one in rows if one["baseline"] and all(one[name] == row[name] for name in table)
+    ]
+    best = max(rivals, key=lambda one: float(one["ndcg10"]), default=None)
+    if best is None or best is row:
+        return None
+    for one in (row, best):
+        if not _kept(results, one).exists():
+            raise DataUnusableError(
+                f"{_kept(results, one)} is missing, so that its row can't be compared; run "
+                f"`{one['command']}` again, or take the row out of {results}"
+            )
+    with np.load(_kept(results, row)) as ours, np.load(_kept(results, best)) as theirs:
+        _, mine, other = np.intersect1d(
+            ours["profile_id"], theirs["profile_id"], assume_unique=True, return_indices=True
+        )
+        compared = metrics.paired(
+            metrics.gains(ours["rank"][mine], 10), metrics.gains(theirs["rank"][other], 10)
+        )
+    return {"model": best["model"], "seed": best["seed"], **compared._asdict()}

@@ -175,6 +175,16 @@ def read_plays(data_dir: Path, min_plays: int) -> Columns:
     )
 
 
+def is_of_ratings(data_dir: Path) -> bool:
+    """Whether all that the source knows of its profiles is which titles they played, and when.
+
+    Raises:
+        DataUnusableError: when the files are missing.
+    """
+    types = pc.unique(_read(data_dir / "events.parquet")["event_type"]).to_pylist()
+    return set(types) <= {"play_complete", "impression"}
+
+
 def data_sha256(data_dir: Path) -> str:
     """Digest of a source's two files."""
     digest = hashlib.sha256()

@@ -1,29 +1,38 @@
-"""Leave-one-out evaluation: all titles ranked, intents judged on the next interaction."""
+"""Evaluation: all titles ranked, intents judged on the next interaction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from fm_intent import metrics
 from fm_intent.dataset import Context, Part, Sequences, data_sha256, load
 from fm_intent.exceptions import DataUnusableError, NoVersionError
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
-from fm_intent.network import Domain, Encoded, Interactions
+from fm_intent.network import FIRST_ROW, UNKNOWN_DAY, Domain, Encoded, Interactions
 from fm_intent.network import load as load_network
 from stream.taxonomy import ACTIONS, INTENTS
 
 _ROWS: Final = 256
 """Windows that are scored at a time."""
 
-Scorer = Callable[[Interactions], "NDArray[np.float32]"]
-"""Gives each window a score `[B, V]` for every candidate."""
+
+class Predictor(Protocol):
+    """What is judged."""
+
+    def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
+        """`[B, V]`, of every candidate as the next play after each context."""
+
+    def intents(
+        self, sequences: Sequences, contexts: Context
+    ) -> tuple[NDArray[np.float32] | None, ...]:
+        """Per intent, probabilities `[B, C]` of the next interaction; None where not predicted."""
 
 
 class NextTitleModel(Protocol):
@@ -42,7 +51,7 @@ class NextTitleModel(Protocol):
 
 
 class Ranker:
-    """A network with its title vectors computed once, as a `Scorer`."""
+    """A network with its title vectors computed once, as a `Predictor`."""
 
     def __init__(self, model: NextTitleModel, device: str) -> None:
         self._model, self._device = model, device
@@ -50,23 +59,46 @@ class Ranker:
             self._titles = model.titles()
 
     @torch.inference_mode()
-    def __call__(self, interactions: Interactions) -> NDArray[np.float32]:
-        """`[B, V]` dot products of user and title vectors."""
-        encoded = self._model(interactions.to(self._device), self._titles, newest_only=True)
-        scores = encoded.user_BLD[:, 0] @ self._model.candidates(self._titles).T
-        return scores.cpu().numpy()
+    def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
+        """Dot products of user and title vectors."""
+        user = self._encoded(sequences, contexts).user_BLD[:, 0]
+        return (user @ self._model.candidates(self._titles).T).cpu().numpy()
 
     @torch.inference_mode()
-    def intents(self, interactions: Interactions) -> tuple[NDArray[np.float32] | None, ...]:
-        """Per intent, probabilities `[B, C]` of the next interaction; None where not predicted."""
-        encoded = self._model(interactions.to(self._device), self._titles, newest_only=True)
+    def intents(
+        self, sequences: Sequences, contexts: Context
+    ) -> tuple[NDArray[np.float32] | None, ...]:
+        """The heads' probabilities."""
         return tuple(
             None if logits is None else logits[:, 0].softmax(-1).cpu().numpy()
-            for logits in encoded.intent_logits
+            for logits in self._encoded(sequences, contexts).intent_logits
         )
 
+    def _encoded(self, sequences: Sequences, contexts: Context) -> Encoded:
+        x = sequences.windows(contexts).to(self._device)
+        return self._model(x, self._titles, newest_only=True)
 
-def next_title_ranks(scorer: Scorer, sequences: Sequences, contexts: Context) -> metrics.Ranks:
+
+class Judged(NamedTuple):
+    """How right a model was, row by row, so that two can be compared in pairs."""
+
+    profile_id: NDArray[np.str_]
+    """`[N]`, of each held-out play."""
+
+    rank: metrics.Ranks
+    """`[N]`."""
+
+    intents: dict[str, metrics.PerRow]
+    """By intent `[M]`, of the last interaction of each profile with a test part: the average
+    precision of genres, and of others 1 where the likeliest class is right; NaN where the label
+    isn't known."""
+
+    report: dict[str, Any]
+
+
+def next_title_ranks(
+    predictor: Predictor, sequences: Sequences, contexts: Context
+) -> metrics.Ranks:
     """Rank of each held-out play among all candidates, `[len(contexts)]`.
 
     Where titles are never played twice, those played before are left out.
@@ -75,7 +107,7 @@ def next_title_ranks(scorer: Scorer, sequences: Sequences, contexts: Context) ->
     found = np.empty(len(targets), np.int64)
     for rows, part in _parts(contexts):
         seen = None if sequences.domain.repeats else sequences.seen(part)
-        found[rows] = metrics.ranks(scorer(sequences.windows(part)), targets[rows], seen)
+        found[rows] = metrics.ranks(predictor.scores(sequences, part), targets[rows], seen)
     return found
 
 
@@ -96,35 +128,42 @@ def evaluate(
     part: Part = "test",
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """How well `model`, in evaluation mode, predicts what was held out.
+    """The report of `judge` on `model`, which is in evaluation mode."""
+    ranker = Ranker(model, device)
+    return judge(ranker, sequences, window=window, crops=crops, part=part).report
+
+
+def judge(
+    predictor: Predictor,
+    sequences: Sequences,
+    *,
+    window: int,
+    crops: Literal["served", "recent"],
+    part: Part = "test",
+) -> Judged:
+    """How well `predictor` says what was held out.
 
     Returns:
-        `profiles`; `hr10`, `ndcg10`, `mrr`, `recall100`; `ci95` of the first two by bootstrap over
-        profiles; `by_action`: the same metrics for plays that discover, continue or rewatch a
-        title, where there are several; `intents`: of the last interaction of each profile, per
-        intent its accuracy and that of always naming the commonest class (genre: mean average
-        precision and the share whose likeliest genre is right).
+        Its `report` has `profiles`; `hr10`, `ndcg10`, `mrr`, `recall100`, and `ci95` of the first
+        two by bootstrap over profiles; the same in `by_action` for plays that discover, continue or
+        rewatch a title, and for those of titles `just-opened`, which aren't counted among the
+        others. `intents` has, of the last interaction of each profile, per intent `accuracy` and
+        its `ci95`, beside the figures of always naming the `commonest` class, and of naming what
+        the `newest` interaction was; of genre `map`, mean average precision, and `hit1`, the share
+        whose likeliest genre is right, instead. A model without heads is judged by what its
+        distribution over titles says of all intents but the action (`through_titles`).
     """
-    ranker = Ranker(model, device)
     contexts = sequences.contexts(part, window, crops)
-    rank = next_title_ranks(ranker, sequences, contexts)
-    action = sequences.columns.action[contexts.end]
-    return {
-        "profiles": len(rank),
-        **metrics.next_title_metrics(rank),
-        "ci95": {
-            name: list(metrics.bootstrap_ci95(rank, metric))
-            for name, metric in (("hr10", metrics.hit_rate), ("ndcg10", metrics.ndcg))
-        },
-        "by_action": {
-            ACTIONS[code]: {
-                "profiles": int((action == code).sum()),
-                **metrics.next_title_metrics(rank[action == code]),
-            }
-            for code in np.unique(action)
-        },
-        "intents": _intents(ranker, sequences, sequences.last_contexts(window, crops)),
+    rank = next_title_ranks(predictor, sequences, contexts)
+    action = np.array(ACTIONS)[sequences.columns.action[contexts.end]]
+    action = np.where(sequences.just_opened(contexts), "just-opened", action)
+    intents, values = _intents(predictor, sequences, sequences.last_contexts(window, crops))
+    report = {
+        **_next_titles(rank),
+        "by_action": {str(name): _next_titles(rank[action == name]) for name in np.unique(action)},
+        "intents": intents,
     }
+    return Judged(sequences.columns.profile_id[contexts.profile], rank, values, report)
 
 
 def evaluate_version(
@@ -163,41 +202,101 @@ def evaluate_version(
     return manifest, evaluate(model, load(data_dir), window=manifest.window, crops=crops)
 
 
+def _next_titles(rank: metrics.Ranks) -> dict[str, Any]:
+    return {
+        "profiles": len(rank),
+        **metrics.next_title_metrics(rank),
+        "ci95": {
+            "hr10": metrics.ci95(metrics.hits(rank, 10)),
+            "ndcg10": metrics.ci95(metrics.gains(rank, 10)),
+        },
+    }
+
+
 def _intents(
-    ranker: Ranker, sequences: Sequences, contexts: Context
-) -> dict[str, dict[str, float]]:
+    predictor: Predictor, sequences: Sequences, contexts: Context
+) -> tuple[dict[str, dict[str, Any]], dict[str, metrics.PerRow]]:
     parts = _parts(contexts)
-    said = [ranker.intents(sequences.windows(part)) for _, part in parts]
-    asked = np.concatenate([rows for rows, _ in parts])
-    came = sequences.intents(Context(*(column[asked] for column in contexts)))
-    report = {}
-    for intent, (name, true) in enumerate(zip(INTENTS, came, strict=True)):
-        if said[0][intent] is None:
+    answers = [predictor.intents(sequences, part) for _, part in parts]
+    headless = all(one is None for one in answers[0])
+    if headless:
+        answers = [_through_titles(predictor, sequences, part) for _, part in parts]
+    place = np.concatenate([rows for rows, _ in parts]).argsort()
+    came = sequences.intents(contexts)
+    newest = sequences.intents(contexts._replace(end=contexts.end - 1))
+    report, values = {}, {}
+    for intent, name in enumerate(INTENTS):
+        said = [one for answer in answers if (one := answer[intent]) is not None]
+        if not said or not sequences.domain.trained[intent]:
             continue
-        probs = np.concatenate([one for part in said if (one := part[intent]) is not None])
-        label = true[:, 0].numpy()
-        if name == "genre":
-            known = label.sum(1) > 0
-            probs, positive = probs[known], label[known] > 0
-            common = np.broadcast_to(positive.mean(0), positive.shape)
-            report[name] = {
-                "map": metrics.mean_average_precision(probs, positive),
-                "hit1": _first_is_right(probs, positive),
-                "commonest_map": metrics.mean_average_precision(common, positive),
-                "commonest_hit1": _first_is_right(common, positive),
-            }
-        else:
-            known = label >= 0
-            right = probs[known].argmax(1) == label[known]
-            report[name] = {
-                "accuracy": float(right.mean()),
-                "commonest_accuracy": float(np.bincount(label[known]).max() / known.sum()),
-            }
-    return report
+        judged = _genres if name == "genre" else _labels
+        report[name], values[name] = judged(
+            np.concatenate(said)[place], came[intent][:, 0].numpy(), newest[intent][:, 0].numpy()
+        )
+        report[name]["through_titles"] = headless
+    return report, values
 
 
-def _first_is_right(probs: NDArray[Any], positive: NDArray[np.bool_]) -> float:
-    return float(np.take_along_axis(positive, probs.argmax(1)[:, None], axis=1).mean())
+def _genres(
+    probs: NDArray[np.float32], came: NDArray[np.float32], newest: NDArray[np.float32]
+) -> tuple[dict[str, Any], metrics.PerRow]:
+    known = came.sum(1) > 0
+    positive = came[known] > 0
+    commonest = np.broadcast_to(positive.mean(0, dtype=np.float32), positive.shape)
+    values = np.full(len(known), np.nan)
+    values[known] = metrics.average_precisions(probs[known], positive)
+    report: dict[str, Any] = {"ci95": {"map": metrics.ci95(values[known])}}
+    said = {"": probs[known], "commonest_": commonest, "newest_": newest[known]}
+    for prefix, one in said.items():
+        report[f"{prefix}map"] = float(metrics.average_precisions(one, positive).mean())
+        right = np.take_along_axis(positive, one.argmax(1)[:, None], axis=1)
+        report[f"{prefix}hit1"] = float(right.mean())
+    return report, values
+
+
+def _labels(
+    probs: NDArray[np.float32], came: NDArray[np.int64], newest: NDArray[np.int64]
+) -> tuple[dict[str, Any], metrics.PerRow]:
+    known = came >= 0
+    values = np.full(len(known), np.nan)
+    values[known] = probs[known].argmax(1) == came[known]
+    return {
+        "accuracy": float(values[known].mean()),
+        "ci95": {"accuracy": metrics.ci95(values[known])},
+        "commonest_accuracy": float(np.bincount(came[known]).max() / known.sum()),
+        "newest_accuracy": float((newest[known] == came[known]).mean()),
+    }, values
+
+
+def _through_titles(
+    predictor: Predictor, sequences: Sequences, contexts: Context
+) -> tuple[NDArray[np.float32] | None, ...]:
+    """What a distribution over next titles says of their genre, kind and release age.
+
+    It says nothing of the next action type. The release age is that at the newest interaction,
+    because nobody knows when the next will be.
+    """
+    scores = torch.from_numpy(predictor.scores(sequences, contexts))
+    if not sequences.domain.repeats:
+        scores = scores.masked_fill(torch.from_numpy(sequences.seen(contexts)), -torch.inf)
+    probs = scores.softmax(1)
+    scored = slice(FIRST_ROW, FIRST_ROW + sequences.domain.vocabulary)
+    genres = sequences.table.genres_TC[scored]
+    genres = genres / genres.sum(1, keepdim=True).clamp(min=1)
+    # What is not known has its own column, which is cut off.
+    kind = functional.one_hot(sequences.table.kind_T[scored], sequences.domain.kinds + 1)
+    release = sequences.table.release_day_T[scored]
+    today = torch.from_numpy(sequences.columns.start_ms[contexts.end - 1] // 86_400_000)
+    edges = torch.tensor(sequences.domain.release_age_edges_days)
+    age = torch.bucketize(today[:, None] - release, edges, right=True)
+    age = age.masked_fill(release == UNKNOWN_DAY, len(edges) + 1)
+    by_age = torch.zeros(len(probs), len(edges) + 2).scatter_add_(1, age, probs)
+    return (
+        None,
+        (probs @ genres).numpy(),
+        (probs @ kind.float())[:, 1:].numpy(),
+        by_age[:, :-1].numpy(),
+    )
 
 
 def _parts(contexts: Context) -> list[tuple[NDArray[np.intp], Context]]:

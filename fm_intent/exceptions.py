@@ -9,6 +9,10 @@ class DataUnusableError(ModelError):
     """The source data is missing, or can't teach a model."""
 
 
+class UnknownExperimentError(ModelError):
+    """There is no experiment of that name."""
+
+
 class CheckpointMismatchError(ModelError):
     """A run directory holds the state of another experiment, data or seed."""
 

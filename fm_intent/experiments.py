@@ -57,11 +57,14 @@ class Training:
     validation_profiles: int | None = None
 
 
+Model = Architecture | GRUSettings | SASRecSettings | TransActSettings | WithMetadata
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A model and its training."""
 
-    model: Architecture | GRUSettings | SASRecSettings | TransActSettings | WithMetadata
+    model: Model
     training: Training
 
     def build(self, sequences: Sequences) -> FMIntent | Baseline:
@@ -104,7 +107,7 @@ def _compared(full: Architecture, training: Training) -> dict[str, Experiment]:
     too; the others are as deep as their papers have them.
     """
     depth = full.short_layers + full.intent_layers + full.item_layers
-    models = {
+    models: dict[str, Model] = {
         "gru": GRUSettings(dropout=full.dropout),
         "sasrec": SASRecSettings(dropout=full.dropout),
         "transact": TransActSettings(dropout=full.dropout),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -161,13 +161,24 @@ def evaluate(
 
 @app.command()
 def benchmark(
-    experiment: Annotated[str, typer.Argument(help="popularity, ml-1m-sasrec or ml-1m-fm-intent.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="popularity, gru, sasrec, transact, sasrec-metadata, transact-metadata, v0, v1, "
+            "v2, fm-intent, or another experiment in fm_intent.experiments."
+        ),
+    ],
+    source: _Source = "ml-1m",
+    split: Annotated[
+        Literal["leave-one-out", "global-time"], typer.Option(help="What is held out.")
+    ] = "leave-one-out",
     seed: Annotated[int, typer.Option(help="Of weights, batches and dropout.")] = 0,
     device: Annotated[str, typer.Option(help="torch device: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Train and test on the published split of MovieLens-1M; a killed run goes on.
+    """Train and test a model under the protocol of its source's table; a killed run goes on.
 
-    The row is written to .local/runs/models-ml-1m.json, checkpoints stand beside it. Takes hours.
+    Rows, tables and picture of a source are .local/runs/models-<source>.json, .md and .png,
+    checkpoints stand beside them. Takes up to hours.
     """
     import orjson
 
@@ -176,18 +187,22 @@ def benchmark(
     from infra.sources import prepare as prepare_source
 
     row = run_benchmark(
-        prepare_source("ml-1m", LOCAL),
-        LOCAL / "runs" / "models-ml-1m.json",
-        experiment=experiment,
+        prepare_source(source, LOCAL),
+        runs / f"models-{source}.json",
+        model=name,
+        split=split,
         seed=seed,
         device=device,
-        run_dir=LOCAL / "runs" / f"{experiment}-{seed}",
+        run_dir=runs / f"{source}-{name}{period}-{seed}",
     )
     typer.echo(orjson.dumps(row, option=orjson.OPT_INDENT_2))
 
 
 @app.command()
 def simulate(
+    runs = LOCAL / "runs"
+    name = model.removeprefix(f"{source}-")
+    period = "" if split == "leave-one-out" else f"-{split}"
     out: Annotated[Path, typer.Argument(help="Folder for the Parquet files.")],
     members: Annotated[int, typer.Option(min=1)] = 2_000,
     days: Annotated[int, typer.Option(min=1)] = 60,

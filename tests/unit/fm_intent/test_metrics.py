@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics as learn
 
 from fm_intent import metrics
 
@@ -44,12 +45,68 @@ def test_metrics_have_the_values_computed_by_hand() -> None:
 def test_average_precision_has_the_value_computed_by_hand() -> None:
     probs = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]], np.float32)
     positive = np.array([[True, False, True], [True, False, False]])
-    found = metrics.mean_average_precision(probs, positive)
-    assert found == pytest.approx(((1 + 2 / 3) / 2 + 1 / 3) / 2)
+    assert metrics.average_precisions(probs, positive) == pytest.approx([(1 + 2 / 3) / 2, 1 / 3])
 
 
-def test_the_bootstrap_interval_covers_the_mean_and_is_repeatable() -> None:
-    rank = np.arange(200) % 30
-    low, high = metrics.bootstrap_ci95(rank, metrics.hit_rate)
-    assert low < metrics.hit_rate(rank, 10) < high
-    assert (low, high) == metrics.bootstrap_ci95(rank, metrics.hit_rate)
+def test_title_metrics_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(200, 150)).astype(np.float32)
+    target = rng.integers(150, size=200)
+    relevant = np.eye(150, dtype=np.int64)[target]
+    found = metrics.next_title_metrics(metrics.ranks(scores, target))
+    labels = np.arange(150)
+    assert found["ndcg10"] == pytest.approx(learn.ndcg_score(relevant, scores, k=10))
+    assert found["mrr"] == pytest.approx(
+        learn.label_ranking_average_precision_score(relevant, scores)
+    )
+    for name, at in (("hr10", 10), ("recall100", 100)):
+        wanted = learn.top_k_accuracy_score(target, scores, k=at, labels=labels)
+        assert found[name] == pytest.approx(wanted)
+
+
+def test_average_precision_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    probs = rng.random((100, 34)).astype(np.float32)
+    positive = rng.random((100, 34)) < 0.1
+    positive[:, 3] = True
+    wanted = learn.label_ranking_average_precision_score(positive, probs)
+    assert metrics.average_precisions(probs, positive).mean() == pytest.approx(wanted)
+
+
+def test_the_interval_covers_the_mean_is_repeatable_and_narrows_with_more_rows() -> None:
+    values = metrics.gains(np.arange(200) % 30, 10)
+    low, high = metrics.ci95(values)
+    assert low < values.mean() < high
+    assert [low, high] == metrics.ci95(values)
+    narrow_low, narrow_high = metrics.ci95(np.tile(values, 16))
+    assert (narrow_high - narrow_low) == pytest.approx((high - low) / 4, rel=0.2)
+
+
+def test_the_interval_is_that_of_the_normal_distribution_on_many_rows() -> None:
+    values = np.random.default_rng(2).normal(3, 2, 2000)
+    half = 1.96 * values.std() / 2000**0.5
+    assert metrics.ci95(values) == pytest.approx(
+        [values.mean() - half, values.mean() + half], abs=half / 5
+    )
+
+
+def test_a_small_gain_on_the_same_rows_is_found_where_the_intervals_overlap() -> None:
+    rng = np.random.default_rng(3)
+    theirs = rng.random(300)
+    ours = theirs + 0.02 + 0.01 * rng.normal(size=300)
+    assert metrics.ci95(ours)[0] < metrics.ci95(theirs)[1]
+    compared = metrics.paired(ours, theirs)
+    assert compared.p < 1e-6
+    assert compared.delta_pct == pytest.approx(100 * (ours.mean() / theirs.mean() - 1))
+
+
+def test_noise_alone_is_no_gain() -> None:
+    rng = np.random.default_rng(4)
+    found = [metrics.paired(*rng.random((2, 200))).p for _ in range(200)]
+    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.1
+
+
+def test_a_model_is_not_ahead_of_itself() -> None:
+    values = np.random.default_rng(5).random(50)
+    assert metrics.paired(values, values) == (0.0, 1.0)
+    assert metrics.paired(np.zeros(5), np.zeros(5)) == (0.0, 1.0)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fm_intent import metrics
-from fm_intent.baselines import Popularity, SASRecSettings
-from fm_intent.evaluate import Ranker, evaluate, next_title_ranks
+from fm_intent.baselines import Popularity
+from fm_intent.evaluate import Ranker, next_title_ranks
 from fm_intent.exceptions import CheckpointMismatchError
 from fm_intent.experiments import Experiment, Training
 from fm_intent.network import Architecture
@@ -98,23 +98,6 @@ def test_training_stops_when_validation_stops_getting_better(tmp_path: Path) -> 
 def test_a_learning_curve_is_drawn(tmp_path: Path) -> None:
     run(tmp_path)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_sasrec_is_trained_and_evaluated_by_the_same_code(tmp_path: Path) -> None:
-    setup = replace(QUICK.training, window=32, crops="recent")
-    fitted = run(tmp_path, Experiment(SASRecSettings(width=16, dropout=0.0), setup))
-    report = evaluate(fitted.model, DATA, window=32, crops="recent")
-    assert 0 < report["ndcg10"] < 1
-    assert report["intents"] == {}
-
-
-def test_a_report_tells_plays_apart_and_judges_every_intent(tmp_path: Path) -> None:
-    report = evaluate(run(tmp_path).model, DATA, window=64, crops="served")
-    assert set(report["intents"]) == {"action", "genre", "kind", "release_age"}
-    assert set(report["by_action"]) <= {"discover", "continue", "rewatch"}
-    assert sum(one["profiles"] for one in report["by_action"].values()) == report["profiles"]
-    low, high = report["ci95"]["ndcg10"]
-    assert low <= report["ndcg10"] <= high
 
 
 def test_an_unmeasured_target_weighs_one_and_a_longer_watch_weighs_more() -> None:

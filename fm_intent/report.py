@@ -1,0 +1,195 @@
+"""Rows of results as Markdown tables and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+
+from stream.taxonomy import INTENTS
+
+Row = dict[str, Any]
+
+_HEADINGS: Final = (
+    "model",
+    "seed",
+    "HR@10",
+    "NDCG@10",
+    "MRR",
+    "Recall@100",
+    "against the best baseline",
+    "epochs",
+    "minutes",
+    "parameters",
+)
+_STRATA: Final = ("discover", "continue", "rewatch", "just-opened")
+
+
+def write_report(rows: Sequence[Row], results: Path) -> None:
+    """Write `results`' tables and picture beside it, by the same name.
+
+    Args:
+        rows: of one dataset, the rows of a table (split, told time) one after the other.
+        results: the JSON file that holds them.
+    """
+    tables = [
+        (_title(rows_of_one[0]), rows_of_one)
+        for _, group in groupby(rows, lambda row: (row["split"], row["target_time"]))
+        for rows_of_one in [sorted(group, key=lambda row: float(row["ndcg10"]), reverse=True)]
+    ]
+    picture = results.with_suffix(".png")
+    lines = [
+        f"# Models on {rows[0]['dataset']}",
+        "",
+        "<!-- Written by `intentstream benchmark` from the JSON file beside it. Don't edit. -->",
+        "",
+        f"![NDCG@10 of each model, with 95 % intervals]({picture.name})",
+        "",
+    ]
+    for title, table in tables:
+        lines += [f"## {title}", "", *_next_titles(table), *_strata(table), *_intents(table)]
+    lines += ["## Made by", "", "```sh", *(row["command"] for row in rows), "```", ""]
+    hashes = sorted({row["data_sha256"] for row in rows})
+    lines += [f"Data: SHA-256 `{one}`" for one in hashes]
+    results.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    _draw(tables, picture)
+
+
+def _title(row: Row) -> str:
+    held_out = {
+        "leave-one-out": "The last play of each profile held out",
+        "global-time": "Plays after one moment held out",
+    }[row["split"]]
+    told = "told when the next play is" if row["target_time"] else "not told when the next play is"
+    return f"{held_out}, {told}"
+
+
+def _next_titles(table: Sequence[Row]) -> Iterator[str]:
+    yield "Next title, among all; 95 % intervals by bootstrap over profiles:"
+    yield ""
+    yield from _markdown(
+        _HEADINGS,
+        (
+            [
+                _name(row),
+                str(row["seed"]),
+                _with_interval(row, "hr10"),
+                _with_interval(row, "ndcg10"),
+                f"{row['mrr']:.4f}",
+                f"{row['recall100']:.4f}",
+                _versus(row["vs_best_baseline"]),
+                str(row["epochs"]),
+                f"{row['seconds'] / 60:.0f}",
+                f"{row['params']:,}",
+            ]
+            for row in table
+        ),
+    )
+    yield f"{table[0]['profiles']:,} profiles."
+    yield ""
+
+
+def _strata(table: Sequence[Row]) -> Iterator[str]:
+    present = [name for name in _STRATA if name in table[0]["by_action"]]
+    if len(present) < 2:
+        return
+    yield "NDCG@10 by what the next play was to the profile:"
+    yield ""
+    counts = [f"{name} ({table[0]['by_action'][name]['profiles']:,})" for name in present]
+    yield from _markdown(
+        ["model", "seed", *counts],
+        (
+            [
+                _name(row),
+                str(row["seed"]),
+                *(_with_interval(row["by_action"][name], "ndcg10") for name in present),
+            ]
+            for row in table
+        ),
+    )
+
+
+def _intents(table: Sequence[Row]) -> Iterator[str]:
+    present = [name for name in INTENTS if any(name in row["intents"] for row in table)]
+    if not present:
+        return
+    yield (
+        "Intent of the next interaction: accuracy, of genre mean average precision. *By titles* "
+        "means: as the distribution over titles has it."
+    )
+    yield ""
+    rows = [
+        [_name(row), str(row["seed"]), *(_head(row["intents"].get(name)) for name in present)]
+        for row in table
+    ]
+    for what, prefix in (("the commonest", "commonest_"), ("as the newest", "newest_")):
+        said = [
+            next(row["intents"][name] for row in table if name in row["intents"])
+            for name in present
+        ]
+        figures = [f"{head[prefix + _figure(head)]:.4f}" for head in said]
+        rows.append([f"*{what}*", "", *figures])
+    yield from _markdown(["model", "seed", *(name.replace("_", " ") for name in present)], rows)
+
+
+def _head(head: Row | None) -> str:
+    if head is None:
+        return ""
+    return _with_interval(head, _figure(head)) + (" *by titles*" if head["through_titles"] else "")
+
+
+def _figure(head: Row) -> str:
+    return "map" if "map" in head else "accuracy"
+
+
+def _with_interval(row: Row, figure: str) -> str:
+    low, high = row["ci95"][figure]
+    return f"{row[figure]:.4f} ({low:.4f} – {high:.4f})"
+
+
+def _versus(compared: Row | None) -> str:
+    if compared is None:
+        return ""
+    p = "p < 0.001" if compared["p"] < 0.001 else f"p = {compared['p']:.3f}"
+    return f"{compared['delta_pct']:+.1f} %, {p} ({compared['model']})"
+
+
+def _name(row: Row) -> str:
+    return str(row["model"]) if row["baseline"] else f"**{row['model']}**"
+
+
+def _markdown(headings: Sequence[str], rows: Iterator[list[str]] | list[list[str]]) -> list[str]:
+    cells = [list(headings), ["---"] * len(headings), *rows]
+    return ["| " + " | ".join(row) + " |" for row in cells] + [""]
+
+
+def _draw(tables: Sequence[tuple[str, Sequence[Row]]], path: Path) -> None:
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    heights = [len(table) for _, table in tables]
+    figure, every = pyplot.subplots(
+        len(tables),
+        figsize=(8, sum(heights) * 0.3 + len(tables)),
+        height_ratios=heights,
+        squeeze=False,
+    )
+    for axes, (title, table) in zip(every[:, 0], tables, strict=True):
+        upwards = table[::-1]
+        value = [row["ndcg10"] for row in upwards]
+        ends = [row["ci95"]["ndcg10"] for row in upwards]
+        reach = [
+            [max(0.0, one - low) for one, (low, _) in zip(value, ends, strict=True)],
+            [max(0.0, high - one) for one, (_, high) in zip(value, ends, strict=True)],
+        ]
+        names = [f"{row['model']} ({row['seed']})" for row in upwards]
+        colours = ["tab:gray" if row["baseline"] else "tab:red" for row in upwards]
+        axes.barh(names, value, xerr=reach, color=colours, error_kw={"linewidth": 1})
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("NDCG@10")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
