@@ -12,6 +12,8 @@ BROWSE_DLQ: Final = "browse-events.dlq"
 LATE_EVENTS: Final = "late-events"
 INTENT_FEATURES: Final = "intent-features"
 SESSIONS_CHANGELOG: Final = "sessions-changelog"
+MODEL_RELEASES: Final = "intent-model"
+MODEL_SHADOW: Final = "intent-shadow"
 
 EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
 
@@ -38,4 +40,6 @@ TOPICS: Final = (
         SESSIONS_CHANGELOG,
         {"cleanup.policy": "compact", "min.compaction.lag.ms": str(3600 * 1000)},
     ),
+    Topic(MODEL_RELEASES, {"cleanup.policy": "compact"}),
+    Topic(MODEL_SHADOW, {"retention.ms": str(24 * 3600 * 1000)}),
 )
