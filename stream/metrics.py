@@ -39,6 +39,27 @@ RETRIES: Final = Counter(
 BACK_PRESSURE: Final = Gauge(
     "intentstream_back_pressure", "1 while a dependency is down and the worker holds its batch."
 )
+MODEL_RELEASE: Final = Gauge(
+    "intentstream_model_release",
+    "1 for the live model version; for the shadow, its share of the profiles.",
+    ["role", "version"],
+)
+SHADOW_ROWS: Final = Counter(
+    "intentstream_shadow_rows_total",
+    "Answers of the shadow version: compared, failed, or skipped because another comparison ran.",
+    ["outcome"],
+)
+SHADOW_DIVERGENCE: Final = Histogram(
+    "intentstream_shadow_divergence_bits",
+    "Jensen-Shannon divergence of the shadow's answer from the live one, by head.",
+    ["head"],
+    buckets=[0.5**n for n in range(12, -1, -1)],
+)
+SHADOW_OVERLAP: Final = Histogram(
+    "intentstream_shadow_overlap",
+    "Share of the live next titles that the shadow proposes too.",
+    buckets=[n / 10 for n in range(11)],
+)
 LAG: Final = Gauge(
     "kafka_consumergroup_lag",
     "End offset minus committed offset, clamped to the log's start.",
