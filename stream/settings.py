@@ -40,7 +40,27 @@ class Settings(BaseSettings):
     # Triton
     triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address.")
     model_name: str = "fm_intent"
-    model_version: str = Field("", description="Version to pin; empty takes Triton's default.")
+    model_version: str = Field(
+        "",
+        description="Version to pin; empty follows what `model publish` made live, and takes "
+        "Triton's default before that.",
+    )
+    triton_models: Path = Field(
+        Path(".local/triton/models"),
+        description="The model repository that Triton reads; `model publish` writes into it.",
+    )
+    release_max_divergence: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Mean divergence of a head, in bits, that a new version may have.",
+    )
+    release_min_overlap: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Mean share of next titles that a new version must propose too.",
+    )
     inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
     inference_concurrency: int = Field(4, ge=1, description="Triton requests in flight at most.")
     inference_deadline_s: float = Field(2.0, gt=0, description="Deadline of one Triton request.")
