@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
+from rich.progress import Progress
 
 console: Final = Console()
 
@@ -19,3 +20,11 @@ def step(name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     console.print(f"{name}: {time.perf_counter() - began:.1f} s")
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the block runs; call what it gives with how many of `total` are done."""
+    with Progress(console=console) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,12 +19,14 @@ from infra.replay.plan import Fate, Plan, json_values, topic_of
 from stream.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from stream.settings import Settings
+
+_Pace = Callable[[float], int]
+"""Seconds since the start → how many records are to be sent by then."""
 
 TOPICS: Final = (BROWSE_EVENTS, PLAYBACK_EVENTS)
 _CHUNK: Final = 5_000
@@ -71,6 +74,7 @@ async def replay(
     settings: Settings,
     *,
     events_per_s: float | None,
+    speed_up: float | None = None,
     progress: Callable[[int], None],
 ) -> Replayed:
     """Send all records of `plan` in its order.
@@ -78,7 +82,9 @@ async def replay(
     Args:
         plan: what to send.
         settings: Kafka's address and the topics' prefix and number of partitions.
-        events_per_s: steady rate of sending; None sends as fast as Kafka takes it.
+        events_per_s: steady rate of sending.
+        speed_up: instead, the pace of event time, so many times as fast. With neither, records go
+            as fast as Kafka takes them.
         progress: called about ten times a second with the number of records handed to Kafka.
 
     Raises:
@@ -90,7 +96,8 @@ async def replay(
         max_batch_size=_BATCH_BYTES,
     )
     async with producer:
-        return await _Sending(plan, settings, producer).run(events_per_s, progress)
+        pace = _pace(plan, events_per_s, speed_up)
+        return await _Sending(plan, settings, producer).run(pace, progress)
 
 
 class _Sending:
@@ -112,7 +119,7 @@ class _Sending:
         self._offset = np.full(len(plan), -1, np.int64)
         self._deliveries: list[tuple[list[int], asyncio.Future[Any]]] = []
 
-    async def run(self, events_per_s: float | None, progress: Callable[[int], None]) -> Replayed:
+    async def run(self, pace: _Pace | None, progress: Callable[[int], None]) -> Replayed:
         total, done = len(self._plan), 0
         began = time.perf_counter()
         reported = began
@@ -121,11 +128,9 @@ class _Sending:
             values = self._values(done, chunk_end)
             first = done
             while done < chunk_end:
-                if events_per_s is None:
-                    due = chunk_end
-                else:
-                    elapsed = time.perf_counter() - began
-                    due = min(int(elapsed * events_per_s) + 1, chunk_end)
+                due = chunk_end
+                if pace is not None:
+                    due = min(pace(time.perf_counter() - began), chunk_end)
                 if due > done:
                     await self._send(range(done, due), values[done - first : due - first])
                     done = due
@@ -133,7 +138,7 @@ class _Sending:
                 if now - reported >= 0.1:
                     reported = now
                     progress(done)
-                if events_per_s is not None:
+                if pace is not None:
                     await asyncio.sleep(_TICK_S)
         for positions, delivery in self._deliveries:
             self._offset[positions] = (await delivery).offset + np.arange(len(positions))
@@ -201,6 +206,19 @@ class _Sending:
             if field.name not in columns:
                 columns[field.name] = plan.events[field.name].take(event_rows)
         return pa.table(columns, schema=SENT_SCHEMA)
+
+
+def _pace(plan: Plan, events_per_s: float | None, speed_up: float | None) -> _Pace | None:
+    if events_per_s is not None:
+        return lambda elapsed_s: int(elapsed_s * events_per_s) + 1
+    if speed_up is None:
+        return None
+    times = plan.events["occurred_at_ms"].to_numpy()
+    of_source = plan.fate <= Fate.REPEAT
+    # A record that comes after its place, or is no event of the source, goes with the one before.
+    at_ms = np.where(of_source, times[np.where(of_source, plan.row, 0)], times[0])
+    due_s = (np.maximum.accumulate(at_ms) - times[0]) / 1000 / speed_up
+    return lambda elapsed_s: int(np.searchsorted(due_s, elapsed_s, side="right"))
 
 
 def _partition(key: bytes | None, partitions: range) -> int:

@@ -1,7 +1,11 @@
-"""The catalogue as the simulated members meet it: shelves by genre, kind and release age."""
+"""The catalogue as the simulated members meet it: when titles and episodes come, and how they pull.
+
+Suffixes name shapes: T titles, G genres, K kinds, R release ages, D days, N rows of a call.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,83 +21,66 @@ if TYPE_CHECKING:
 
     from infra.simulator.parameters import SimulatorParameters
 
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
 MOVIE: Final = KINDS.index("movie")
 SHOW: Final = KINDS.index("show")
 
 _SHORT_EPISODES: Final = {"children": 15, "anime": 24, "comedy": 26, "talk-show": 30}
 _EPISODE_MINUTES: Final = 46
-_FIRST_DAY: Final = -40_000
-_DAY_RANGE: Final = 100_000
+_LONG_AGO: Final = -100_000
+_DAYS_BEYOND: Final = 3
+"""The last sessions end after the last day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """T titles in NumPy columns, and P = genres x kinds pools of them for drawing shelves.
+    """T titles in NumPy columns. Days count from 1970 but where they index a table.
 
     Attributes:
         title_ids: T ids.
         names: T names.
         table: The catalogue's table in the contract on disk.
-        genres_TG: bool, which genres a title has.
-        kind_T: index into `KINDS`.
-        release_day_T: int days since 1970.
-        added_day_T: int days since 1970; nobody sees the title before.
-        duration_T: seconds of the film or of one episode.
-        seasons_T: number of seasons, 1 for a film.
-        episodes_T: episodes of one season, 1 for a film.
-        taste_TD: position of the title in the members' space of taste, unit variance.
+        first_day: First day of the simulation.
+        genres_TG: Which genres a title has.
+        kind_T: Index into `KINDS`.
+        release_day_T: Day of release.
+        duration_T: Seconds of the film or of one episode.
+        seasons_T: Number of seasons, 1 for a film.
+        episodes_T: Episodes of one season, 1 for a film.
+        season_day_T: Day on which the last season begins to come.
+        weekly_T: Whether the last season comes one episode a week, and not at once.
+        popularity_T: Log popularity.
+        taste_TC: Position of the title in the members' space of taste, unit variance.
+        age_DT: Index into `RELEASE_AGES`, by day of the simulation.
+        arrival_DT: Weight of a title for having come lately, by day of the simulation; 0 before it
+            came.
     """
 
     title_ids: NDArray[np.object_]
     names: NDArray[np.object_]
     table: pa.Table
-    genres_TG: NDArray[np.bool_]  # noqa: N815
-    kind_T: NDArray[np.int64]  # noqa: N815
-    release_day_T: NDArray[np.int64]  # noqa: N815
-    added_day_T: NDArray[np.int64]  # noqa: N815
-    duration_T: NDArray[np.float64]  # noqa: N815
-    seasons_T: NDArray[np.int64]  # noqa: N815
-    episodes_T: NDArray[np.int64]  # noqa: N815
-    taste_TD: NDArray[np.float64]  # noqa: N815
-    _pool_titles: NDArray[np.int64]
-    _pool_keys: NDArray[np.int64]
-    _pool_weight_before: NDArray[np.float64]
-    pool_size_GK: NDArray[np.int64]  # noqa: N815
+    first_day: int
+    genres_TG: Bools  # noqa: N815
+    kind_T: Ints  # noqa: N815
+    release_day_T: Ints  # noqa: N815
+    duration_T: Floats  # noqa: N815
+    seasons_T: Ints  # noqa: N815
+    episodes_T: Ints  # noqa: N815
+    season_day_T: Ints  # noqa: N815
+    weekly_T: Bools  # noqa: N815
+    popularity_T: Floats  # noqa: N815
+    taste_TC: Floats  # noqa: N815
+    age_DT: NDArray[np.int8]  # noqa: N815
+    arrival_DT: Floats  # noqa: N815
 
-    def age(self, titles: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Index into `RELEASE_AGES` of `titles` on `day` (broadcast together)."""
-        days = day - self.release_day_T[titles]
-        return np.searchsorted(RELEASE_AGE_EDGES_DAYS, days, side="right").astype(np.int64)
-
-    def shelves(
-        self,
-        rng: Generator,
-        genre: NDArray[np.int64],
-        kind: NDArray[np.int64],
-        age: NDArray[np.int64],
-        day: NDArray[np.int64],
-        length: int,
-    ) -> NDArray[np.int64]:
-        """For each of N wishes `length` titles, drawn by popularity, int64 [N, length].
-
-        A shelf holds titles of the wished genre and kind whose release age is the wished one; where
-        there are none on that day, of any age.
-        """
-        pool = genre * len(KINDS) + kind
-        edges = np.array([0, *RELEASE_AGE_EDGES_DAYS, _DAY_RANGE])
-        newest, oldest = day - edges[age], day - edges[age + 1]
-        start, end = _key(pool, oldest) + 1, _key(pool, newest) + 1
-        empty = self._rows_before(start) == self._rows_before(end)
-        first = self._rows_before(np.where(empty, pool * _DAY_RANGE, start))
-        last = self._rows_before(np.where(empty, (pool + 1) * _DAY_RANGE, end))
-        low, high = self._pool_weight_before[first], self._pool_weight_before[last]
-        draws = low[:, None] + rng.random((len(pool), length)) * (high - low)[:, None]
-        at = np.searchsorted(self._pool_weight_before, draws, side="right") - 1
-        drawn: NDArray[np.int64] = self._pool_titles[np.clip(at, first[:, None], last[:, None] - 1)]
-        return drawn
-
-    def _rows_before(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.searchsorted(self._pool_keys, keys).astype(np.int64)
+    def episode_day(self, titles: Ints, season: Ints, episode: Ints) -> Ints:
+        """Day from which an episode can be watched; all but the last season's are long there."""
+        day = self.season_day_T[titles] + 7 * self.weekly_T[titles] * (episode - 1)
+        last = season >= self.seasons_T[titles]
+        return np.where(last, day, _LONG_AGO).astype(np.int64)
 
 
 def load(parameters: SimulatorParameters, rng: Generator) -> Catalogue:
@@ -104,7 +91,7 @@ def load(parameters: SimulatorParameters, rng: Generator) -> Catalogue:
     genres = np.zeros((count, len(GENRES)), dtype=bool)
     for index, listed in enumerate(genre_lists):
         genres[index, [GENRES.index(genre) for genre in listed]] = True
-    kind = np.where(np.asarray(titles["kind"].to_pylist()) == "show", SHOW, MOVIE)
+    is_show = np.asarray(titles["kind"].to_pylist()) == "show"
     episode_minutes = np.array(
         [
             min((_SHORT_EPISODES.get(genre, _EPISODE_MINUTES) for genre in listed), default=30)
@@ -112,18 +99,26 @@ def load(parameters: SimulatorParameters, rng: Generator) -> Catalogue:
         ]
     ) * rng.uniform(0.85, 1.15, count)
     film_s = titles["duration_s"].fill_null(0).to_numpy()
-    duration = np.where(kind == SHOW, np.round(episode_minutes * 60), film_s).astype(np.float64)
+    duration = np.where(is_show, np.round(episode_minutes * 60), film_s).astype(np.float64)
     genre_taste = rng.normal(size=(len(GENRES), parameters.taste_dimensions))
     taste = (genres @ genre_taste) / np.maximum(genres.sum(1, keepdims=True), 1) ** 0.5
     taste = 0.7 * taste + 0.7 * rng.normal(size=taste.shape)
-    release_day = titles["release_day"].to_numpy().astype(np.int64)
 
-    row, genre = np.nonzero(genres)
-    pool = genre * len(KINDS) + kind[row]
-    keys = _key(pool, release_day[row])
-    order = np.argsort(keys, kind="stable")
-    popularity = np.exp(rng.normal(scale=1.3, size=count))
-    weight_before = np.concatenate([[0.0], np.cumsum(popularity[row[order]])])
+    first_day = (parameters.first_day - dt.date(1970, 1, 1)).days
+    added_day = titles["added_day"].to_numpy().astype(np.int64)
+    release_day = titles["release_day"].to_numpy().astype(np.int64)
+    seasons = titles["seasons"].fill_null(1).to_numpy().astype(np.int64)
+    comes_new = is_show & (seasons > 1) & (added_day < first_day)
+    comes_new &= rng.random(count) < parameters.new_season
+    new_day = first_day + rng.integers(0, parameters.days, count)
+    season_day = np.where(comes_new, new_day, added_day)
+    weekly = is_show & (season_day >= first_day) & (rng.random(count) < parameters.weekly)
+
+    days = first_day + np.arange(parameters.days + _DAYS_BEYOND)[:, None]
+    newest = np.where(season_day <= days, season_day, added_day)
+    novelty = np.exp(-np.maximum(days - newest, 0) / parameters.arrival_days)
+    arrival = np.where(added_day <= days, np.exp(parameters.arrival_pull * novelty), 0.0)
+    age = np.searchsorted(RELEASE_AGE_EDGES_DAYS, days - release_day, side="right")
     table = contract.table(
         contract.CATALOGUE_SCHEMA,
         {name: titles[name] for name in ("title_id", "name", "kind", "genres", "release_day")}
@@ -133,21 +128,17 @@ def load(parameters: SimulatorParameters, rng: Generator) -> Catalogue:
         title_ids=np.array(titles["title_id"].to_pylist(), dtype=object),
         names=np.array(titles["name"].to_pylist(), dtype=object),
         table=table,
+        first_day=first_day,
         genres_TG=genres,
-        kind_T=kind,
+        kind_T=np.where(is_show, SHOW, MOVIE),
         release_day_T=release_day,
-        added_day_T=titles["added_day"].to_numpy().astype(np.int64),
         duration_T=duration,
-        seasons_T=titles["seasons"].fill_null(1).to_numpy().astype(np.int64),
-        episodes_T=np.where(kind == SHOW, rng.integers(6, 14, count), 1),
-        taste_TD=taste,
-        _pool_titles=row[order],
-        _pool_keys=keys[order],
-        _pool_weight_before=weight_before,
-        pool_size_GK=np.bincount(pool, minlength=len(GENRES) * len(KINDS)).reshape(-1, len(KINDS)),
+        seasons_T=seasons,
+        episodes_T=np.where(is_show, rng.integers(6, 14, count), 1),
+        season_day_T=season_day,
+        weekly_T=weekly,
+        popularity_T=rng.normal(scale=parameters.popularity_spread, size=count),
+        taste_TC=taste,
+        age_DT=age.astype(np.int8),
+        arrival_DT=arrival,
     )
-
-
-def _key(pool: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One sorted number line for all pools, each ordered by release day."""
-    return pool * _DAY_RANGE + np.clip(day - _FIRST_DAY, 0, _DAY_RANGE - 1)

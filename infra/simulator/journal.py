@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.simulator.members import COUNTRIES
-from infra.simulator.simulation import DAY_S, NONE
+from infra.simulator.choices import NONE
+from infra.simulator.members import COUNTRIES, DAY_S
+from infra.simulator.truth import TRUTH_SCHEMA
 from infra.sources import contract
 from stream.taxonomy import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGES
 
@@ -18,39 +18,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from infra.simulator.catalogue import Catalogue
-    from infra.simulator.members import Members
     from infra.simulator.parameters import SimulatorParameters
-    from infra.simulator.simulation import Rows
-
-TRUTH_SCHEMA: Final = pa.schema(
-    [
-        pa.field("profile_id", pa.string(), nullable=False),
-        pa.field("session_start_ms", pa.int64(), nullable=False),
-        pa.field("action", pa.string(), nullable=False),
-        pa.field("genre", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("release_age", pa.string(), nullable=False),
-    ]
-)
-"""The hidden intent of every session; for scoring a model, never for training or features."""
+    from infra.simulator.simulation import Lives, Rows
 
 
 def events(
     parameters: SimulatorParameters,
     catalogue: Catalogue,
-    members: Members,
-    browsing: Rows,
-    sittings: Rows,
+    lives: Lives,
+    country: NDArray[np.int64],
 ) -> pa.Table:
-    """All events in the contract on disk; their ids number them in order of time."""
+    """All events in the contract on disk; their ids number them in order of time.
+
+    Args:
+        parameters: The simulation's.
+        catalogue: The simulation's.
+        lives: What happened.
+        country: Index into `COUNTRIES` of every member.
+    """
+    sittings = lives.sittings
     happened = pa.concat_tables(
         [
             _playback(sittings, catalogue.duration_T[sittings["title"]], parameters.heartbeat_s),
-            _browse(browsing, catalogue),
+            _browse(lives.browsing, catalogue),
         ],
         promote_options="default",
     )
-    at_ms = _at_ms(parameters, happened["at_s"].to_numpy())
+    at_ms = at_unix_ms(catalogue, happened["at_s"].to_numpy())
     # Within a millisecond: by member, then as it happened.
     order = np.lexsort((np.arange(len(at_ms)), happened["member"].to_numpy(), at_ms))
     happened = happened.take(pa.array(order))
@@ -61,12 +55,12 @@ def events(
         given
         | {
             "event_id": _numbered("sim-e", pa.array(np.arange(len(order))), 9),
-            "profile_id": _numbered("sim-m", member, 6),
+            "profile_id": profile_ids(member),
             "occurred_at_ms": pa.array(at_ms[order]),
             "title_id": pa.array(catalogue.title_ids).take(happened["title"]),
             "playback_id": _numbered("sim-p", happened["sitting"], 8),
             "device": pa.array(DEVICES).take(happened["device"]),
-            "country": pa.array(COUNTRIES).take(pa.array(members.country_M[member.to_numpy()])),
+            "country": pa.array(COUNTRIES).take(pa.array(country[member.to_numpy()])),
         },
     )
 
@@ -82,20 +76,31 @@ _GIVEN: Final = (
 )
 
 
-def truth(parameters: SimulatorParameters, sessions: Rows) -> pa.Table:
-    """One row per session, by `TRUTH_SCHEMA`, ordered by time."""
+def truth(catalogue: Catalogue, spells: Rows) -> pa.Table:
+    """One row per spell of an intent, by `TRUTH_SCHEMA`, ordered by member and time."""
     rows = pa.table(
         {
-            "profile_id": _numbered("sim-m", pa.array(sessions["member"]), 6),
-            "session_start_ms": pa.array(_at_ms(parameters, sessions["at_s"])),
-            "action": pa.array(ACTIONS).take(pa.array(sessions["action"])),
-            "genre": pa.array(GENRES).take(pa.array(sessions["genre"])),
-            "kind": pa.array(KINDS).take(pa.array(sessions["kind"])),
-            "release_age": pa.array(RELEASE_AGES).take(pa.array(sessions["age"])),
+            "profile_id": profile_ids(pa.array(spells["member"])),
+            "from_ms": pa.array(at_unix_ms(catalogue, spells["from_s"])),
+            "to_ms": pa.array(at_unix_ms(catalogue, spells["to_s"])),
+            "action": pa.array(ACTIONS).take(pa.array(spells["action"])),
+            "genre": pa.array(GENRES).take(pa.array(spells["genre"])),
+            "kind": pa.array(KINDS).take(pa.array(spells["kind"])),
+            "release_age": pa.array(RELEASE_AGES).take(pa.array(spells["age"])),
         },
         schema=TRUTH_SCHEMA,
     )
-    return rows.sort_by([("session_start_ms", "ascending"), ("profile_id", "ascending")])
+    return rows.sort_by([("profile_id", "ascending"), ("from_ms", "ascending")])
+
+
+def profile_ids(members: pa.Array) -> pa.Array:
+    """The ids of members, by their numbers."""
+    return _numbered("sim-m", members, 6)
+
+
+def at_unix_ms(catalogue: Catalogue, at_s: NDArray[Any]) -> NDArray[np.int64]:
+    """Unix milliseconds of seconds since the first day."""
+    return np.round((catalogue.first_day * DAY_S + at_s) * 1000).astype(np.int64)
 
 
 def _playback(sittings: Rows, duration_s: NDArray[np.float64], heartbeat_s: float) -> pa.Table:
@@ -165,11 +170,6 @@ def _browse(browsing: Rows, catalogue: Catalogue) -> pa.Table:
 def _query(name: str) -> str:
     """What a member types who looks for a title: its first two words."""
     return " ".join(name.lower().split()[:2])
-
-
-def _at_ms(parameters: SimulatorParameters, at_s: NDArray[Any]) -> NDArray[np.int64]:
-    first_day = (parameters.first_day - dt.date(1970, 1, 1)).days
-    return np.round((first_day * DAY_S + at_s) * 1000).astype(np.int64)
 
 
 def _numbered(prefix: str, numbers: pa.Array, width: int) -> pa.Array:

@@ -56,7 +56,7 @@ def _catalogue() -> pa.Table:
             "name": pa.array(names),
             "kind": pa.array(["movie"] * len(names)),
             "genres": pa.array(mapped, pa.list_(pa.string())),
-            "release_day": release_days(np.array(years, dtype=np.int64)),
+            "release_day": release_days(years),
         },
     )
 

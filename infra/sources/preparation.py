@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from infra.sources import contract, movielens, movietweetings, netflix, ratings
 from infra.sources.exceptions import UnknownSourceError
+from infra.steps import progress
 from stream import taxonomy
 
 if TYPE_CHECKING:
@@ -22,46 +24,76 @@ STAMP_FILE: Final = "stamp.json"
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """How a source is made, and the files that its outcome depends on."""
+class Source:
+    """A source of histories.
 
+    Attributes:
+        heads: The intent heads, of `INTENTS`, that its data can teach; the others are masked.
+        make: Writes the source's files; takes the home of all local data and the source's folder.
+        depends_on: Files that the outcome depends on.
+        terms: To be shown before it is fetched.
+    """
+
+    heads: tuple[str, ...]
     make: Callable[[Path, Path], None]
     depends_on: tuple[Path, ...]
     terms: str = ""
 
 
-def _make_movielens(home: Path, directory: Path) -> None:
-    contract.write(directory, *movielens.convert(home / "archives"))
+def _make_movielens(edition: movielens.Edition, home: Path, directory: Path) -> None:
+    contract.write(directory, *movielens.convert(home / "archives", edition))
 
 
 def _make_movietweetings(_home: Path, directory: Path) -> None:
     contract.write(directory, *movietweetings.convert())
 
 
-def _make_simulator(_home: Path, directory: Path) -> None:
+def _make_simulator(is_null_twin: bool, _home: Path, directory: Path) -> None:
     from infra import simulator  # it reads this package's catalogue, so it can't come first
 
-    simulator.simulate(simulator.SimulatorParameters(), directory)
+    parameters = simulator.SimulatorParameters()
+    if is_null_twin:
+        parameters = parameters.null_twin()
+    with progress("members", parameters.members) as advance:
+        simulator.simulate(parameters, directory, advance)
 
 
 _COMMON: Final = (Path(contract.__file__), Path(taxonomy.__file__))
 _RATINGS: Final = (*_COMMON, Path(ratings.__file__))
+_RATING_HEADS: Final = ("genre", "release_age")
+"""Ratings know neither what else members did nor shows: every one is the first play of a film."""
 
-SOURCES: Final[dict[str, _Source]] = {
-    "ml-1m": _Source(_make_movielens, (*_RATINGS, Path(movielens.__file__)), movielens.TERMS),
-    "movietweetings": _Source(
-        _make_movietweetings,
-        (*_RATINGS, Path(movietweetings.__file__), *sorted(movietweetings.DATA.iterdir())),
-    ),
-    "simulator": _Source(
-        _make_simulator,
+
+def _movielens(edition: movielens.Edition) -> Source:
+    depends_on = (*_RATINGS, Path(movielens.__file__))
+    return Source(_RATING_HEADS, partial(_make_movielens, edition), depends_on, movielens.TERMS)
+
+
+def _simulator(*, is_null_twin: bool) -> Source:
+    package = Path(__file__).parents[1] / "simulator"
+    other_uses = {package / f"{name}.py" for name in ("frozen", "live", "oracle")}
+    return Source(
+        taxonomy.INTENTS,
+        partial(_make_simulator, is_null_twin),
         (
             *_COMMON,
             Path(netflix.__file__),
             *sorted(netflix.DATA.iterdir()),
-            *sorted(Path(__file__).parents[1].joinpath("simulator").glob("*.py")),
+            *sorted(set(package.glob("*.py")) - other_uses),
         ),
+    )
+
+
+SOURCES: Final[dict[str, Source]] = {
+    "ml-1m": _movielens(movielens.ML_1M),
+    "ml-100k": _movielens(movielens.ML_100K),
+    "movietweetings": Source(
+        _RATING_HEADS,
+        _make_movietweetings,
+        (*_RATINGS, Path(movietweetings.__file__), *sorted(movietweetings.DATA.iterdir())),
     ),
+    "simulator": _simulator(is_null_twin=False),
+    "simulator-null": _simulator(is_null_twin=True),
 }
 """The sources by name, in the order of preference."""
 

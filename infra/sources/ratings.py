@@ -6,7 +6,8 @@ A rating says that the member has seen the title by then. It becomes one `impres
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,11 @@ import pyarrow.compute as pc
 from infra.sources import contract
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+_EPOCH: Final = dt.date(1970, 1, 1)
 
 
 def events_from_ratings(
@@ -52,7 +57,7 @@ def events_from_ratings(
     return contract.table(contract.EVENTS_SCHEMA, columns)
 
 
-def release_days(years: NDArray[np.int64]) -> pa.Array:
-    """First day of each release year, as int32 days since 1970: only the year is known."""
-    days = (years - 1970).astype("M8[Y]").astype("M8[D]").astype(np.int64)
-    return pa.array(days.astype(np.int32))
+def release_days(years: Sequence[int | None]) -> pa.Array:
+    """First day of each release year, as int32 days since 1970: only the year is known, if that."""
+    days = [None if year is None else (dt.date(year, 1, 1) - _EPOCH).days for year in years]
+    return pa.array(days, pa.int32())

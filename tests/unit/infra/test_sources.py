@@ -52,8 +52,8 @@ def test_events_of_ratings_are_in_the_order_of_the_contract() -> None:
     assert _ratings().equals(contract.sorted_events(_ratings()))
 
 
-def test_a_release_year_becomes_its_first_day_also_before_1970() -> None:
-    assert release_days(np.array([1971, 1969])).to_pylist() == [365, -365]
+def test_a_release_year_becomes_its_first_day_also_before_1970_and_stays_unknown_if_it_is() -> None:
+    assert release_days([1971, 1969, None]).to_pylist() == [365, -365, None]
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,13 @@ def test_a_source_is_made_once_and_again_when_its_stamp_is_another(tmp_path) -> 
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path) -> None:
-    with pytest.raises(UnknownSourceError, match="ml-1m, movietweetings, simulator"):
+    with pytest.raises(
+        UnknownSourceError, match="ml-1m, ml-100k, movietweetings, simulator, simulator-null"
+    ):
         prepare("netflix", tmp_path)
 
 
 def test_a_damaged_movielens_archive_is_refused(tmp_path) -> None:
     (tmp_path / movielens.ARCHIVE).write_bytes(b"half a download")
     with pytest.raises(ArchiveUnavailableError, match="delete it"):
-        movielens.convert(tmp_path)
+        movielens.convert(tmp_path, movielens.ML_1M)
