@@ -21,6 +21,7 @@ from fm_intent.dataset import Context, Sequences
 from fm_intent.network import (
     FIRST_ROW,
     Architecture,
+    Asked,
     Domain,
     Encoded,
     FMIntent,
@@ -118,14 +119,20 @@ class TransActSettings:
 
 @dataclass(frozen=True)
 class WithMetadata:
-    """Settings of `MetadataBaseline`: whose sequence model it is."""
+    """Settings of `MetadataBaseline`.
+
+    Attributes:
+        of: whose sequence model it is.
+        target_time: whether it is told when the next play happens.
+    """
 
     of: SASRecSettings | TransActSettings
+    target_time: bool = False
 
     def build(self, sequences: Sequences, window: int) -> Baseline:
         """The untrained network; `window` has no bearing on it."""
         del window
-        return MetadataBaseline(self.of, sequences)
+        return MetadataBaseline(self, sequences)
 
 
 class TitleBaseline(nn.Module):
@@ -249,8 +256,9 @@ class MetadataBaseline(nn.Module):
     is FM-Intent's own code: of `FMIntent` without intents the item stage alone is another.
     """
 
-    def __init__(self, of: SASRecSettings | TransActSettings, sequences: Sequences) -> None:
+    def __init__(self, settings: WithMetadata, sequences: Sequences) -> None:
         super().__init__()
+        of = settings.of
         architecture = Architecture(
             width=of.width,
             heads=of.heads,
@@ -258,6 +266,7 @@ class MetadataBaseline(nn.Module):
             item_layers=0,
             intents="none",
             dropout=of.dropout,
+            target_time=settings.target_time,
         )
         self.domain = sequences.domain
         self.frame = FMIntent(architecture, sequences.domain, sequences.table)
@@ -272,9 +281,18 @@ class MetadataBaseline(nn.Module):
         """The vectors `[V, D]` of the titles that are scored."""
         return self.frame.candidates(titles_TD)
 
-    def forward(self, x: Interactions, titles_TD: Tensor, *, newest_only: bool = False) -> Encoded:
+    def forward(
+        self,
+        x: Interactions,
+        titles_TD: Tensor,
+        *,
+        newest_only: bool = False,
+        asked_ms_BL: Tensor | None = None,
+    ) -> Encoded:
         """As `FMIntent.forward`, without intents."""
-        encoded: Encoded = self.frame(x, titles_TD, newest_only=newest_only)
+        encoded: Encoded = self.frame(
+            x, titles_TD, newest_only=newest_only, asked_ms_BL=asked_ms_BL
+        )
         return encoded
 
 
@@ -292,9 +310,14 @@ class _SASRecStage(Stage):
         bias_BHQK: Tensor,
         read_B: Tensor | None = None,
         keep: Keep | None = None,
+        asked: Asked | None = None,
     ) -> Tensor:
         del keep  # a baseline is not served
-        user: Tensor = self.head(self.outlet(self.encoder(self.inlet(x), bias_BHQK.flatten(0, 1))))
+        hidden = self.inlet(x)
+        if asked is not None:
+            # To all layers, which a network that is served incrementally can't afford.
+            hidden, bias_BHQK = hidden + asked.vector_BLD, asked.bias_BHQK
+        user: Tensor = self.head(self.outlet(self.encoder(hidden, bias_BHQK.flatten(0, 1))))
         return user if read_B is None else at(user, read_B)
 
 

@@ -133,6 +133,7 @@ def benchmark(
     setup = experiment.training
     judged = judge(Ranker(fitted.model, device), sequences, window=setup.window, crops=setup.crops)
     row |= {
+        "target_time": experiment.target_time,
         "baseline": not isinstance(experiment.model, Architecture),
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 1),

@@ -67,6 +67,11 @@ class Experiment:
     model: Model
     training: Training
 
+    @property
+    def target_time(self) -> bool:
+        """Whether the network is told when the next play happens."""
+        return isinstance(self.model, Architecture | WithMetadata) and self.model.target_time
+
     def build(self, sequences: Sequences) -> FMIntent | Baseline:
         """The untrained network for this data.
 

@@ -156,3 +156,25 @@ def test_transact_takes_its_latest_as_they_are_and_the_highest_of_all() -> None:
     assert not torch.allclose(head(high)[0, -1], newest)
     assert not torch.allclose(head(late)[0, -1], newest)
     torch.testing.assert_close(head(high)[0, :2], head(hidden)[0, :2])
+
+
+@pytest.mark.parametrize("name", ["sasrec-metadata", "transact-metadata"])
+def test_a_baseline_may_be_told_when_the_next_play_is(name: str) -> None:
+    metadata = SETTINGS[name]
+    assert isinstance(metadata, WithMetadata)
+    said = []
+    for told in (False, True):
+        torch.manual_seed(0)
+        model = WithMetadata(metadata.of, target_time=told).build(DATA, 64)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        model.eval()
+        with torch.inference_mode():
+            said.append(
+                [
+                    model(WINDOWS, model.titles(), asked_ms_BL=WINDOWS.start_ms_BL + wait).user_BLD
+                    for wait in (60_000, 30 * 24 * tiny.HOUR_MS)
+                ]
+            )
+    assert torch.equal(*said[0])
+    assert not torch.allclose(*said[1])
