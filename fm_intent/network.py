@@ -190,9 +190,9 @@ class Titles(NamedTuple):
     """Of their genres, as an interaction's input."""
 
 
-Keep = Callable[[Tensor], Tensor]
-"""Called once per layer, in order, with the keys and values `[B, Q, 2D]` of new positions: keeps
-them, and gives those of all positions, `[B, L, 2D]`."""
+Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Called once per layer, in order, with the keys and the values `[B, H, Q, E]` of new positions:
+keeps them, and gives those of all positions, `[B, H, L, E]`."""
 
 
 class Answer(NamedTuple):
@@ -234,11 +234,8 @@ class Layer(nn.Module):
 
     def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `[B, H, L, E]` of positions, each from its own `x` alone."""
-        return self._pair(self.key_value(self.attention_norm(x_BLD)))
-
-    def kept_keys_values(self, x_BQD: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
-        """Keys and values `[B, H, L, E]` of all positions, of which only `x` are new."""
-        return self._pair(keep(self.key_value(self.attention_norm(x_BQD))))
+        key, value = self.key_value(self.attention_norm(x_BLD)).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
 
     def forward(
         self, x_BQD: Tensor, key_BHKE: Tensor, value_BHKE: Tensor, bias_BHQK: Tensor
@@ -255,10 +252,6 @@ class Layer(nn.Module):
         fed = self.dropout(torch.sigmoid(gate) * fed)
         out: Tensor = x_BQD + fed
         return out
-
-    def _pair(self, key_value: Tensor) -> tuple[Tensor, Tensor]:
-        key, value = key_value.chunk(2, dim=-1)
-        return self._split(key), self._split(value)
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         batch, length, width = x_BLD.shape
@@ -352,7 +345,8 @@ class Stage(nn.Module):
         """
 
         def keys_values(layer: Layer) -> tuple[Tensor, Tensor]:
-            return layer.kept_keys_values(x_BLD, keep) if keep else layer.keys_values(x_BLD)
+            new = layer.keys_values(x_BLD)
+            return keep(*new) if keep else new
 
         x_BLD = self.inlet(x)
         *early, last = cast("list[Layer]", list(self.layers))
