@@ -166,8 +166,16 @@ class TitleBaseline(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, x: Interactions, titles_TD: Tensor, *, newest_only: bool = False) -> Encoded:
-        """As `FMIntent.forward`, without intents."""
+    def forward(
+        self,
+        x: Interactions,
+        titles_TD: Tensor,
+        *,
+        newest_only: bool = False,
+        asked_ms_BL: Tensor | None = None,
+    ) -> Encoded:
+        """As `FMIntent.forward`, without intents; knows no times."""
+        del asked_ms_BL
         user = self.encode(x, functional.embedding(x.title_BL, titles_TD, padding_idx=0))
         if newest_only:
             user = at(user, x.length_B - 1)

@@ -220,6 +220,8 @@ class Batch(NamedTuple):
     interactions: Interactions
     next_play_BL: torch.Tensor
     """int64, the next play's candidate (row - 2); -1 where there is none to learn."""
+    play_ms_BL: torch.Tensor
+    """int64, when the next play happens; where there is none to learn, anything."""
     play_weight_BL: torch.Tensor
     """float32, from the watch time of the next play."""
     intents: tuple[torch.Tensor, ...]
@@ -233,6 +235,7 @@ class Batch(NamedTuple):
         return Batch(
             self.interactions.to(device),
             self.next_play_BL.to(device),
+            self.play_ms_BL.to(device),
             self.play_weight_BL.to(device),
             tuple(one.to(device) for one in self.intents),
             self.weight_BL.to(device),
@@ -368,6 +371,7 @@ class Sequences:
         return Batch(
             interactions=self._interactions(at, inside),
             next_play_BL=torch.from_numpy(np.where(play >= 0, self.row[play] - FIRST_ROW, -1)),
+            play_ms_BL=torch.from_numpy(self.columns.start_ms[play]),
             play_weight_BL=torch.from_numpy(weight[play]),
             intents=self._intents(following, learn),
             weight_BL=torch.from_numpy(weight[following]),

@@ -15,7 +15,7 @@ from fm_intent import metrics
 from fm_intent.dataset import Context, Part, Sequences, data_sha256, load
 from fm_intent.exceptions import DataUnusableError, NoVersionError
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
-from fm_intent.network import FIRST_ROW, UNKNOWN_DAY, Domain, Encoded, Interactions
+from fm_intent.network import FIRST_ROW, UNKNOWN_DAY, Domain, Encoded, FMIntent, Interactions
 from fm_intent.network import load as load_network
 from stream.taxonomy import ACTIONS, INTENTS
 
@@ -46,8 +46,18 @@ class NextTitleModel(Protocol):
     def candidates(self, titles_TD: Tensor) -> Tensor:
         """Those of the titles that are scored, `[V, D]`."""
 
-    def __call__(self, x: Interactions, titles_TD: Tensor, *, newest_only: bool = False) -> Encoded:
-        """What the network says at every position, or at each row's newest only."""
+    def __call__(
+        self,
+        x: Interactions,
+        titles_TD: Tensor,
+        *,
+        newest_only: bool = False,
+        asked_ms_BL: Tensor | None = None,
+    ) -> Encoded:
+        """What the network says at every position, or at each row's newest only.
+
+        A network that isn't told when the next play happens makes no use of `asked_ms_BL`.
+        """
 
 
 class Ranker:
@@ -76,7 +86,9 @@ class Ranker:
 
     def _encoded(self, sequences: Sequences, contexts: Context) -> Encoded:
         x = sequences.windows(contexts).to(self._device)
-        return self._model(x, self._titles, newest_only=True)
+        asked_B = torch.from_numpy(sequences.columns.start_ms[contexts.end]).to(self._device)
+        asked_BL = asked_B[:, None].expand_as(x.start_ms_BL)
+        return self._model(x, self._titles, newest_only=True, asked_ms_BL=asked_BL)
 
 
 class Judged(NamedTuple):
@@ -105,7 +117,7 @@ def next_title_ranks(
     """
     targets = sequences.targets(contexts)
     found = np.empty(len(targets), np.int64)
-    for rows, part in _parts(contexts):
+    for rows, part in in_parts(contexts):
         seen = None if sequences.domain.repeats else sequences.seen(part)
         found[rows] = metrics.ranks(predictor.scores(sequences, part), targets[rows], seen)
     return found
@@ -166,18 +178,27 @@ def judge(
     return Judged(sequences.columns.profile_id[contexts.profile], rank, values, report)
 
 
-def evaluate_version(
-    data_dir: Path, model_repo: Path, version: int | None = None
-) -> tuple[Manifest, dict[str, Any]]:
-    """Test an exported version again, from its own file.
+class Exported(NamedTuple):
+    """A version, as it was exported, and the data that it was trained on."""
+
+    manifest: Manifest
+    model: FMIntent
+    sequences: Sequences
+
+    @property
+    def crops(self) -> Literal["served", "recent"]:
+        """Which windows it was trained for."""
+        crops: Literal["served", "recent"] = self.manifest.config["training"]["crops"]
+        return crops
+
+
+def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Exported:
+    """A version from its own file, to be tested on what was held out from its training.
 
     Args:
         data_dir: folder of the source that it was trained on.
         model_repo: Triton model repository.
         version: its number; None takes the newest that was trained on this source.
-
-    Returns:
-        The version's manifest, and the report of `evaluate`.
 
     Raises:
         NoVersionError: when there is no such version.
@@ -197,9 +218,21 @@ def evaluate_version(
             f"version {manifest.version} was trained on other data ({manifest.source}) than "
             f"{data_dir} holds, so that held-out plays may be ones it has seen; train again"
         )
-    model = load_network(model_repo / MODEL / str(manifest.version) / MODEL_FILE)
-    crops = manifest.config["training"]["crops"]
-    return manifest, evaluate(model, load(data_dir), window=manifest.window, crops=crops)
+    folder = model_repo / MODEL / str(manifest.version)
+    return Exported(manifest, load_network(folder / MODEL_FILE), load(data_dir))
+
+
+def evaluate_version(
+    data_dir: Path, model_repo: Path, version: int | None = None
+) -> tuple[Manifest, dict[str, Any]]:
+    """Test an exported version again; arguments and errors are those of `exported`.
+
+    Returns:
+        The version's manifest, and the report of `evaluate`.
+    """
+    it = exported(data_dir, model_repo, version)
+    report = evaluate(it.model, it.sequences, window=it.manifest.window, crops=it.crops)
+    return it.manifest, report
 
 
 def _next_titles(rank: metrics.Ranks) -> dict[str, Any]:
@@ -216,7 +249,7 @@ def _next_titles(rank: metrics.Ranks) -> dict[str, Any]:
 def _intents(
     predictor: Predictor, sequences: Sequences, contexts: Context
 ) -> tuple[dict[str, dict[str, Any]], dict[str, metrics.PerRow]]:
-    parts = _parts(contexts)
+    parts = in_parts(contexts)
     answers = [predictor.intents(sequences, part) for _, part in parts]
     headless = all(one is None for one in answers[0])
     if headless:
@@ -299,7 +332,8 @@ def _through_titles(
     )
 
 
-def _parts(contexts: Context) -> list[tuple[NDArray[np.intp], Context]]:
+def in_parts(contexts: Context) -> list[tuple[NDArray[np.intp], Context]]:
+    """The contexts, some at a time, with their places among all."""
     # Of similar length, so that little of what is computed is padding.
     order = np.argsort(contexts.end - contexts.start, kind="stable")
     parts = [order[at : at + _ROWS] for at in range(0, len(order), _ROWS)]

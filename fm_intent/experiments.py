@@ -112,16 +112,21 @@ def _compared(full: Architecture, training: Training) -> dict[str, Experiment]:
     too; the others are as deep as their papers have them.
     """
     depth = full.short_layers + full.intent_layers + full.item_layers
+    sasrec = WithMetadata(SASRecSettings(dropout=full.dropout, layers=depth))
+    transact = WithMetadata(TransActSettings(dropout=full.dropout, layers=depth))
     models: dict[str, Model] = {
         "gru": GRUSettings(dropout=full.dropout),
         "sasrec": SASRecSettings(dropout=full.dropout),
         "transact": TransActSettings(dropout=full.dropout),
-        "sasrec-metadata": WithMetadata(SASRecSettings(dropout=full.dropout, layers=depth)),
-        "transact-metadata": WithMetadata(TransActSettings(dropout=full.dropout, layers=depth)),
+        "sasrec-metadata": sasrec,
+        "sasrec-metadata-target-time": replace(sasrec, target_time=True),
+        "transact-metadata": transact,
+        "transact-metadata-target-time": replace(transact, target_time=True),
         "v0": variant("v0", full),
         "v1": variant("v1", full),
         "v2": variant("v2", full),
         "fm-intent": full,
+        "fm-intent-target-time": replace(full, target_time=True),
     }
     return {name: Experiment(model, training) for name, model in models.items()}
 
@@ -147,6 +152,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     "demo": Experiment(
         _SERVED,
         Training(
+            exclude_seen=True,
             round_batches=120,
             patience=4,
             batch=2048,
@@ -157,7 +163,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     ),
     "served": Experiment(
         Architecture(item_layers=4, dropout=0.2),
-        Training(batch=4096, learning_rate=2e-3, average=0.999),
+        Training(exclude_seen=True, batch=4096, learning_rate=2e-3, average=0.997),
     ),
     **{
         f"{source}-{name}": experiment

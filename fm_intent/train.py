@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from fm_intent import metrics
 from fm_intent.baselines import Baseline, Popularity
+from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.dataset import Batch, Crop, Sequences, batches, data_sha256, load
 from fm_intent.evaluate import NextTitleModel, Ranker, evaluate, next_title_ranks, sample
 from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
@@ -144,8 +145,13 @@ def train(
         report=report,
         config=asdict(chosen),
     )
+    centres = None
+    if fitted.model.architecture.intents == "hierarchical":
+        held_out = sequences.last_contexts(setup.window, setup.crops)
+        embeddings = intent_embeddings(fitted.model, sequences, held_out, device)
+        centres = torch.from_numpy(find_centres(embeddings, seed))
     golden = sample(sequences.contexts("test", setup.window, setup.crops), 32, seed)
-    return export(fitted.model, manifest, sequences.windows(golden), model_repo)
+    return export(fitted.model, manifest, sequences.windows(golden), model_repo, centres)
 
 
 def parameters(model: nn.Module) -> int:
@@ -196,7 +202,7 @@ def losses(model: NextTitleModel, batch: Batch, setup: Training) -> tuple[Tensor
     genres that apply.
     """
     titles = model.titles()
-    encoded = model(batch.interactions, titles)
+    encoded = model(batch.interactions, titles, asked_ms_BL=batch.play_ms_BL)
     wanted = batch.next_play_BL >= 0
     weight = batch.play_weight_BL[wanted]
     excluded = None

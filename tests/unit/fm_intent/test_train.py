@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fm_intent import metrics
 from fm_intent.baselines import Popularity
+from fm_intent.dataset import PLAYS
 from fm_intent.evaluate import Ranker, next_title_ranks
 from fm_intent.exceptions import CheckpointMismatchError
 from fm_intent.experiments import Experiment, Training
@@ -17,8 +20,9 @@ from fm_intent.train import Fitted, fit, losses
 from tests.unit.fm_intent import tiny
 
 DATA = tiny.sequences()
+SMALL = Architecture(width=16, hidden=16, item_layers=1)
 QUICK = Experiment(
-    Architecture(width=16, hidden=16, item_layers=1),
+    SMALL,
     Training(epochs=2, batch=512, round_batches=3, learning_rate=1e-2, warmup_steps=5),
 )
 
@@ -123,3 +127,26 @@ def test_titles_in_the_window_leave_the_softmax_in_training_on_request() -> None
     assert excluded < without
     model.domain = replace(model.domain, repeats=True)
     assert losses(model, batch, experiment.training)[1] == without
+
+
+def test_a_network_told_the_time_of_the_target_is_told_that_of_the_play_it_predicts() -> None:
+    told: list[torch.Tensor] = []
+    model = replace(QUICK, model=replace(SMALL, target_time=True)).build(DATA)
+    original = model.forward
+
+    def spy(*arguments: Any, asked_ms_BL: torch.Tensor, **others: Any) -> Any:
+        told.append(asked_ms_BL)
+        return original(*arguments, asked_ms_BL=asked_ms_BL, **others)
+
+    model.forward = spy  # type: ignore[method-assign]
+    crop = DATA.crops(64, "served")[0]
+    batch = DATA.batch([crop])
+    losses(model, batch, QUICK.training)
+    contexts = DATA.contexts("test", 64, "served")
+    Ranker(model.eval(), "cpu").scores(DATA, contexts)
+    start_ms, plays = DATA.columns.start_ms, np.isin(DATA.columns.action, PLAYS)
+    for position in (batch.next_play_BL[0] >= 0).nonzero().flatten().tolist():
+        following = crop.start + position + 1
+        play = following + int(plays[following:].argmax())
+        assert told[0][0, position] == start_ms[play]
+    assert told[1][:, -1].tolist() == start_ms[contexts.end].tolist()
