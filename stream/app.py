@@ -23,7 +23,10 @@ from stream.inference import InferenceClient
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.preflight import check_topics
+from stream.release import ReleaseFollower
+from stream.serving import ReleasedInference
 from stream.settings import Settings, settings
+from stream.shadow import Shadow
 from stream.table import SessionTable
 from stream.transport import LeanTransport
 from stream.watchdog import Watchdog
@@ -52,14 +55,20 @@ class IntentApp(faust.App):
         writer = IntentWriter(config)
         await writer.start()
         self._edges.push_async_callback(writer.close)
-        inference = await self._edges.enter_async_context(InferenceClient(config))
         outbox = await self._edges.enter_async_context(Outbox(config))
+        releases = await self._edges.enter_async_context(ReleaseFollower(config))
+        inference, comparing = [
+            await self._edges.enter_async_context(InferenceClient(config)) for _ in range(2)
+        ]
+        shadow = await self._edges.enter_async_context(
+            Shadow(comparing, outbox, most=config.inference_batch)
+        )
         self.pipeline = self.pipeline_type(
             config,
             catalogue,
             states=self.table,
             outbox=outbox,
-            inference=inference,
+            inference=ReleasedInference(inference, shadow, lambda: releases.current),
             store=writer,
             gives_up=self.is_leaving,
         )

@@ -63,12 +63,23 @@ class Intents:
     model_version: list[str]
     """`[B]` the version that answered each row."""
 
+    def rows(self, rows: NDArray[np.intp]) -> Intents:
+        """These rows alone, in this order."""
+        return Intents(
+            **{name: getattr(self, name)[rows] for name in _OUTPUTS},
+            model_version=[self.model_version[row] for row in rows],
+        )
+
 
 _OUTPUTS: Final = tuple(f.name for f in fields(Intents) if f.name != "model_version")
 
 
 class InferenceClient:
-    """Asks Triton for the intents of windows, in bounded requests that run side by side."""
+    """Asks Triton for the intents of windows, in bounded requests that run side by side.
+
+    Triton's own queue has no bound. Deadlines bound it instead: the server drops a request that
+    its client has given up, and no more are in flight than the settings say.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -82,8 +93,12 @@ class InferenceClient:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def infer(self, batch: WindowBatch) -> Intents:
-        """The intents of every profile of `batch`, in its order.
+    async def infer(self, batch: WindowBatch, version: str = "") -> Intents:
+        """The intents of every profile of `batch`, in its order, all of one version.
+
+        Args:
+            batch: the windows.
+            version: of the model; empty takes the one that the settings pin, else Triton's default.
 
         Raises:
             InferenceUnavailable: when a retry may help.
@@ -91,18 +106,23 @@ class InferenceClient:
         """
         order = np.argsort(batch.length[:, 0], kind="stable")
         requests = list(_split(batch, order, self._settings.inference_batch))
+        version = version or self._settings.model_version
         answers: dict[int, Intents] = {}
         while len(answers) < len(requests):
             answers |= await self._answered(
-                {i: request for i, request in enumerate(requests) if i not in answers}
+                {i: request for i, request in enumerate(requests) if i not in answers}, version
             )
-        return _in_order([answers[i] for i in range(len(requests))], np.argsort(order))
+        joined = _joined([answers[i] for i in range(len(requests))])
+        if len(set(joined.model_version)) > 1:
+            raise InferenceUnavailable("Triton's default version has just changed")
+        return joined.rows(np.argsort(order))
 
-    async def _answered(self, requests: dict[int, WindowBatch]) -> dict[int, Intents]:
+    async def _answered(self, requests: dict[int, WindowBatch], version: str) -> dict[int, Intents]:
         # What a slow server answered in time is kept, or asking for everything again would keep it
         # as slow; no answer at all is the caller's to wait about.
         results = await asyncio.gather(
-            *map(self._request, requests.values()), return_exceptions=True
+            *(self._request(request, version) for request in requests.values()),
+            return_exceptions=True,
         )
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in failures:
@@ -111,13 +131,13 @@ class InferenceClient:
         answers = zip(requests, results, strict=True)
         return {i: answer for i, answer in answers if isinstance(answer, Intents)}
 
-    async def _request(self, batch: WindowBatch) -> Intents:
+    async def _request(self, batch: WindowBatch, version: str) -> Intents:
         async with self._in_flight:
             try:
                 result = await self._client.infer(
                     self._settings.model_name,
                     _inputs(batch),
-                    model_version=self._settings.model_version,
+                    model_version=version,
                     outputs=self._outputs,
                     client_timeout=self._settings.inference_deadline_s,
                 )
@@ -126,13 +146,12 @@ class InferenceClient:
                     raise InferenceUnavailable(f"{error.status()}: {error.message()}") from error
                 raise InferenceRefused(
                     f"{error.status()}: {error.message()}; is version "
-                    f"{self._settings.model_version or '(default)'} of "
-                    f"{self._settings.model_name} one that this worker can talk to?"
+                    f"{version or '(default)'} of {self._settings.model_name} one that this "
+                    "worker can talk to?"
                 ) from error
-        version = result.get_response().model_version
         return Intents(
             **{name: result.as_numpy(name) for name in _OUTPUTS},
-            model_version=[version] * len(batch),
+            model_version=[result.get_response().model_version] * len(batch),
         )
 
 
@@ -149,22 +168,13 @@ def _inputs(batch: WindowBatch) -> list[triton.InferInput]:
 def _split(batch: WindowBatch, order: NDArray[np.intp], rows: int) -> Iterator[WindowBatch]:
     # Windows of like length share a request, so that little of it is padding.
     for start in range(0, len(order), rows):
-        part = order[start : start + rows]
-        longest = int(batch.length[part[-1], 0])
-        yield WindowBatch(
-            **{
-                f.name: np.ascontiguousarray(getattr(batch, f.name)[part, :longest])
-                for f in fields(WindowBatch)
-            }
-        )
+        yield batch.rows(order[start : start + rows])
 
 
-def _in_order(answers: list[Intents], order: NDArray[np.intp]) -> Intents:
-    versions = [version for answer in answers for version in answer.model_version]
+def _joined(answers: list[Intents]) -> Intents:
     return Intents(
         **{
-            name: np.concatenate([getattr(answer, name) for answer in answers])[order]
-            for name in _OUTPUTS
+            name: np.concatenate([getattr(answer, name) for answer in answers]) for name in _OUTPUTS
         },
-        model_version=[versions[row] for row in order],
+        model_version=[version for answer in answers for version in answer.model_version],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,16 @@ class WindowBatch:
 
     def __len__(self) -> int:
         return len(self.length)
+
+    def rows(self, rows: NDArray[np.intp]) -> WindowBatch:
+        """These rows alone, in this order, padded to the longest of them."""
+        longest = int(self.length[rows].max(initial=0))
+        return WindowBatch(
+            **{
+                f.name: np.ascontiguousarray(getattr(self, f.name)[rows, :longest])
+                for f in fields(WindowBatch)
+            }
+        )
 
 
 def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> WindowBatch:

@@ -26,7 +26,7 @@ class FlakyClient(InferenceClient):
         super().__init__(Settings(inference_batch=1))
         self.failing, self.asked = failing, 0
 
-    async def _request(self, batch: WindowBatch) -> Intents:
+    async def _request(self, batch: WindowBatch, version: str) -> Intents:
         self.asked += 1
         if self.asked in self.failing:
             raise self.failing[self.asked]

@@ -1,0 +1,143 @@
+"""Which model version answers: one record that all workers follow.
+
+It stands on the compacted topic `intent-model`, in partition 0, under the model's name. A worker
+reads the topic to its end before it takes events, and follows it from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stream import metrics, topics
+from stream.exceptions import BrokerUnavailable
+from stream.settings import Settings
+
+_log = logging.getLogger(__name__)
+_PARTITION: Final = 0
+_PATIENCE_MS: Final = 1000
+_RETRY_S: Final = 1.0
+
+
+class Release(BaseModel):
+    """The versions in service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    live: str
+    """Answers; empty takes Triton's default, where nothing was published yet."""
+
+    previous: str = ""
+    """Was live before and is kept loaded, for a rollback."""
+
+    shadow: str = ""
+    """Answers a share of the traffic too; its answers are compared, never published."""
+
+    shadow_share: float = Field(0.0, ge=0, le=1)
+    """Of the profiles."""
+
+
+class ReleaseFollower:
+    """Holds the release of now; where a version is pinned, that one, whatever the topic says.
+
+    Raises:
+        BrokerUnavailable: on entering, when Kafka does not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+        self._following: asyncio.Task[None] | None = None
+        self._take(Release(live=settings.model_version))
+
+    async def __aenter__(self) -> Self:
+        if self._settings.model_version:
+            return self
+        try:
+            await self._consumer.start()
+            await self._read_to_end()
+        except KafkaError as error:
+            await self._consumer.stop()
+            raise BrokerUnavailable.at(self._settings.kafka_bootstrap, error) from error
+        self._following = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._following
+        await self._consumer.stop()
+
+    async def _read_to_end(self) -> None:
+        self._consumer.assign([self._place])
+        end = (await self._consumer.end_offsets([self._place]))[self._place]
+        await self._consumer.seek_to_beginning(self._place)
+        while await self._consumer.position(self._place) < end:
+            await self._read()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except KafkaError as error:
+                _log.warning("The model release can't be read, %s stays: %r", self.current, error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _read(self) -> None:
+        for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
+            for record in records:
+                if record.key == self._settings.model_name.encode() and record.value:
+                    self._decode(record.value)
+
+    def _decode(self, value: bytes) -> None:
+        try:
+            self._take(Release.model_validate_json(value))
+        except ValidationError as error:
+            _log.error("Not a model release, %s stays: %s", self.current, error)
+
+    def _take(self, release: Release) -> None:
+        self.current = release
+        metrics.MODEL_RELEASE.clear()
+        metrics.MODEL_RELEASE.labels("live", release.live).set(1)
+        if release.shadow:
+            metrics.MODEL_RELEASE.labels("shadow", release.shadow).set(release.shadow_share)
+
+
+async def read_release(settings: Settings) -> Release:
+    """The published release of now; its `live` is empty where nothing was published yet.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    unpinned = settings.model_copy(update={"model_version": ""})
+    async with ReleaseFollower(unpinned) as follower:
+        return follower.current
+
+
+async def write_release(settings: Settings, release: Release) -> None:
+    """Make it the release of now; returns when the broker has it.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not take it.
+    """
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, enable_idempotence=True)
+    try:
+        await producer.start()
+        await producer.send_and_wait(
+            settings.topic(topics.MODEL_RELEASES),
+            release.model_dump_json().encode(),
+            key=settings.model_name.encode(),
+            partition=_PARTITION,
+        )
+    except KafkaError as error:
+        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
+    finally:
+        await producer.stop()

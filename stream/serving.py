@@ -1,0 +1,39 @@
+"""What the pipeline asks: the live version answers, the shadow is offered its share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stream.inference import InferenceClient, Intents
+from stream.release import Release
+from stream.shadow import Shadow
+from stream.window import WindowBatch
+
+
+class ReleasedInference:
+    """Asks the version that is live when a batch begins, for all of the batch.
+
+    Args:
+        client: of the model server.
+        shadow: compares what the release's shadow answers.
+        release: tells the release of now.
+    """
+
+    def __init__(
+        self, client: InferenceClient, shadow: Shadow, release: Callable[[], Release]
+    ) -> None:
+        self._client = client
+        self._shadow = shadow
+        self._release = release
+
+    async def infer(self, batch: WindowBatch) -> Intents:
+        """The intents of every profile of `batch`, in its order, all of one version.
+
+        Raises:
+            InferenceUnavailable: when a retry may help; it asks the version that is live by then.
+            InferenceRefused: when it can't.
+        """
+        release = self._release()
+        intents = await self._client.infer(batch, release.live)
+        self._shadow.offer(release, batch, intents)
+        return intents
