@@ -37,6 +37,19 @@ def worker() -> None:
 
 
 @app.command()
+def sink() -> None:
+    """Land published features as Parquet, each row once, for training on what was served."""
+    import logging
+
+    from features.sink import run_sink
+    from stream.settings import settings
+
+    config = settings()
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(run_sink(config))
+
+
+@app.command()
 def topics() -> None:
     """Create the topics that are missing; check the others' partitions."""
     from infra.local.topics import create_topics
@@ -186,6 +199,9 @@ def benchmark(
     from infra.local.paths import LOCAL
     from infra.sources import prepare as prepare_source
 
+    runs = LOCAL / "runs"
+    name = model.removeprefix(f"{source}-")
+    period = "" if split == "leave-one-out" else f"-{split}"
     row = run_benchmark(
         prepare_source(source, LOCAL),
         runs / f"models-{source}.json",
@@ -200,9 +216,6 @@ def benchmark(
 
 @app.command()
 def simulate(
-    runs = LOCAL / "runs"
-    name = model.removeprefix(f"{source}-")
-    period = "" if split == "leave-one-out" else f"-{split}"
     out: Annotated[Path, typer.Argument(help="Folder for the Parquet files.")],
     members: Annotated[int, typer.Option(min=1)] = 2_000,
     days: Annotated[int, typer.Option(min=1)] = 60,
