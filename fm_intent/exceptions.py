@@ -21,5 +21,9 @@ class ExportError(ModelError):
     """A model version can't be written, or doesn't give back what was exported."""
 
 
+class NoClustersError(ModelError):
+    """A model version has no clusters of intents."""
+
+
 class NoVersionError(ModelError):
     """The model repository has no version that was asked for."""

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from fm_intent import network
 from fm_intent.exceptions import ExportError, NoVersionError
@@ -21,6 +22,7 @@ from fm_intent.network import FMIntent, Interactions
 MODEL: Final = "fm_intent"
 MODEL_FILE: Final = "model.pt"
 MANIFEST_FILE: Final = "manifest.json"
+CENTRES_FILE: Final = "centres.pt"
 
 TOP: Final = 20
 """Next titles in an answer."""
@@ -106,7 +108,13 @@ def newest(model_repo: Path, source: str) -> Manifest | None:
     return None
 
 
-def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo: Path) -> Manifest:
+def export(
+    model: FMIntent,
+    manifest: Manifest,
+    golden: Interactions,
+    model_repo: Path,
+    centres_KD: Tensor | None = None,
+) -> Manifest:
     """Write `model` as the next version, complete or not at all.
 
     The folder carries its own copy of the network, the cache and the server's code. It is read back
@@ -118,6 +126,7 @@ def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo
         manifest: of the model; its version is set here.
         golden: windows to compare answers on.
         model_repo: Triton model repository.
+        centres_KD: float32, of clusters of intent embeddings; None: the version has none.
 
     Returns:
         The manifest as written.
@@ -135,6 +144,8 @@ def export(model: FMIntent, manifest: Manifest, golden: Interactions, model_repo
         for source, copy in _CODE.items():
             shutil.copyfile(here / source, part / copy)
         network.save(model, part / MODEL_FILE)
+        if centres_KD is not None:
+            torch.save(centres_KD, part / CENTRES_FILE)
         _compare(model, part, golden)
         while True:
             version = max(versions(model_repo), default=0) + 1

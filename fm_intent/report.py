@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +70,7 @@ def _title(row: Row) -> str:
 def _next_titles(table: Sequence[Row]) -> Iterator[str]:
     yield "Next title, among all; 95 % intervals by bootstrap over profiles:"
     yield ""
-    yield from _markdown(
+    yield from markdown_table(
         _HEADINGS,
         (
             [
@@ -99,7 +99,7 @@ def _strata(table: Sequence[Row]) -> Iterator[str]:
     yield "NDCG@10 by what the next play was to the profile:"
     yield ""
     counts = [f"{name} ({table[0]['by_action'][name]['profiles']:,})" for name in present]
-    yield from _markdown(
+    yield from markdown_table(
         ["model", "seed", *counts],
         (
             [
@@ -132,7 +132,9 @@ def _intents(table: Sequence[Row]) -> Iterator[str]:
         ]
         figures = [f"{head[prefix + _figure(head)]:.4f}" for head in said]
         rows.append([f"*{what}*", "", *figures])
-    yield from _markdown(["model", "seed", *(name.replace("_", " ") for name in present)], rows)
+    yield from markdown_table(
+        ["model", "seed", *(name.replace("_", " ") for name in present)], rows
+    )
 
 
 def _head(head: Row | None) -> str:
@@ -161,7 +163,8 @@ def _name(row: Row) -> str:
     return str(row["model"]) if row["baseline"] else f"**{row['model']}**"
 
 
-def _markdown(headings: Sequence[str], rows: Iterator[list[str]] | list[list[str]]) -> list[str]:
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table, and an empty one behind."""
     cells = [list(headings), ["---"] * len(headings), *rows]
     return ["| " + " | ".join(row) + " |" for row in cells] + [""]
 

@@ -59,6 +59,12 @@ class TritonPythonModel:
         budget = int(parameters["cache_mib"]["string_value"]) << 20
         self._model = load(folder / "model.pt", self._device)
         self._cache = Cache(self._model, _TOP, window, budget)
+        centres = folder / "centres.pt"
+        self._centres_KD = (
+            torch.load(centres, map_location=self._device, weights_only=True)
+            if centres.exists()
+            else None
+        )
         for rows in (1, 64):
             for _ in ("everything is new", "one position is"):
                 self._answer(_joined([_warm_up_batch(rows, window)], self._device))
@@ -154,12 +160,15 @@ class TritonPythonModel:
                 length_B=length,
             ),
         )
-        cluster = torch.full((len(length), 1), _NO_CLUSTER, dtype=torch.int32, device=self._device)
+        if self._centres_KD is None:
+            cluster = torch.full_like(length, _NO_CLUSTER)
+        else:
+            cluster = torch.cdist(answer.intent_BD, self._centres_KD).argmin(1)
         outputs = (
             *answer.intent_probs,
             answer.attention_BM,
             answer.intent_BD,
-            cluster,
+            cluster.int()[:, None],
             answer.next_title_hash,
             answer.next_title_score,
             answer.user_BD,

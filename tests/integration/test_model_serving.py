@@ -9,6 +9,7 @@ import torch
 from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.export import TOP, Manifest, export
 from stream.taxonomy import hash64
 from tests.unit.fm_intent import tiny
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 
 SEQUENCES = ("title_hash", "action", "start_ms", "watched_share", "device")
 
+CENTRES = torch.from_numpy(
+    find_centres(
+        intent_embeddings(
+            tiny.network(tiny.sequences()),
+            tiny.sequences(),
+            tiny.sequences().contexts("test", 64, "served"),
+        ),
+        seed=0,
+    )
+)
+
 Request = dict[str, "NDArray[Any]"]
 
 
@@ -35,7 +47,8 @@ def model() -> FMIntent:
 
 @pytest.fixture(scope="module")
 def version(model: FMIntent, model_repository: Path) -> Manifest:
-    return export(model, manifest(), tiny.windows(tiny.sequences()), model_repository)
+    windows = tiny.windows(tiny.sequences())
+    return export(model, manifest(), windows, model_repository, CENTRES)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +130,15 @@ def test_the_server_answers_as_the_network_does(
     wanted = expected(model)
     assert_answers(result, wanted)
     np.testing.assert_array_equal(result.as_numpy("next_title_hash"), wanted.next_title_hash)
-    assert (result.as_numpy("intent_cluster") == -1).all()
+
+
+def test_the_cluster_is_that_of_the_nearest_centre(
+    client: InferenceServerClient, model: FMIntent
+) -> None:
+    found = infer(client, requests()).as_numpy("intent_cluster")
+    away = expected(model).intent_BD[:, None] - CENTRES
+    np.testing.assert_array_equal(found[:, 0], away.norm(dim=2).argmin(1))
+    assert len(np.unique(found)) > 1
 
 
 def test_windows_of_any_length_may_share_a_batch(

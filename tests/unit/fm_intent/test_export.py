@@ -81,6 +81,16 @@ def test_a_copy_that_answers_otherwise_is_not_exported(
     assert list((tmp_path / "fm_intent").iterdir()) == []
 
 
+def test_centres_of_clusters_go_with_the_version_where_there_are_any(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    model, centres = tiny.network(data), torch.rand(3, 16)
+    without = export(model, manifest(), tiny.windows(data), tmp_path)
+    given = export(model, manifest(), tiny.windows(data), tmp_path, centres)
+    folders = [tmp_path / "fm_intent" / str(one.version) for one in (without, given)]
+    assert not (folders[0] / "centres.pt").exists()
+    assert torch.equal(torch.load(folders[1] / "centres.pt", weights_only=True), centres)
+
+
 def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> None:
     data = tiny.sequences()
     export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
