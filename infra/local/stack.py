@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -26,11 +25,8 @@ from xmlrpc.client import ServerProxy
 import psutil
 from pydantic import SecretStr
 from supervisor.xmlrpc import SupervisorTransport
-from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from infra.exceptions import (
-    ModelVersionError,
     PortTakenError,
     ProgramFailedError,
     StackError,
@@ -38,6 +34,7 @@ from infra.exceptions import (
 from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
 from infra.local.ports import is_free
 from infra.local.programs import Program, programs
+from infra.served import ServedModels
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -91,7 +88,12 @@ class Stack:
         self.home = home.absolute()
         self.settings = settings
         self.logs = self.home / "logs"
-        self._models = model_repository.absolute()
+        self._models = ServedModels(
+            model_repository.absolute(),
+            self.home / "triton" / "models",
+            settings.model_name,
+            f"127.0.0.1:{settings.triton_grpc_port}",
+        )
         self._programs = programs(self.home, settings)
         self._socket = self.home / "supervisor.sock"
         self._config = self.home / "supervisord.conf"
@@ -198,47 +200,13 @@ class Stack:
                 raise self._failed(name, f"was not ready within {program.ready_s:.0f} s")
             time.sleep(_POLL_S)
 
-    def load_model(self, version: str) -> None:
-        """Makes Triton serve exactly this version of the model, also after it was restarted.
+    def load_model(self, *versions: str) -> None:
+        """Makes Triton serve exactly these versions of the model, also after it was restarted.
 
         Raises:
-            ModelVersionError: when the version is absent or can't be loaded.
+            ModelVersionError: when a version is absent or can't be loaded.
         """
-        name = self.settings.model_name
-        if not (self._models / name / version / "model.py").exists():
-            raise ModelVersionError(
-                f"{self._models / name / version} holds no model version; "
-                "`intentstream train` makes one, `make demo` does it by itself"
-            )
-        before = self._served_version()
-        self._serve(version)
-        with InferenceServerClient(f"127.0.0.1:{self.settings.triton_grpc_port}") as client:
-            try:
-                client.load_model(name)
-            except InferenceServerException as error:
-                # Triton goes on with what it had; so must one that is started again.
-                self._serve(before)
-                raise ModelVersionError(
-                    f"Triton can't load version {version} of {name}: {error.message()}; "
-                    f"see {self._log('triton')}"
-                ) from error
-
-    @property
-    def _served(self) -> Path:
-        """The model's directory in the repository that our Triton reads."""
-        return self.home / "triton" / "models" / self.settings.model_name
-
-    def _served_version(self) -> str | None:
-        return next((link.name for link in self._served.glob("*") if link.is_dir()), None)
-
-    def _serve(self, version: str | None) -> None:
-        """Makes the directory hold links to the model's files and one version, or none at all."""
-        shutil.rmtree(self._served, ignore_errors=True)
-        if version is not None:
-            self._served.mkdir(parents=True)
-            source = self._models / self.settings.model_name
-            for path in (*filter(Path.is_file, source.iterdir()), source / version):
-                (self._served / path.name).symlink_to(path)
+        self._models.serve(*versions)
 
     @property
     def _rpc(self) -> Any:
