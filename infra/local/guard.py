@@ -1,0 +1,69 @@
+"""Restarts a Triton of which a model version no longer answers.
+
+    python -m infra.local.guard SUPERVISOR_SOCKET TRITON_URL
+
+A supervised program of its own. It asks each ready version for a tiny inference (`infra.probe`) and
+kills the server, with the processes of its models, when one is stuck; the supervisor starts it
+again, with the versions that it served. A server that isn't up or is loading is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from http.client import HTTPException
+from typing import Any, Final
+from xmlrpc.client import Error as RpcError
+from xmlrpc.client import ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from infra.probe import stuck_versions
+
+INTERVAL_S: Final = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+def supervisor(socket: str) -> Any:
+    """The remote interface of the supervisor that listens on a Unix socket."""
+    transport = SupervisorTransport(None, None, f"unix://{socket}")
+    return ServerProxy("http://supervisor", transport=transport).supervisor
+
+
+def check(rpc: Any, url: str) -> None:
+    """Look once; kill the server when one of its versions is stuck."""
+    pid = int(rpc.getProcessInfo("triton")["pid"])
+    if not pid:
+        return
+    try:
+        stuck = stuck_versions(url)
+    except TimeoutError:
+        stuck = ["the server itself"]
+    except OSError:
+        return  # it starts, or is being restarted
+    # The process that was asked, not one that has taken its place meanwhile.
+    if stuck and int(rpc.getProcessInfo("triton")["pid"]) == pid:
+        _log.error("Restarting Triton, process %d; stuck: %s", pid, ", ".join(stuck))
+        # Its process group: a stopped child would outlive it, and hold its memory.
+        os.killpg(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Look every few seconds, until ended."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+    socket, url = sys.argv[1:]
+    rpc = supervisor(socket)
+    while True:
+        time.sleep(INTERVAL_S)
+        try:
+            check(rpc, url)
+        except (OSError, RpcError, HTTPException) as error:
+            _log.warning("The supervisor can't be asked: %r", error)
+
+
+if __name__ == "__main__":
+    main()

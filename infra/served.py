@@ -1,0 +1,115 @@
+"""The model repository that Triton reads: it holds exactly the versions that are served.
+
+So a server that is started again serves them again, and whatever else was exported can't slip in.
+"""
+
+from __future__ import annotations
+
+import compileall
+import filecmp
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from infra.exceptions import ModelVersionError
+
+
+class ServedModels:
+    """Puts versions of one model into service and takes them out of it.
+
+    Args:
+        exports: the model repository that versions are exported into.
+        served: the one that Triton reads.
+        model: name.
+        triton_url: Triton's gRPC address.
+    """
+
+    def __init__(self, exports: Path, served: Path, model: str, triton_url: str) -> None:
+        self._exports = exports / model
+        self._served = served / model
+        self._model = model
+        self._url = triton_url
+
+    def versions(self) -> list[str]:
+        """Those that are served, ascending."""
+        numbers = (path.name for path in self._served.glob("[1-9]*"))
+        return sorted(filter(str.isdigit, numbers), key=int)
+
+    def folder(self, version: str) -> Path:
+        """Where a served version's files are."""
+        return self._served / version
+
+    def serve(self, *versions: str) -> None:
+        """Make Triton serve exactly these; those that it serves already go on untouched.
+
+        Raises:
+            ModelVersionError: when one is absent or can't be loaded. Triton goes on with what it
+                had.
+        """
+        for version in versions:
+            if not any((home / version / "model.py").exists() for home in self._homes):
+                raise ModelVersionError(
+                    f"{self._exports / version} holds no model version; `intentstream train` makes "
+                    "one, `make demo` does it by itself"
+                )
+        before = self.versions()
+        self._hold(versions)
+        with InferenceServerClient(self._url) as client:
+            try:
+                self._load(client, versions)
+            except (InferenceServerException, ModelVersionError) as error:
+                self._hold(before)
+                if before:
+                    client.load_model(self._model)
+                raise ModelVersionError(
+                    f"Triton can't load version {', '.join(versions)} of {self._model}: {error}; "
+                    "see its log"
+                ) from error
+            finally:
+                for shelved in self._served.glob(".[1-9]*"):
+                    shutil.rmtree(shelved)
+
+    @property
+    def _homes(self) -> tuple[Path, Path]:
+        return self._served, self._exports
+
+    def _load(self, client: InferenceServerClient, versions: Iterable[str]) -> None:
+        client.load_model(self._model)
+        for version in versions:
+            if not client.is_model_ready(self._model, version):
+                raise ModelVersionError(f"version {version} is not ready")
+
+    def _hold(self, versions: Iterable[str]) -> None:
+        self._served.mkdir(parents=True, exist_ok=True)
+        self._configure()
+        wanted, held = set(versions), set(self.versions())
+        for version in held - wanted:
+            # Kept out of Triton's sight, to be put back should the others not load.
+            (self._served / version).rename(self._shelf(version))
+        for version in wanted - held:
+            if not self._shelf(version).exists():
+                self._copy(version)
+            self._shelf(version).rename(self._served / version)
+
+    def _shelf(self, version: str) -> Path:
+        return self._served / f".{version}"
+
+    def _copy(self, version: str) -> None:
+        part = self._served / f".part-{version}"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(self._exports / version, part, ignore=shutil.ignore_patterns("__pycache__"))
+        # Python would write these when the version is first loaded, and Triton take the change of
+        # the folder for a new version: the next load would replace one that serves.
+        compileall.compile_dir(part, ddir=str(self._served / version), quiet=2)
+        part.rename(self._shelf(version))
+
+    def _configure(self) -> None:
+        for source in self._exports.rglob("*.pbtxt"):
+            target = self._served / source.relative_to(self._exports)
+            # Touched for nothing, it would make Triton load every version again.
+            if not target.exists() or not filecmp.cmp(source, target, shallow=False):
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, target)
