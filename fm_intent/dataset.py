@@ -221,7 +221,8 @@ class Batch(NamedTuple):
     next_play_BL: torch.Tensor
     """int64, the next play's candidate (row - 2); -1 where there is none to learn."""
     play_ms_BL: torch.Tensor
-    """int64, when the next play happens; where there is none to learn, anything."""
+    """int64, when the next play happens, also where it isn't for learning; after the last play,
+    anything."""
     play_weight_BL: torch.Tensor
     """float32, from the watch time of the next play."""
     intents: tuple[torch.Tensor, ...]
@@ -371,7 +372,9 @@ class Sequences:
         return Batch(
             interactions=self._interactions(at, inside),
             next_play_BL=torch.from_numpy(np.where(play >= 0, self.row[play] - FIRST_ROW, -1)),
-            play_ms_BL=torch.from_numpy(self.columns.start_ms[play]),
+            play_ms_BL=torch.from_numpy(
+                self.columns.start_ms[np.minimum(self._next_play[at], len(self.row) - 1)]
+            ),
             play_weight_BL=torch.from_numpy(weight[play]),
             intents=self._intents(following, learn),
             weight_BL=torch.from_numpy(weight[following]),
@@ -393,6 +396,15 @@ class Sequences:
     def windows(self, contexts: Context) -> Interactions:
         """The windows of `contexts`."""
         return self._interactions(*_indices(contexts.start, contexts.end))
+
+    def asked_ms(self, contexts: Context) -> torch.Tensor:
+        """When each position's next play happens, or what is held out: int64 `[B, L]`.
+
+        For networks that are told; that of a row's newest position is the time of what is held out.
+        """
+        at, _ = _indices(contexts.start, contexts.end)
+        coming = np.minimum(self._next_play[at], contexts.end[:, None])
+        return torch.from_numpy(self.columns.start_ms[coming])
 
     def targets(self, contexts: Context) -> NDArray[np.int64]:
         """The candidates that came, `[len(contexts)]`."""

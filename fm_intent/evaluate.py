@@ -86,9 +86,8 @@ class Ranker:
 
     def _encoded(self, sequences: Sequences, contexts: Context) -> Encoded:
         x = sequences.windows(contexts).to(self._device)
-        asked_B = torch.from_numpy(sequences.columns.start_ms[contexts.end]).to(self._device)
-        asked_BL = asked_B[:, None].expand_as(x.start_ms_BL)
-        return self._model(x, self._titles, newest_only=True, asked_ms_BL=asked_BL)
+        asked = sequences.asked_ms(contexts).to(self._device)
+        return self._model(x, self._titles, newest_only=True, asked_ms_BL=asked)
 
 
 class Judged(NamedTuple):

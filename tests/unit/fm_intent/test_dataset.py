@@ -69,6 +69,20 @@ def test_intent_targets_are_those_of_the_next_interaction() -> None:
     assert bool(((age == -1) == torch.from_numpy(rows == NO_ROW)).all()) or -1 in age
 
 
+def test_evaluation_tells_of_each_position_what_training_tells_of_it() -> None:
+    contexts = DATA.contexts("test", 64, "served")
+    asked = DATA.asked_ms(contexts)
+    starts = DATA.columns.start_ms
+    for row, (profile, start, end) in enumerate(zip(*contexts, strict=True)):
+        plays = plays_of(DATA, profile)
+        told = [starts[plays[plays > at][0]] for at in range(start, end)]
+        assert asked[row, : end - start].tolist() == told
+        assert told[-1] == starts[end]
+        # As a window of training, whose first half is there for context alone.
+        batch = DATA.batch([Crop(int(start), int(end), int(end) - 1)])
+        assert batch.play_ms_BL[0].tolist() == told
+
+
 def test_served_crops_give_each_interaction_the_context_that_serving_gives_it() -> None:
     data = Sequences(tiny.columns(profiles=4, longest=300), tiny.catalogue())
     counted = []

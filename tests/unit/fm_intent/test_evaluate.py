@@ -170,3 +170,13 @@ def test_a_ranker_scores_by_the_dot_product_of_user_and_title() -> None:
         wanted = metrics.ranks((user @ model.candidates(titles).T).numpy(), DATA.targets(CONTEXTS))
     found = next_title_ranks(Ranker(model, "cpu"), DATA, CONTEXTS)
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_only_a_network_that_is_told_knows_when_the_held_out_play_was(told: bool) -> None:
+    later = DATA.columns.start_ms.copy()
+    later[CONTEXTS.end] += 1_000 * tiny.HOUR_MS
+    postponed = Sequences(DATA.columns._replace(start_ms=later), tiny.catalogue())
+    model = tiny.network(DATA, Architecture(width=16, hidden=24, target_time=told))
+    one, other = (Ranker(model, "cpu").scores(data, CONTEXTS) for data in (DATA, postponed))
+    assert np.allclose(one, other) is not told
