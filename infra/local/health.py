@@ -13,6 +13,8 @@ from aiokafka.errors import KafkaError
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from infra.probe import stuck_versions
+
 
 def kafka_ready(port: int) -> bool:
     """Whether the broker on `port` has registered itself in the cluster's metadata."""
@@ -57,6 +59,16 @@ def triton_ready(grpc_port: int, metrics_port: int) -> bool:
             return bool(client.is_server_ready(client_timeout=5))
         except InferenceServerException:
             return False
+
+
+def triton_serves(http_port: int, grpc_port: int, metrics_port: int) -> bool:
+    """Whether Triton is ready, and every version that says so answers a tiny inference."""
+    if not triton_ready(grpc_port, metrics_port):
+        return False
+    try:
+        return not stuck_versions(f"http://127.0.0.1:{http_port}")
+    except OSError:
+        return False
 
 
 def worker_ready(metrics_port: int) -> bool:
