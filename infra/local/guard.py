@@ -15,23 +15,16 @@ import signal
 import sys
 import time
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, Final
 from xmlrpc.client import Error as RpcError
-from xmlrpc.client import ServerProxy
 
-from supervisor.xmlrpc import SupervisorTransport
-
+from infra.local.remote import supervisor_at
 from infra.probe import stuck_versions
 
 INTERVAL_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-def supervisor(socket: str) -> Any:
-    """The remote interface of the supervisor that listens on a Unix socket."""
-    transport = SupervisorTransport(None, None, f"unix://{socket}")
-    return ServerProxy("http://supervisor", transport=transport).supervisor
 
 
 def check(rpc: Any, url: str) -> None:
@@ -56,7 +49,7 @@ def main() -> None:
     """Look every few seconds, until ended."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     socket, url = sys.argv[1:]
-    rpc = supervisor(socket)
+    rpc = supervisor_at(Path(socket))
     while True:
         time.sleep(INTERVAL_S)
         try:
