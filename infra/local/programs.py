@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from infra.exceptions import SetupIncompleteError, StackError
-from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
+from infra.local.health import kafka_ready, redis_ready, triton_serves, worker_ready
 from infra.local.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
+from infra.local.remote import SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ def programs(home: Path, settings: Settings) -> dict[str, Program]:
         "kafka": _kafka(home / "kafka", settings),
         "redis": _redis(home / "redis", settings),
         "triton": _triton(home / "triton" / "models", settings),
+        "guard": _guard(home / SOCKET, settings),
         "worker": _worker(settings),
     }
 
@@ -201,7 +203,12 @@ def _triton(models: Path, settings: Settings) -> Program:
             "--exit-timeout-secs=5",
         ),
         ports=("triton_http_port", "triton_grpc_port", "triton_metrics_port"),
-        is_ready=partial(triton_ready, settings.triton_grpc_port, settings.triton_metrics_port),
+        is_ready=partial(
+            triton_serves,
+            settings.triton_http_port,
+            settings.triton_grpc_port,
+            settings.triton_metrics_port,
+        ),
         prepare=prepare,
         environment={
             # The embedded interpreter ignores PYTHONPATH. It finds its packages by the first
@@ -213,6 +220,17 @@ def _triton(models: Path, settings: Settings) -> Program:
         },
         restarts=True,
         ready_s=120.0,
+    )
+
+
+def _guard(socket: Path, settings: Settings) -> Program:
+    url = f"http://127.0.0.1:{settings.triton_http_port}"
+    return Program(
+        command=(sys.executable, "-m", "infra.local.guard", str(socket), url),
+        ports=(),
+        prepare=lambda: None,
+        is_ready=lambda: True,  # it runs, and serves nobody
+        restarts=True,
     )
 
 
