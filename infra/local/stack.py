@@ -20,11 +20,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from xmlrpc.client import Error as RpcError
-from xmlrpc.client import ServerProxy
 
 import psutil
 from pydantic import SecretStr
-from supervisor.xmlrpc import SupervisorTransport
 
 from infra.exceptions import (
     PortTakenError,
@@ -34,6 +32,7 @@ from infra.exceptions import (
 from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
 from infra.local.ports import is_free
 from infra.local.programs import Program, programs
+from infra.local.remote import SOCKET, supervisor_at
 from infra.served import ServedModels
 
 if TYPE_CHECKING:
@@ -60,11 +59,15 @@ def on_loopback(settings: Settings) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class ProgramStatus:
-    """What the supervisor says of a program: `pid` is 0 while it doesn't run."""
+    """What the supervisor says of a program, and whether it is ready by its own health check.
+
+    `pid` is 0 while it doesn't run.
+    """
 
     name: str
     state: str
     pid: int
+    ready: bool
     log: Path
 
 
@@ -95,7 +98,7 @@ class Stack:
             f"127.0.0.1:{settings.triton_grpc_port}",
         )
         self._programs = programs(self.home, settings)
-        self._socket = self.home / "supervisor.sock"
+        self._socket = self.home / SOCKET
         self._config = self.home / "supervisord.conf"
         self._supervisord: subprocess.Popen[bytes] | None = None
         self._ends_with_caller = False
@@ -173,8 +176,14 @@ class Stack:
         if not self.running():
             return []
         return [
-            ProgramStatus(name, info["statename"], info["pid"], self._log(name))
-            for name in self._programs
+            ProgramStatus(
+                name,
+                info["statename"],
+                info["pid"],
+                bool(info["pid"]) and program.is_ready(),
+                self._log(name),
+            )
+            for name, program in self._programs.items()
             for info in (self._info(name),)
         ]
 
@@ -210,8 +219,7 @@ class Stack:
 
     @property
     def _rpc(self) -> Any:
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        return ServerProxy("http://supervisor", transport=transport).supervisor
+        return supervisor_at(self._socket)
 
     def _launch_supervisor(self) -> bool:
         """Writes the configuration, and starts a supervisor unless one runs.
