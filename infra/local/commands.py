@@ -71,11 +71,12 @@ def status() -> None:
         console.print("The stack does not run; `make up` starts it.")
         return
     addresses = _addresses(stack.settings)
-    table = Table("program", "state", "pid", "address", "log")
+    table = Table("program", "state", "ready", "pid", "address", "log")
     for program in programs:
         table.add_row(
             program.name,
             program.state.lower(),
+            "yes" if program.ready else "no",
             str(program.pid or ""),
             addresses[program.name],
             str(program.log.relative_to(LOCAL.parent)),
@@ -88,5 +89,6 @@ def _addresses(current: Settings) -> dict[str, str]:
         "kafka": current.kafka_bootstrap,
         "redis": f"127.0.0.1:{current.redis_port}",
         "triton": f"{current.triton_url} (gRPC)",
+        "guard": "",
         "worker": f"http://127.0.0.1:{current.metrics_port}/metrics",
     }
