@@ -62,6 +62,7 @@ def _title(row: Row) -> str:
     held_out = {
         "leave-one-out": "The last play of each profile held out",
         "global-time": "Plays after one moment held out",
+        "as-served": "The last play of each profile held out, as served",
     }[row["split"]]
     told = "told when the next play is" if row["target_time"] else "not told when the next play is"
     return f"{held_out}, {told}"

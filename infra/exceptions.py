@@ -50,3 +50,7 @@ class TopicCreationError(InfraError):
 
 class ModelVersionError(InfraError):
     """A model version is absent, or Triton can't load it."""
+
+
+class ServedOtherwiseError(InfraError):
+    """A served model version answers otherwise than the one that was exported."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 app = typer.Typer(
     name="intentstream",
@@ -159,17 +163,39 @@ def evaluate(
     version: Annotated[
         int | None, typer.Option(help="Model version; default: the source's newest.")
     ] = None,
+    through_triton: Annotated[
+        bool,
+        typer.Option(
+            "--through-triton",
+            help="Ask the running Triton, with the worker's windows; put the row among those of "
+            "`benchmark`.",
+        ),
+    ] = False,
 ) -> None:
     """Test an exported version on what its source held out; print the report as JSON."""
     import orjson
 
-    from fm_intent.evaluate import evaluate_version
     from infra.local.paths import LOCAL, MODEL_REPOSITORY
     from infra.sources import prepare as prepare_source
 
-    manifest, report = evaluate_version(prepare_source(source, LOCAL), MODEL_REPOSITORY, version)
-    told = {"version": manifest.version, "source": manifest.source, **report}
-    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+    data_dir = prepare_source(source, LOCAL)
+    if through_triton:
+        from infra.bench.served import evaluate_served
+        from stream.settings import settings
+
+        told = evaluate_served(
+            settings(),
+            data_dir,
+            MODEL_REPOSITORY,
+            LOCAL / "runs" / f"models-{source}.json",
+            version=version,
+        )
+    else:
+        from fm_intent.evaluate import evaluate_version
+
+        manifest, report = evaluate_version(data_dir, MODEL_REPOSITORY, version)
+        told = {"version": manifest.version, "source": manifest.source, **report}
+    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
 
 
 @app.command()
@@ -212,6 +238,44 @@ def benchmark(
         run_dir=runs / f"{source}-{name}{period}-{seed}",
     )
     typer.echo(orjson.dumps(row, option=orjson.OPT_INDENT_2))
+
+
+@app.command()
+def clusters(
+    source: _Source = "ml-1m",
+    version: Annotated[
+        int | None, typer.Option(help="Model version; default: the source's newest.")
+    ] = None,
+) -> None:
+    """Describe and draw a version's clusters of intents.
+
+    Writes .local/runs/clusters-<source>.json, .md and .png; on a simulated source also how well
+    they agree with the hidden intents.
+    """
+    import orjson
+    import pyarrow as pa
+
+    from fm_intent.clusters import describe
+    from infra.local.paths import LOCAL, MODEL_REPOSITORY
+    from infra.simulator.truth import TRUTH_FILE, intents_in_force
+    from infra.sources import prepare as prepare_source
+    from stream.taxonomy import INTENTS
+
+    data_dir = prepare_source(source, LOCAL)
+
+    def hidden(profile_id: NDArray[np.str_], start_ms: NDArray[np.int64]) -> dict[str, Any]:
+        known = intents_in_force(data_dir, pa.array(profile_id), start_ms)
+        return {name: known[name] for name in INTENTS}
+
+    told = describe(
+        data_dir,
+        MODEL_REPOSITORY,
+        LOCAL / "runs" / f"clusters-{source}.json",
+        version=version,
+        hidden=hidden if (data_dir / TRUTH_FILE).exists() else None,
+        command=f"intentstream clusters --source {source}",
+    )
+    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
 
 
 @app.command()

@@ -24,9 +24,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
+    """A source of ratings."""
+    return write_rated_source(tmp_path / "data" / "made-up")
+
+
+def write_rated_source(folder: Path) -> Path:
     """Twelve profiles that each play fifteen of twenty titles, none twice."""
     rng = np.random.default_rng(4)
-    folder = tmp_path / "data" / "made-up"
     folder.mkdir(parents=True)
     played = np.concatenate([rng.permutation(20)[:15] for _ in range(12)])
     count = len(played)
