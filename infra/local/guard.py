@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, Final
 from xmlrpc.client import Error as RpcError
 
+import psutil
+
 from infra.local.remote import supervisor_at
 from infra.probe import stuck_versions
 
 INTERVAL_S: Final = 2.0
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - left behind by what is killed
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +44,12 @@ def check(rpc: Any, url: str) -> None:
     # The process that was asked, not one that has taken its place meanwhile.
     if stuck and int(rpc.getProcessInfo("triton")["pid"]) == pid:
         _log.error("Restarting Triton, process %d; stuck: %s", pid, ", ".join(stuck))
-        # Its process group: a stopped child would outlive it, and hold its memory.
+        shared = {Path(one.path) for one in psutil.Process(pid).memory_maps()}
+        # Its process group: a stopped child would outlive it.
         os.killpg(pid, signal.SIGKILL)
+        for path in shared:
+            if path.is_relative_to(_SHARED_MEMORY):
+                path.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -54,8 +61,8 @@ def main() -> None:
         time.sleep(INTERVAL_S)
         try:
             check(rpc, url)
-        except (OSError, RpcError, HTTPException) as error:
-            _log.warning("The supervisor can't be asked: %r", error)
+        except (OSError, RpcError, HTTPException, psutil.Error) as error:
+            _log.warning("Nothing to be seen or done: %r", error)
 
 
 if __name__ == "__main__":
