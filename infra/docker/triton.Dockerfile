@@ -3,3 +3,4 @@
 FROM nvcr.io/nvidia/tritonserver:25.10-py3
 RUN --mount=type=bind,source=constraints.txt,target=constraints.txt \
     python3 -m pip install --no-cache-dir --break-system-packages --constraint constraints.txt torch
+COPY infra/probe.py /opt/probe.py
