@@ -30,8 +30,8 @@ NONE: Final = -1
 _NEVER: Final = -600.0
 """Least log-odds, so that of several long forgotten titles one can still be drawn."""
 
-OPENS_A: Final = np.array([0.55, 0.0, 0.0, 0.3, 1.0, 0.55, 0.3])
-TRAILERS_A: Final = np.array([0.12, 0.0, 0.0, 1.0, 0.03, 0.03, 0.03])
+OPENS_A: Final = np.array([0.3, 0.0, 0.0, 0.2, 1.0, 0.4, 0.2])
+TRAILERS_A: Final = np.array([0.06, 0.0, 0.0, 1.0, 0.03, 0.03, 0.03])
 LISTS_A: Final = np.array([0.0, 0.0, 0.0, 0.0, 0.1, 0.0, 1.0])
 PLAYS_A: Final = np.array([1.0, 1.0, 1.0, 0.15, 0.15, 0.85, 0.15])
 """Probability, by the pick's action, that the title is opened, its trailer seen, it is put on the
@@ -62,6 +62,24 @@ class Situation:
     finished_NS: Ints  # noqa: N815
     listed_NS: Ints  # noqa: N815
     appeal_MT: Floats  # noqa: N815
+
+    @property
+    def day(self) -> Ints:
+        """Day of the simulation."""
+        return (self.at_s // DAY_S).astype(np.int64)
+
+    def take(self, rows: Ints) -> Situation:
+        """That of `rows`."""
+        return Situation(
+            self.members[rows],
+            self.at_s[rows],
+            self.held_NS[rows],
+            self.left_s_NS[rows],
+            self.fresh_NS[rows],
+            self.finished_NS[rows],
+            self.listed_NS[rows],
+            self.appeal_MT,
+        )
 
 
 class Choices:
@@ -132,13 +150,13 @@ class Choices:
         """
         weights = self.before_intent(at, rows)
         weights *= self._match_GKT[genre, kind]
-        weights *= self._match_RDT[age, (at.at_s[rows] // DAY_S).astype(np.int64)]
+        weights *= self._match_RDT[age, at.day[rows]]
         return weights
 
     def before_intent(self, at: Situation, rows: Ints) -> Floats:
         """The same before the intent: by popularity, taste, arrival and the member's list."""
         weights: Floats = at.appeal_MT[at.members[rows]]
-        weights *= self._catalogue.arrival_DT[(at.at_s[rows] // DAY_S).astype(np.int64)]
+        weights *= self._catalogue.arrival_DT[at.day[rows]]
         listed = at.listed_NS[rows]
         pull = np.where(listed == NONE, 1.0, np.exp(self._parameters.list_pull))
         weights[np.arange(len(rows))[:, None], listed] *= pull

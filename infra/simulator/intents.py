@@ -48,6 +48,15 @@ class Mixtures:
 
     parts: tuple[Floats, ...]
 
+    def take(self, rows: Any) -> Mixtures:
+        """Those of `rows`."""
+        return Mixtures(tuple(shares[rows] for shares in self.parts))
+
+    def put(self, rows: Any, others: Mixtures) -> None:
+        """Write `others` over `rows`, in place."""
+        for own, other in zip(self.parts, others.parts, strict=True):
+            own[rows] = other
+
     def drawn(self, rng: Generator) -> Intents:
         """An intent of each row."""
         return Intents(*(pick_rows(rng, shares) for shares in self.parts))

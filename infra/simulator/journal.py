@@ -98,6 +98,11 @@ def profile_ids(members: pa.Array) -> pa.Array:
     return _numbered("sim-m", members, 6)
 
 
+def member_number(profile_id: str) -> int:
+    """The number of the member with this id."""
+    return int(profile_id.removeprefix("sim-m"))
+
+
 def at_unix_ms(catalogue: Catalogue, at_s: NDArray[Any]) -> NDArray[np.int64]:
     """Unix milliseconds of seconds since the first day."""
     return np.round((catalogue.first_day * DAY_S + at_s) * 1000).astype(np.int64)

@@ -17,9 +17,9 @@ class SimulatorParameters:
     """The catalogue's last title arrives 89 days later."""
 
     # Sessions
-    sessions_per_day: float = 0.45
+    sessions_per_day: float = 0.4
     """Mean over members; a member's own rate is drawn from a gamma distribution of shape 2."""
-    picks_per_session: float = 2.4
+    picks_per_session: float = 3.2
     """Mean number of picks (each of a title, or of a search and a title) in a session."""
     longest_session_s: float = 3 * 3600.0
     """After this no new pick is made; a film that has begun may end later."""
@@ -27,9 +27,9 @@ class SimulatorParameters:
     # The hidden intent
     action_weights: dict[str, float] = field(
         default_factory=lambda: {
-            "discover": 0.30,
-            "continue": 0.36,
-            "rewatch": 0.10,
+            "discover": 0.44,
+            "continue": 0.24,
+            "rewatch": 0.08,
             "trailer": 0.04,
             "open": 0.05,
             "search": 0.10,
@@ -37,9 +37,9 @@ class SimulatorParameters:
         }
     )
     """How often an intent is about each action type, before a member's own leaning."""
-    intent_persistence: float = 0.6
+    intent_persistence: float = 0.7
     """Probability that each part of an intent carries over to the member's next session."""
-    intent_switch: float = 0.15
+    intent_switch: float = 0.1
     """Probability that between two picks of a session the whole intent is drawn anew."""
     intent_strength: float = 0.85
     """Probability that a pick follows its intent's action type and not the member's leaning."""
@@ -72,11 +72,11 @@ class SimulatorParameters:
     """A title left for so many days is as much less likely to be gone on with as e is above 1."""
     fresh_pull: float = 2.0
     """Log-odds of a title with an episode that has come since the member last watched it."""
-    fresh_action: float = 0.35
+    fresh_action: float = 0.25
     """Probability that such an episode makes a pick one of going on, whatever the intent."""
 
     # Watching
-    binge: float = 0.55
+    binge: float = 0.45
     """Mean probability that a finished episode is followed by the next at once."""
     abandon: float = 0.22
     """Probability that a title of average fit is given up."""

@@ -149,6 +149,11 @@ class Simulation:
             pass
         return self.lives()
 
+    @property
+    def choices(self) -> Choices:
+        """The probabilities that members draw from."""
+        return self._choices
+
     def picks(self) -> Iterator[Pick]:
         """Play all sessions, and show the picks of each round just before they are made."""
         for members, planned in self._plan():
