@@ -25,7 +25,10 @@ app.add_typer(dlq, name="dlq")
 
 _Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
 _Source = Annotated[
-    str, typer.Option(help="Source of histories: ml-1m, movietweetings or simulator.")
+    str,
+    typer.Option(
+        help="Source of histories: ml-1m, ml-100k, movietweetings, simulator or simulator-null."
+    ),
 ]
 
 
@@ -280,16 +283,41 @@ def clusters(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder for the Parquet files.")],
-    members: Annotated[int, typer.Option(min=1)] = 2_000,
-    days: Annotated[int, typer.Option(min=1)] = 60,
-    seed: Annotated[int, typer.Option()] = 1,
+    out: Annotated[Path | None, typer.Argument(help="Folder for the Parquet files.")] = None,
+    kafka: Annotated[bool, typer.Option("--kafka", help="Send the events to Kafka.")] = False,
+    members: Annotated[int, typer.Option(min=1)] = 6_000,
+    days: Annotated[int, typer.Option(min=1, help="Of event time.")] = 90,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal members.")] = 1,
+    null_twin: Annotated[
+        bool, typer.Option("--null-twin", help="The same members without session intents.")
+    ] = False,
+    events_per_s: Annotated[
+        float | None, typer.Option(min=0.001, help="Rate of sending; default: all Kafka takes.")
+    ] = None,
+    speed_up: Annotated[
+        float | None, typer.Option(min=0.001, help="Or event time, so many times as fast.")
+    ] = None,
 ) -> None:
-    """Simulate members with hidden intents over a real catalogue; write their events."""
+    """Simulate members with hidden intents over a real catalogue; write or send their events."""
     from infra.simulator import SimulatorParameters
     from infra.simulator import simulate as run_simulation
+    from infra.simulator.live import send
+    from infra.steps import progress
+    from stream.settings import settings
 
-    run_simulation(SimulatorParameters(seed=seed, members=members, days=days), out)
+    parameters = SimulatorParameters(seed=seed, members=members, days=days)
+    if null_twin:
+        parameters = parameters.null_twin()
+    if kafka == (out is not None):
+        raise typer.BadParameter("name a folder to write to, or --kafka")
+    if events_per_s is not None and speed_up is not None:
+        raise typer.BadParameter("choose one of --events-per-s and --speed-up")
+    if out is not None:
+        with progress("members", members) as advance:
+            run_simulation(parameters, out, advance)
+        return
+    sent = send(parameters, settings(), events_per_s=events_per_s, speed_up=speed_up)
+    typer.echo(f"sent {sent:,} events")
 
 
 @app.command()
