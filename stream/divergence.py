@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream.intents import Intents
 
 HEADS: Final = {
     "action": "action_probs",
@@ -15,31 +17,7 @@ HEADS: Final = {
     "kind": "kind_probs",
     "release_age": "release_age_probs",
 }
-"""Answers that are distributions, by what they are about."""
-
-
-class Answers(Protocol):
-    """What is compared of B answers; `stream.inference.Intents` has it."""
-
-    @property
-    def action_probs(self) -> NDArray[np.float32]:
-        """`[B, C]`, all 0 where the version doesn't predict it; so the others."""
-
-    @property
-    def genre_probs(self) -> NDArray[np.float32]:
-        """`[B, C]`."""
-
-    @property
-    def kind_probs(self) -> NDArray[np.float32]:
-        """`[B, C]`."""
-
-    @property
-    def release_age_probs(self) -> NDArray[np.float32]:
-        """`[B, C]`."""
-
-    @property
-    def next_title_hash(self) -> NDArray[np.int64]:
-        """`[B, K]`; 0 where there are fewer titles."""
+"""Fields of `Intents` that are distributions, by what they are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +57,7 @@ class Drift:
         return found
 
 
-def divergence(one: Answers, other: Answers) -> Divergence:
+def divergence(one: Intents, other: Intents) -> Divergence:
     """How far `other` is from `one`, row by row."""
     return Divergence(
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Final, Self
 
 import grpc
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from stream.exceptions import InferenceRefused, InferenceUnavailable
+from stream.intents import OUTPUTS, Intents
 from stream.settings import Settings
 from stream.window import WindowBatch
 
@@ -33,47 +34,6 @@ _RETRYABLE: Final = {
 """Codes of failures that pass; `NOT_FOUND` is a model version that is not loaded yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intents:
-    """The model's answer for B profiles; the fields are the outputs of the Triton model, by name.
-
-    A head that the version was not trained for has all-zero probabilities.
-    """
-
-    action_probs: NDArray[np.float32]
-    """`[B, 7]` in the order of `ACTIONS`, of the next interaction."""
-    genre_probs: NDArray[np.float32]
-    """`[B, 34]` in the order of `GENRES`."""
-    kind_probs: NDArray[np.float32]
-    """`[B, 2]` in the order of `KINDS`."""
-    release_age_probs: NDArray[np.float32]
-    """`[B, 7]` in the order of `RELEASE_AGES`."""
-    intent_attention: NDArray[np.float32]
-    """`[B, 4]` in the order of `INTENTS`."""
-    intent_embedding: NDArray[np.float32]
-    """`[B, D]`."""
-    intent_cluster: NDArray[np.int32]
-    """`[B, 1]`; -1 where the version has no clusters."""
-    next_title_hash: NDArray[np.int64]
-    """`[B, K]` the next titles played, likeliest first."""
-    next_title_score: NDArray[np.float32]
-    """`[B, K]` their probabilities."""
-    user_embedding: NDArray[np.float32]
-    """`[B, D]`; its dot product with a title embedding of the same version scores the title."""
-    model_version: list[str]
-    """`[B]` the version that answered each row."""
-
-    def rows(self, rows: NDArray[np.intp]) -> Intents:
-        """These rows alone, in this order."""
-        return Intents(
-            **{name: getattr(self, name)[rows] for name in _OUTPUTS},
-            model_version=[self.model_version[row] for row in rows],
-        )
-
-
-_OUTPUTS: Final = tuple(f.name for f in fields(Intents) if f.name != "model_version")
-
-
 class InferenceClient:
     """Asks Triton for the intents of windows, in bounded requests that run side by side.
 
@@ -85,7 +45,7 @@ class InferenceClient:
         self._settings = settings
         self._client = triton.InferenceServerClient(settings.triton_url)
         self._in_flight = asyncio.Semaphore(settings.inference_concurrency)
-        self._outputs = [triton.InferRequestedOutput(name) for name in _OUTPUTS]
+        self._outputs = [triton.InferRequestedOutput(name) for name in OUTPUTS]
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,7 +110,7 @@ class InferenceClient:
                     "worker can talk to?"
                 ) from error
         return Intents(
-            **{name: result.as_numpy(name) for name in _OUTPUTS},
+            **{name: result.as_numpy(name) for name in OUTPUTS},
             model_version=[result.get_response().model_version] * len(batch),
         )
 
@@ -173,8 +133,6 @@ def _split(batch: WindowBatch, order: NDArray[np.intp], rows: int) -> Iterator[W
 
 def _joined(answers: list[Intents]) -> Intents:
     return Intents(
-        **{
-            name: np.concatenate([getattr(answer, name) for answer in answers]) for name in _OUTPUTS
-        },
+        **{name: np.concatenate([getattr(answer, name) for answer in answers]) for name in OUTPUTS},
         model_version=[version for answer in answers for version in answer.model_version],
     )

@@ -35,7 +35,7 @@ from stream.exceptions import (
     InferenceUnavailable,
     ShuttingDown,
 )
-from stream.inference import Intents
+from stream.intents import Intents
 from stream.interactions import carries_state
 from stream.outbox import Outgoing
 from stream.rows import intent_rows

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.rows import IntentRow
 from stream.catalogue import Catalogue
-from stream.inference import Intents
+from stream.intents import Intents
 from stream.session import ProfileState
 from stream.taxonomy import ACTIONS, GENRES, KINDS, RELEASE_AGES
 from stream.window import live_session

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stream.inference import InferenceClient, Intents
+from stream.inference import InferenceClient
+from stream.intents import Intents
 from stream.release import Release
 from stream.shadow import Shadow
 from stream.window import WindowBatch

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stream import metrics, topics
 from stream.divergence import HEADS, Divergence, divergence
 from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
-from stream.inference import Intents
+from stream.intents import Intents
 from stream.outbox import Outgoing
 from stream.release import Release
 from stream.window import WindowBatch

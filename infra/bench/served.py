@@ -19,7 +19,8 @@ from fm_intent.dataset import is_of_ratings
 from fm_intent.evaluate import Exported, exported, judge
 from fm_intent.network import FIRST_ROW
 from infra.exceptions import ServedOtherwiseError
-from stream.inference import InferenceClient, Intents
+from stream.inference import InferenceClient
+from stream.intents import Intents
 from stream.taxonomy import INTENTS, hash64
 from stream.window import WindowBatch
 

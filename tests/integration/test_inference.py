@@ -11,7 +11,8 @@ import pytest
 from infra.local.ports import free_ports
 from stream.events import Browse
 from stream.exceptions import InferenceRefused, InferenceUnavailable
-from stream.inference import InferenceClient, Intents
+from stream.inference import InferenceClient
+from stream.intents import Intents
 from stream.session import Rules, state_of
 from stream.settings import Settings
 from stream.window import WindowBatch, window_batch

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from features.rows import IntentRow
-from stream.inference import Intents
+from stream.intents import Intents
 from stream.outbox import Outgoing
 from stream.taxonomy import ACTIONS, GENRES, KINDS, RELEASE_AGES
 from stream.window import WindowBatch

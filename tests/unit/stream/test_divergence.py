@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.divergence import Divergence, Drift, divergence, drift
-from stream.inference import Intents
+from stream.intents import Intents
 from tests.unit.stream.fakes import answer
 
 WEIGHTS = st.lists(st.floats(0, 1), min_size=7, max_size=7).filter(lambda row: sum(row) > 0.01)

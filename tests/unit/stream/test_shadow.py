@@ -13,7 +13,7 @@ import pytest
 
 from stream import metrics
 from stream.exceptions import BrokerUnavailable, InferenceUnavailable
-from stream.inference import Intents
+from stream.intents import Intents
 from stream.outbox import Outgoing
 from stream.release import Release
 from stream.session import Rules, state_of
