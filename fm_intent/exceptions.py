@@ -25,5 +25,9 @@ class NoClustersError(ModelError):
     """A model version has no clusters of intents."""
 
 
+class VersionRefusedError(ModelError):
+    """A model version must not be served."""
+
+
 class NoVersionError(ModelError):
     """The model repository has no version that was asked for."""
