@@ -162,17 +162,26 @@ def export(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
+def carried_code(folder: Path) -> tuple[ModuleType, ModuleType]:
+    """The modules `network` and `cache` of a version's folder, apart from those of this package."""
     package = ModuleType("exported_version")
     package.__path__ = [str(folder)]
     sys.modules[package.__name__] = package
+    # Triton takes a folder that changes for a new version.
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        copy = importlib.import_module(f"{package.__name__}.network")
-        cache = importlib.import_module(f"{package.__name__}.cache")
-        exported = copy.load(folder / MODEL_FILE)
+        network_copy = importlib.import_module(f"{package.__name__}.network")
+        cache_copy = importlib.import_module(f"{package.__name__}.cache")
     finally:
+        sys.dont_write_bytecode = writes_none
         for name in [name for name in sys.modules if name.startswith(package.__name__)]:
             del sys.modules[name]
+    return network_copy, cache_copy
+
+
+def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
+    copy, cache = carried_code(folder)
+    exported = copy.load(folder / MODEL_FILE)
     rows, window = golden.title_BL.shape
     profiles = torch.arange(rows)
     with torch.inference_mode():

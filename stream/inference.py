@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from stream.exceptions import InferenceRefused, InferenceUnavailable
-from stream.intents import OUTPUTS, Intents
+from stream.intents import OUTPUTS, Intents, joined
 from stream.settings import Settings
 from stream.window import WindowBatch
 
@@ -72,10 +72,10 @@ class InferenceClient:
             answers |= await self._answered(
                 {i: request for i, request in enumerate(requests) if i not in answers}, version
             )
-        joined = _joined([answers[i] for i in range(len(requests))])
-        if len(set(joined.model_version)) > 1:
+        together = joined([answers[i] for i in range(len(requests))])
+        if len(set(together.model_version)) > 1:
             raise InferenceUnavailable("Triton's default version has just changed")
-        return joined.rows(np.argsort(order))
+        return together.rows(np.argsort(order))
 
     async def _answered(self, requests: dict[int, WindowBatch], version: str) -> dict[int, Intents]:
         # What a slow server answered in time is kept, or asking for everything again would keep it
@@ -129,10 +129,3 @@ def _split(batch: WindowBatch, order: NDArray[np.intp], rows: int) -> Iterator[W
     # Windows of like length share a request, so that little of it is padding.
     for start in range(0, len(order), rows):
         yield batch.rows(order[start : start + rows])
-
-
-def _joined(answers: list[Intents]) -> Intents:
-    return Intents(
-        **{name: np.concatenate([getattr(answer, name) for answer in answers]) for name in OUTPUTS},
-        model_version=[version for answer in answers for version in answer.model_version],
-    )

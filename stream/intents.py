@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -49,3 +50,11 @@ class Intents:
 
 OUTPUTS: Final = tuple(f.name for f in fields(Intents) if f.name != "model_version")
 """The outputs of the Triton model."""
+
+
+def joined(answers: Sequence[Intents]) -> Intents:
+    """The rows of all answers, one after the other."""
+    return Intents(
+        **{name: np.concatenate([getattr(answer, name) for answer in answers]) for name in OUTPUTS},
+        model_version=[version for answer in answers for version in answer.model_version],
+    )
