@@ -48,6 +48,10 @@ class TopicCreationError(InfraError):
     """The broker refused to create a topic."""
 
 
+class ReleaseError(InfraError):
+    """A model version can't be published or gone back to as things are."""
+
+
 class ModelVersionError(InfraError):
     """A model version is absent, or Triton can't load it."""
 
