@@ -23,6 +23,9 @@ app = typer.Typer(
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: list them, send them again.")
 app.add_typer(dlq, name="dlq")
 
+model = typer.Typer(no_args_is_help=True, help="Model versions: publish one, go back, look.")
+app.add_typer(model, name="model")
+
 _Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
 _Source = Annotated[
     str,
@@ -109,6 +112,48 @@ def search() -> None:
     from stream.settings import settings
 
     serve(settings())
+
+
+@model.command("publish")
+def model_publish(
+    version: Annotated[
+        int | None, typer.Argument(help="Exported version; default: the newest.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the profiles, that it answers for unseen first.")
+    ] = 0.1,
+    shadow_s: Annotated[float, typer.Option(min=0, help="For how many seconds.")] = 60.0,
+) -> None:
+    """Validate an exported version, load it, shadow live traffic, and make it live."""
+    from infra.local.signals import unwind_on_sigterm
+    from infra.release import publish, show_drift
+    from stream.settings import settings
+
+    with unwind_on_sigterm():
+        done = asyncio.run(
+            publish(settings(), str(version or ""), share=share, shadow_s=shadow_s)
+        )
+    show_drift(done)
+    typer.echo(f"version {done.release.live} is live; {done.release.previous or 'none'} is kept")
+
+
+@model.command("rollback")
+def model_rollback() -> None:
+    """Make the version before the live one live again."""
+    from infra.release import rollback
+    from stream.settings import settings
+
+    now = asyncio.run(rollback(settings()))
+    typer.echo(f"version {now.live} is live again; {now.previous} is kept")
+
+
+@model.command("status")
+def model_status() -> None:
+    """Show all versions, and which is live, kept for a rollback, or a shadow."""
+    from infra.release import show_releases
+    from stream.settings import settings
+
+    asyncio.run(show_releases(settings()))
 
 
 @app.command()
