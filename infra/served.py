@@ -8,13 +8,16 @@ from __future__ import annotations
 import compileall
 import filecmp
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from infra.exceptions import ModelVersionError
+
+_PATIENCE_S: Final = 5.0
 
 
 class ServedModels:
@@ -35,15 +38,15 @@ class ServedModels:
 
     def versions(self) -> list[str]:
         """Those that are served, ascending."""
-        numbers = (path.name for path in self._served.glob("[1-9]*"))
-        return sorted(filter(str.isdigit, numbers), key=int)
+        return _numbers(self._served)
 
-    def folder(self, version: str) -> Path:
-        """Where a served version's files are."""
-        return self._served / version
+    def known(self) -> dict[str, Path]:
+        """The folders of all versions that were exported or are served, ascending."""
+        found = {version: home / version for home in self._homes for version in _numbers(home)}
+        return dict(sorted(found.items(), key=lambda one: int(one[0])))
 
     def serve(self, *versions: str) -> None:
-        """Make Triton serve exactly these; those that it serves already go on untouched.
+        """Make Triton serve exactly these, or none; those that it serves go on untouched.
 
         Raises:
             ModelVersionError: when one is absent or can't be loaded. Triton goes on with what it
@@ -56,9 +59,9 @@ class ServedModels:
                     "one, `make demo` does it by itself"
                 )
         before = self.versions()
-        self._hold(versions)
         with InferenceServerClient(self._url) as client:
             try:
+                self._hold(versions)
                 self._load(client, versions)
             except (InferenceServerException, ModelVersionError) as error:
                 self._hold(before)
@@ -76,7 +79,20 @@ class ServedModels:
     def _homes(self) -> tuple[Path, Path]:
         return self._served, self._exports
 
-    def _load(self, client: InferenceServerClient, versions: Iterable[str]) -> None:
+    def is_ready(self, version: str) -> bool:
+        """Whether Triton is there and serves it."""
+        with InferenceServerClient(self._url) as client:
+            try:
+                return bool(client.is_model_ready(self._model, version, client_timeout=_PATIENCE_S))
+            except InferenceServerException:
+                return False
+
+    def _load(self, client: InferenceServerClient, versions: Sequence[str]) -> None:
+        if not versions:
+            client.unload_model(self._model)
+            # A server that starts would fail at a model without a version.
+            shutil.rmtree(self._served)
+            return
         client.load_model(self._model)
         for version in versions:
             if not client.is_model_ready(self._model, version):
@@ -113,3 +129,8 @@ class ServedModels:
             if not target.exists() or not filecmp.cmp(source, target, shallow=False):
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, target)
+
+
+def _numbers(home: Path) -> list[str]:
+    names = (path.name for path in home.glob("[1-9]*"))
+    return sorted(filter(str.isdigit, names), key=int)

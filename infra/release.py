@@ -1,0 +1,320 @@
+"""Publishing a model version without a gap, and going back to the one before.
+
+A version is validated, loaded beside the live one, compared with it on recent windows, shadowed on
+live traffic, and only then made live: by one record, which all workers follow. Whatever goes wrong
+before that record leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from rich.table import Table
+
+from infra.exceptions import ReleaseError
+from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
+from infra.served import ServedModels
+from infra.steps import console, step
+from stream import topics
+from stream.divergence import HEADS, Divergence, Drift, divergence, drift
+from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
+from stream.inference import InferenceClient
+from stream.recent import recent_windows
+from stream.release import Release, read_release, write_release
+from stream.settings import Settings
+from stream.shadow import PARTITION
+
+if TYPE_CHECKING:
+    from fm_intent.exported import Exported
+
+RECENT: Final = 1_000
+"""Profiles on whose windows a version is compared with the live one before any traffic."""
+
+_FAILED_SHARE: Final = 0.01
+"""Of a shadow's answers may fail: a busy server misses a deadline now and then."""
+
+_GENTLY: Final = {"inference_batch": 16, "inference_concurrency": 1, "inference_deadline_s": 30.0}
+"""How a server is asked that has live traffic to answer too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What came of publishing a version.
+
+    Attributes:
+        release: that is in force now.
+        recent: drift from the version before, on recent windows; None where there were none, or no
+            version before.
+        shadow: drift on live traffic; None where none was shadowed.
+    """
+
+    release: Release
+    recent: Drift | None
+    shadow: Drift | None
+
+
+async def publish(
+    settings: Settings,
+    version: str = "",
+    *,
+    share: float = 0.0,
+    shadow_s: float = 0.0,
+    exports: Path = MODEL_REPOSITORY,
+) -> Publication:
+    """Make an exported version the live one, and keep the one before for a rollback.
+
+    Args:
+        settings: where Kafka and Triton are, and how far a version may drift.
+        version: its number; empty takes the newest.
+        share: of the profiles, for which the version answers as a shadow first.
+        shadow_s: for how long.
+        exports: model repository with the version.
+
+    Raises:
+        NoVersionError: when there is no such version.
+        VersionRefusedError: with the reason. Nothing has changed then, nor after any other error.
+        ModelVersionError: when Triton can't load it.
+        ReleaseError: when it is live already, or another publication runs.
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    # Here, because torch takes seconds to import, and who goes back doesn't need it.
+    from fm_intent.export import versions
+    from fm_intent.validation import validated
+
+    served = served_models(settings, exports)
+    version = version or str(max(versions(exports), default=0))
+    with _alone(settings):
+        before = await read_release(settings)
+        if before.live == version:
+            raise ReleaseError(f"version {version} is live already; publish another")
+        live = before.live or next(reversed(served.versions()), "")
+        with step(f"validate version {version}"):
+            exported = validated(exports, int(version))
+        async with _undone_on_failure(settings, served):
+            with step(f"load version {version}"):
+                served.serve(*filter(None, {live, version}))
+            with step("ask the server golden requests"):
+                await _check_server(settings, exported)
+            recent = shadow = None
+            if live and live != version:
+                with step("compare recent windows"):
+                    recent = await _compare_recent(settings, live, version)
+                if share and shadow_s:
+                    with step(f"shadow {share:.0%} of the profiles for {shadow_s:g} s"):
+                        shadow = await _shadow(settings, live, version, share, shadow_s)
+            now = Release(live=version, previous=live if live != version else "")
+            await write_release(settings, now)
+    return Publication(now, recent, shadow)
+
+
+async def rollback(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> Release:
+    """Make the version before the live one live again; the two change places.
+
+    Raises:
+        ReleaseError: when there is none to go back to, or a publication runs.
+        ModelVersionError: when Triton lost it and can't load it.
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    with _alone(settings):
+        before = await read_release(settings)
+        if not before.previous:
+            raise ReleaseError(
+                "there is no version to go back to; publish one with `intentstream model publish`"
+            )
+        served = served_models(settings, exports)
+        if not served.is_ready(before.previous):
+            served.serve(before.previous, before.live)
+        now = Release(live=before.previous, previous=before.live)
+        await write_release(settings, now)
+    return now
+
+
+async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> None:
+    """Print every version that was exported or is served, and what it is in service as.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    release = await read_release(settings)
+    roles = {
+        release.previous: "previous",
+        release.shadow: f"shadow of {release.shadow_share:.0%}",
+        release.live: "live",
+    }
+    served = served_models(settings, exports)
+    table = Table("version", "role", "ready in Triton", "trained on", "at", "NDCG@10")
+    for version, folder in served.known().items():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        table.add_row(
+            version,
+            roles.get(version, ""),
+            "yes" if served.is_ready(version) else "no",
+            manifest["source"],
+            manifest["trained_at"],
+            f"{manifest['metrics'].get('ndcg10', 0):.4f}",
+        )
+    console.print(table)
+    if not release.live:
+        console.print("Nothing is published yet: workers take Triton's default version.")
+
+
+def served_models(settings: Settings, exports: Path) -> ServedModels:
+    """The model repository that Triton reads."""
+    return ServedModels(
+        exports, REPOSITORY / settings.triton_models, settings.model_name, settings.triton_url
+    )
+
+
+def show_drift(publication: Publication) -> None:
+    """Print how far the version is from the one before."""
+    table = Table(
+        "compared on", "answers", "same next titles", *(f"{head}, bits" for head in HEADS)
+    )
+    for name, one in (("recent windows", publication.recent), ("live traffic", publication.shadow)):
+        if one is not None:
+            heads = (f"{one.heads[head]:.4f}" if head in one.heads else "–" for head in HEADS)
+            table.add_row(name, f"{one.rows:,}", f"{one.overlap:.3f}", *heads)
+    if table.rows:
+        console.print(table)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Keeps a second publication on this machine out."""
+    home = REPOSITORY / settings.triton_models
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".publication").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReleaseError("another publication runs; wait for its end") from None
+        yield
+
+
+@asynccontextmanager
+async def _undone_on_failure(settings: Settings, served: ServedModels) -> AsyncIterator[None]:
+    """Puts the release and the served versions back when the block fails or is cancelled."""
+    release, versions = await read_release(settings), served.versions()
+    try:
+        yield
+    except BaseException:
+        if await read_release(settings) != release:
+            await write_release(settings, release)
+        served.serve(*versions)
+        raise
+
+
+async def _check_server(settings: Settings, exported: Exported) -> None:
+    """Whether the server answers as the version does where it was validated."""
+    from fm_intent.validation import differences, golden_windows, refused, violations
+
+    version, windows = exported.manifest.version, golden_windows(exported)
+    async with InferenceClient(settings.model_copy(update=_GENTLY)) as client:
+        try:
+            answers = await client.infer(windows, str(version))
+        except (InferenceUnavailable, InferenceRefused) as error:
+            raise refused(version, [f"the server doesn't answer for it: {error}"]) from error
+    problems = [*violations(answers), *differences(exported.answer(windows), answers)]
+    if problems:
+        raise refused(version, [f"the server's {problem}" for problem in problems])
+
+
+async def _compare_recent(settings: Settings, live: str, version: str) -> Drift | None:
+    """Drift on the windows of recent profiles, which the new version then has in its cache."""
+    windows = await recent_windows(settings, RECENT)
+    if not len(windows):
+        return None
+    async with InferenceClient(settings.model_copy(update=_GENTLY)) as client:
+        apart = divergence(await client.infer(windows, live), await client.infer(windows, version))
+    found = drift([apart])
+    _judge(settings, version, found, "on recent windows")
+    return found
+
+
+async def _shadow(
+    settings: Settings, live: str, version: str, share: float, shadow_s: float
+) -> Drift | None:
+    """Drift on live traffic."""
+    place = TopicPartition(settings.topic(topics.MODEL_SHADOW), PARTITION)
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+    seen = _Shadowed(version)
+    try:
+        await consumer.start()
+        consumer.assign([place])
+        await consumer.seek_to_end(place)
+        release = Release(live=live, shadow=version, shadow_share=share)
+        await write_release(settings, release)
+        ends = time.monotonic() + shadow_s
+        while (left := ends - time.monotonic()) > 0:
+            for records in (await consumer.getmany(timeout_ms=int(left * 1000) + 1)).values():
+                for record in records:
+                    seen.take_in(orjson.loads(record.value))
+    except KafkaError as error:
+        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
+    finally:
+        await consumer.stop()
+    found = seen.drift()
+    _judge(settings, version, found, "on live traffic", seen.complaints())
+    return found
+
+
+@dataclass
+class _Shadowed:
+    """What workers tell of a version's answers as a shadow."""
+
+    version: str
+    compared: list[Any] = field(default_factory=list)
+    failed: int = 0
+    last_error: str = ""
+
+    def take_in(self, told: Any) -> None:
+        """Take in a record of the topic, which may be about an earlier shadow."""
+        if told.get("version") == self.version:
+            self.failed += told["failed"]
+            self.last_error = told["error"]
+        elif "shadow" in told and told["shadow"]["model_version"] == self.version:
+            self.compared.append(told)
+
+    def drift(self) -> Drift | None:
+        heads = {
+            head: np.array([one["heads"][head] for one in self.compared], np.float64)
+            for head in HEADS
+        }
+        overlap = np.array([one["overlap"] for one in self.compared], np.float64)
+        return drift([Divergence(heads, overlap)])
+
+    def complaints(self) -> list[str]:
+        asked = self.failed + len(self.compared)
+        if self.failed <= _FAILED_SHARE * asked:
+            return []
+        return [f"{self.failed} of {asked} answers failed, the last by {self.last_error}"]
+
+
+def _judge(
+    settings: Settings,
+    version: str,
+    found: Drift | None,
+    where: str,
+    complaints: Iterable[str] = (),
+) -> None:
+    from fm_intent.validation import refused
+
+    problems = list(complaints)
+    if found is not None:
+        problems += found.complaints(
+            max_divergence=settings.release_max_divergence,
+            min_overlap=settings.release_min_overlap,
+        )
+    if problems:
+        raise refused(version, [f"{where}, {problem}" for problem in problems])
