@@ -130,9 +130,7 @@ def model_publish(
     from stream.settings import settings
 
     with unwind_on_sigterm():
-        done = asyncio.run(
-            publish(settings(), str(version or ""), share=share, shadow_s=shadow_s)
-        )
+        done = asyncio.run(publish(settings(), str(version or ""), share=share, shadow_s=shadow_s))
     show_drift(done)
     typer.echo(f"version {done.release.live} is live; {done.release.previous or 'none'} is kept")
 
