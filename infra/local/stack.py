@@ -91,9 +91,10 @@ class Stack:
         self.home = home.absolute()
         self.settings = settings
         self.logs = self.home / "logs"
-        self._models = ServedModels(
+        self.models = self.home / "triton" / "models"
+        self._served = ServedModels(
             model_repository.absolute(),
-            self.home / "triton" / "models",
+            self.models,
             settings.model_name,
             f"127.0.0.1:{settings.triton_grpc_port}",
         )
@@ -215,7 +216,7 @@ class Stack:
         Raises:
             ModelVersionError: when a version is absent or can't be loaded.
         """
-        self._models.serve(*versions)
+        self._served.serve(*versions)
 
     @property
     def _rpc(self) -> Any:
