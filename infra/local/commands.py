@@ -11,8 +11,10 @@ from infra.local.models import model_of
 from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
+from infra.release import publish
 from infra.sources.contract import CATALOGUE_FILE
 from infra.steps import console, step
+from stream.release import read_release
 from stream.settings import Settings, settings
 
 SMALL_SOURCE: Final = "movietweetings"
@@ -27,35 +29,48 @@ def local_stack() -> Stack:
 def up() -> None:
     """Starts the servers, creates the topics, loads the model and starts the worker.
 
-    The stack stays when the command ends. It loads the version that `INTENT_MODEL_VERSION` names,
-    else the newest; when there is none, a small one is trained on the data that the repository
-    carries. Titles get the names of the catalogue that the version was trained on, unless
-    `INTENT_CATALOGUE` names another.
+    The stack stays when the command ends. It serves the version that `INTENT_MODEL_VERSION` pins,
+    else the one that was published. When none was, it publishes the newest; when there is none at
+    all, a small one is trained on the data that the repository carries. Titles get the names of the
+    catalogue that the version was trained on, unless `INTENT_CATALOGUE` names another.
 
     Raises:
         InfraError: when a program can't be started; see `Stack.start`.
-        NoVersionError: when there is no such version.
+        ModelError: when there is no such version, or it must not be served.
     """
-    from fm_intent.export import read_manifest, versions
+    from fm_intent.export import read_manifest
 
     current = on_loopback(settings())
     stack = Stack(LOCAL, current)
     with step("start Kafka, Redis and Triton"):
-        stack.start("kafka", "redis", "triton")
+        stack.start("kafka", "redis", "triton", "guard")
     asyncio.run(create_topics(current))
-    newest = max(versions(MODEL_REPOSITORY), default=0)
-    number = int(current.model_version or newest or model_of(SMALL_SOURCE, seed=1).version)
-    manifest = read_manifest(MODEL_REPOSITORY, number)
-    catalogue = LOCAL / "data" / manifest.source / CATALOGUE_FILE
-    updates: dict[str, object] = {"model_version": str(number)}
+    live = _serve(stack, current)
+    source = read_manifest(stack.models, int(live)).source
+    catalogue = LOCAL / "data" / source / CATALOGUE_FILE
     if current.catalogue is None and catalogue.exists():
-        updates["catalogue"] = catalogue
-    stack = Stack(LOCAL, current.model_copy(update=updates))
-    with step(f"load model version {number}, trained on {manifest.source}"):
-        stack.load_model(str(number))
+        current = current.model_copy(update={"catalogue": catalogue})
+    console.print(f"model version {live}, trained on {source}")
+    stack = Stack(LOCAL, current)
     with step("start the worker"):
         stack.start("worker")
     status()
+
+
+def _serve(stack: Stack, current: Settings) -> str:
+    """Has the stack serve the pinned version, the published ones or a first one; the live one."""
+    from fm_intent.export import versions
+
+    if current.model_version:
+        stack.load_model(current.model_version)
+        return current.model_version
+    release = asyncio.run(read_release(current))
+    if release.live:
+        stack.load_model(*filter(None, (release.live, release.previous)))
+        return release.live
+    newest = max(versions(MODEL_REPOSITORY), default=0) or model_of(SMALL_SOURCE, seed=1).version
+    ours = current.model_copy(update={"triton_models": stack.models})
+    return asyncio.run(publish(ours, str(newest))).release.live
 
 
 def down() -> None:
