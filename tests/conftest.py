@@ -33,7 +33,11 @@ _numbers = itertools.count(1)
 def free_settings(home: Path) -> Settings:
     """Settings of a stack of its own: free ports, and every file under `home`."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    settings = Settings(data_dir=home / "worker", feature_registry=home / "registry.db")
+    settings = Settings(
+        data_dir=home / "worker",
+        feature_registry=home / "registry.db",
+        triton_models=home / "triton" / "models",
+    )
     return on_loopback(settings.model_copy(update=ports))
 
 
