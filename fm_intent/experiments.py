@@ -136,9 +136,11 @@ _ML_1M: Final = Training(
     window=200, crops="recent", batch=4096, average=0.997, patience=3, validation_profiles=2000
 )
 
-_RATINGS: Final = replace(_ML_1M, random_cuts=True, exclude_seen=True, learning_rate=2e-3)
+_RATINGS: Final = replace(
+    _ML_1M, epochs=20, random_cuts=True, exclude_seen=True, learning_rate=2e-3
+)
 _SIMULATED: Final = Training(
-    batch=4096, learning_rate=2e-3, average=0.997, patience=3, validation_profiles=2000
+    epochs=20, batch=4096, learning_rate=2e-3, average=0.997, patience=3, validation_profiles=2000
 )
 
 _TRAININGS: Final = {
@@ -148,7 +150,7 @@ _TRAININGS: Final = {
     "simulator": _SIMULATED,
     "simulator-null": _SIMULATED,
 }
-"""Of all models alike, by source."""
+"""Of all models alike, by source: the same budget of epochs for each."""
 
 EXPERIMENTS: Final[dict[str, Experiment]] = {
     "demo": Experiment(
