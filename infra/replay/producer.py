@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stream.settings import Settings
 
-_Pace = Callable[[float], int]
+Pace = Callable[[float], int]
 """Seconds since the start → how many records are to be sent by then."""
 
 TOPICS: Final = (BROWSE_EVENTS, PLAYBACK_EVENTS)
@@ -96,8 +96,8 @@ async def replay(
         max_batch_size=_BATCH_BYTES,
     )
     async with producer:
-        pace = _pace(plan, events_per_s, speed_up)
-        return await _Sending(plan, settings, producer).run(pace, progress)
+        at_pace = pace(plan, events_per_s, speed_up)
+        return await _Sending(plan, settings, producer).run(at_pace, progress)
 
 
 class _Sending:
@@ -119,7 +119,7 @@ class _Sending:
         self._offset = np.full(len(plan), -1, np.int64)
         self._deliveries: list[tuple[list[int], asyncio.Future[Any]]] = []
 
-    async def run(self, pace: _Pace | None, progress: Callable[[int], None]) -> Replayed:
+    async def run(self, at_pace: Pace | None, progress: Callable[[int], None]) -> Replayed:
         total, done = len(self._plan), 0
         began = time.perf_counter()
         reported = began
@@ -129,8 +129,8 @@ class _Sending:
             first = done
             while done < chunk_end:
                 due = chunk_end
-                if pace is not None:
-                    due = min(pace(time.perf_counter() - began), chunk_end)
+                if at_pace is not None:
+                    due = min(at_pace(time.perf_counter() - began), chunk_end)
                 if due > done:
                     await self._send(range(done, due), values[done - first : due - first])
                     done = due
@@ -138,7 +138,7 @@ class _Sending:
                 if now - reported >= 0.1:
                     reported = now
                     progress(done)
-                if pace is not None:
+                if at_pace is not None:
                     await asyncio.sleep(_TICK_S)
         for positions, delivery in self._deliveries:
             self._offset[positions] = (await delivery).offset + np.arange(len(positions))
@@ -208,7 +208,8 @@ class _Sending:
         return pa.table(columns, schema=SENT_SCHEMA)
 
 
-def _pace(plan: Plan, events_per_s: float | None, speed_up: float | None) -> _Pace | None:
+def pace(plan: Plan, events_per_s: float | None, speed_up: float | None) -> Pace | None:
+    """How fast to send `plan`: see `replay`; None sends as fast as Kafka takes it."""
     if events_per_s is not None:
         return lambda elapsed_s: int(elapsed_s * events_per_s) + 1
     if speed_up is None:

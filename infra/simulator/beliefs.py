@@ -107,16 +107,9 @@ class Outlook:
         weigh: Callable[[Situation, Ints, Ints], Floats] = (
             self._choices.going_on if action == CONTINUE else self._choices.again
         )
-        rows = len(at.members)
-        weights = np.stack(
-            [
-                np.stack(
-                    [weigh(at, np.full(rows, g), np.full(rows, k)) for k in range(len(KINDS))], 1
-                )
-                for g in range(len(GENRES))
-            ],
-            axis=1,
-        )
+        rows, genre, kind = np.indices((len(at.members), len(GENRES), len(KINDS))).reshape(3, -1)
+        weights = weigh(at.take(rows), genre, kind)
+        weights = weights.reshape(len(at.members), len(GENRES), len(KINDS), weights.shape[1])
         total = weights.sum(3, keepdims=True)
         return weights / np.where(total > 0, total, 1.0)
 

@@ -9,6 +9,10 @@ class SimulatorError(InfraError):
     """Members could not be simulated, or a simulation not be read."""
 
 
+class NobodyWatchesError(SimulatorError):
+    """So few members and days that nothing happens."""
+
+
 class TruthError(SimulatorError):
     """The hidden truth is missing, or is not of the histories it is asked about."""
 

@@ -20,10 +20,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
+from scipy import stats
 
 from fm_intent.benchmark import record
 from fm_intent.dataset import Context, Sequences, data_sha256, load
@@ -75,6 +77,7 @@ _STAGE_ACTIONS: Final = (SEARCH, OPEN, TRAILER, LIST, DISCOVER)
 _IS_SEARCH_A: Final = (np.arange(len(ACTIONS)) == SEARCH).astype(float)
 _STAGES_EA: Final = np.stack([_IS_SEARCH_A, OPENS_A, TRAILERS_A, LISTS_A, PLAYS_A])
 """Probability of each stage, by the pick's action."""
+_IS_PLAY_A: Final = np.isin(np.arange(len(ACTIONS)), (DISCOVER, CONTINUE, REWATCH))
 _BROWSES_A: Final = ~np.isin(np.arange(len(ACTIONS)), (CONTINUE, REWATCH))
 _PLAY: Final = len(_STAGES) - 1
 _SEARCHED: Final = 0
@@ -252,6 +255,8 @@ class _Reading:
         self._story = story
         self._belief_M = np.zeros((count, *beliefs.SHAPE))
         self._mixtures_M = Mixtures(tuple(np.zeros((count, n)) for n in beliefs.SHAPE))
+        # Place in its session of the last pick that wasn't an episode following by itself.
+        self._asked_for_M = np.zeros(count, np.int64)
         # Of every pick so far: how likely each action was held to be.
         self._actions_P = {r: np.zeros((len(story.title_P), len(ACTIONS))) for r in READERS}
 
@@ -264,12 +269,12 @@ class _Reading:
         for pick in simulation.picks():
             members = pick.at.members
             number = story.offset_M[members] + pick.number
-            self._expect(pick)
+            observed = self._expect(pick)
             prior = self._mixtures_M.take(members)
             by_intent = outlook.actions(pick.at)
             of_reader = {
                 "oracle": np.eye(len(ACTIONS))[pick.intents.action],
-                "observer": self._belief_M[members].sum((2, 3, 4)),
+                "observer": observed.sum((2, 3, 4)),
                 "prior": prior.parts[0],
             }
             for reader, intended in of_reader.items():
@@ -281,32 +286,46 @@ class _Reading:
                 at = pick.at.take(rows)
                 believed = {
                     "oracle": beliefs.certain(pick.intents.take(rows)),
-                    "observer": self._belief_M[members[rows]],
+                    "observer": observed[rows],
                     "prior": beliefs.long_run(prior.take(rows)),
                 }
                 for reader, belief in believed.items():
-                    told = self._say(reader, outlook, at, belief, held_out[asked], pick.is_first)
+                    told = self._say(reader, outlook, at, belief, held_out[asked], pick.in_session)
                     yield _Found(reader, asked, *told)
             row_of_pick[number] = NONE
-            learns = np.flatnonzero(pick.going_on == NONE)
+            asks = pick.going_on == NONE
+            self._asked_for_M[members[asks]] = pick.in_session + 1
+            learns = np.flatnonzero(asks)
             self._learn(outlook, pick.at.take(learns), number[learns], by_intent[learns])
 
-    def _expect(self, pick: Pick) -> None:
-        """What the observer believes before a pick: intents may have changed since the last."""
+    def _expect(self, pick: Pick) -> Floats:
+        """What the observer believes before a pick: intents may have changed since the last.
+
+        A pick that goes on with an episode asks for no intent; what is believed of it is for the
+        case that something else had come.
+        """
         members, p = pick.at.members, self._parameters
-        if not pick.is_first:
-            rows = members[pick.going_on == NONE]
-            afresh = beliefs.long_run(self._mixtures_M.take(rows))
-            kept = (1 - p.intent_switch) * self._belief_M[rows]
-            self._belief_M[rows] = kept + p.intent_switch * afresh
-            return
-        now = mixtures(self._people, members, pick.at.at_s, self._catalogue.first_day)
-        before = self._mixtures_M.take(members)
-        carried = beliefs.next_session(self._belief_M[members], before, now, p.intent_persistence)
-        is_new = pick.number == 0
-        carried[is_new] = beliefs.long_run(now.take(is_new))
-        self._belief_M[members] = carried
-        self._mixtures_M.put(members, now)
+        if not pick.in_session:
+            now = mixtures(self._people, members, pick.at.at_s, self._catalogue.first_day)
+            before = self._mixtures_M.take(members)
+            belief = beliefs.next_session(
+                self._belief_M[members], before, now, p.intent_persistence
+            )
+            is_new = pick.number == 0
+            belief[is_new] = beliefs.long_run(now.take(is_new))
+            self._mixtures_M.put(members, now)
+        else:
+            afresh = beliefs.long_run(self._mixtures_M.take(members))
+            belief = (1 - p.intent_switch) * self._belief_M[members] + p.intent_switch * afresh
+        asks = pick.going_on == NONE
+        self._belief_M[members[asks]] = belief[asks]
+        return belief
+
+    def _more_picks(self, made: Ints, asked_for: Ints) -> Floats:
+        """How likely a session that was to have `asked_for` picks or more has more than `made`."""
+        mean = self._parameters.picks_per_session - 1
+        more: Floats = stats.poisson.sf(made - 1, mean) / stats.poisson.sf(asked_for - 2, mean)
+        return more
 
     def _learn(self, outlook: Outlook, at: Situation, number: Ints, by_intent: Floats) -> None:
         """What the picks `number` tell the observer."""
@@ -335,19 +354,21 @@ class _Reading:
         at: Situation,
         belief: Floats,
         held_out: Ints,
-        is_first: bool,
+        in_session: int,
     ) -> tuple[Floats, tuple[Floats, ...]]:
-        """[N, T] of the next play, and of the next interaction by `INTENTS`.
+        """[N, T] of the next interaction, it being a play, and of whatever it is by `INTENTS`.
 
-        The last thing that a member did may lead on by itself: a title looked at to its being
-        played, an episode to the next. Otherwise comes a pick.
+        A held-out play comes right after its context, and in the same session or not: that the
+        readers know. The last thing that a member did may lead on by itself, a title looked at to
+        its being played, an episode to the next. Otherwise comes a pick, if there are any more.
         """
         story, count = self._story, len(held_out)
         rows, last = np.arange(count), held_out - 1
         pick = story.pick_X[held_out]
         leads_on = (last >= 0) & (story.member_X[last] == story.member_X[held_out])
         # Between two sessions everything is forgotten.
-        leads_on &= (story.pick_X[last] == pick) | (not is_first)
+        in_pick = story.pick_X[last] == pick
+        leads_on &= in_pick | (in_session > 0)
         stage = np.where(leads_on, story.stage_X[last], NONE)
         looks = (stage != NONE) & (stage != _PLAY)
         binges = (stage == _PLAY) & story.goes_on_X[last]
@@ -355,32 +376,39 @@ class _Reading:
         seen = story.stages_PE[story.pick_X[last]]
         weight = self._actions_P[reader][story.pick_X[last]] * _likelihood(seen, stage)
         weight /= np.maximum(weight.sum(1, keepdims=True), np.finfo(float).tiny)
-        again = self._people.binge_M[at.members]
-        plays = np.where(looks, weight @ PLAYS_A, np.where(binges, again, 0.0))
-        within = np.where(looks[:, None], np.einsum("na,nal->nl", weight, _NEXT_SAL[stage]), 0.0)
-        within[binges, CONTINUE] = again[binges]
+        led = np.where(looks[:, None], np.einsum("na,nal->nl", weight, _NEXT_SAL[stage]), 0.0)
+        led[binges, CONTINUE] = self._people.binge_M[at.members[binges]]
+        begun = self._actions_P[reader][pick] @ _FIRST_AL
+        begun /= begun.sum(1, keepdims=True)
+        begun *= 1 - led.sum(1, keepdims=True)
+        made = in_session + in_pick
+        # An episode that follows by itself is none of the picks that were asked for.
+        asked_for = np.where(in_pick, made, self._asked_for_M[at.members])
+        begun[leads_on] *= self._more_picks(made, asked_for)[leads_on, None]
+        total = (led + begun).sum(1, keepdims=True)
+        led, begun = led / total, begun / total
 
         this = np.zeros((count, len(self._catalogue.title_ids)))
         known = (looks | binges) & (story.title_X[last] != NONE)
         this[rows[known], story.title_X[last][known]] = 1.0
         searched = np.flatnonzero(stage == _SEARCHED)
         this[searched] = outlook.titles(at.take(searched), belief[searched], _IS_SEARCH_A)
-        play = outlook.titles(at, belief, PLAYS_A)
-        play = plays[:, None] * this + (1 - plays[:, None]) * play
 
-        actions = self._actions_P[reader][pick] @ _FIRST_AL
-        actions /= actions.sum(1, keepdims=True)
-        begins = _FIRST_AL.sum(1) * (1 - _IS_SEARCH_A)
-        led = within.sum(1, keepdims=True)
-        title = led * this + (1 - led) * (1 - actions[:, [SEARCH]]) * outlook.titles(
-            at, belief, begins
-        )
+        def title(labels: Bools) -> Floats:
+            """Of the next interaction, its action type being one of these."""
+            new = outlook.titles(at, belief, _FIRST_AL[:, labels].sum(1))
+            one: Floats = led[:, labels].sum(1, keepdims=True) * this
+            one += begun[:, labels].sum(1, keepdims=True) * new
+            one /= one.sum(1, keepdims=True)
+            return one
+
+        of_next = title(_IS_SEARCH_A == 0)
         day = story.at_ms_X[held_out] // 86_400_000 - self._catalogue.first_day
         age = np.zeros((count, len(RELEASE_AGES)))
-        np.add.at(age, (rows[:, None], self._catalogue.age_DT[day]), title)
-        kind = title @ np.eye(len(KINDS))[self._catalogue.kind_T]
-        genre = title @ self._catalogue.genres_TG
-        return play, (within + (1 - led) * actions, genre, kind, age)
+        np.add.at(age, (rows[:, None], self._catalogue.age_DT[day]), of_next)
+        kind = of_next @ np.eye(len(KINDS))[self._catalogue.kind_T]
+        genre = of_next @ self._catalogue.genres_TG
+        return title(_IS_PLAY_A), (led + begun, genre, kind, age)
 
 
 def _likelihood(stages_NE: Bools, up_to_N: Ints) -> Floats:  # noqa: N803
@@ -408,8 +436,11 @@ _FIRST_AL[~_BROWSES_A] = np.eye(len(ACTIONS))[~_BROWSES_A]
 
 def _main(
     source: Annotated[str, typer.Argument(help="simulator or simulator-null.")] = "simulator",
+    results: Annotated[
+        Path | None, typer.Option(help="Default: .local/runs/models-<source>.json.")
+    ] = None,
 ) -> None:
-    """Put the readers' rows among the results, `.local/runs/models-<source>.json`."""
+    """Put the readers' rows among the results."""
     from infra.local.paths import LOCAL
     from infra.sources import prepare
 
@@ -435,7 +466,7 @@ def _main(
             "command": f"python -m infra.simulator.oracle {source}",
         }
         judged = judge(answers, sequences, window=_WINDOW, crops="served")
-        row = record(LOCAL / "runs" / f"models-{source}.json", row, judged)
+        row = record(results or LOCAL / "runs" / f"models-{source}.json", row, judged)
         typer.echo(json.dumps(row, indent=1))
 
 

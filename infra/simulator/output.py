@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.simulator import catalogue, journal, members
+from infra.simulator.exceptions import NobodyWatchesError
 from infra.simulator.simulation import Lives, Rows, Simulation
 from infra.simulator.truth import TRUTH_FILE
 from infra.sources import contract
@@ -45,6 +46,9 @@ def simulate(
         parameters: What the members are like; equal parameters give equal files.
         directory: Where the files go; made when missing.
         progress: Called with the number of members done.
+
+    Raises:
+        NobodyWatchesError: When there are so few members and days that nothing happens.
     """
     made = generate(parameters, progress)
     contract.write(directory, made.catalogue, made.events)
@@ -54,7 +58,7 @@ def simulate(
 def generate(
     parameters: SimulatorParameters, progress: Callable[[int], None] = lambda _: None
 ) -> Simulated:
-    """The same, in memory."""
+    """What `simulate` writes, in memory; it raises the same."""
     titles = load_catalogue(parameters)
     lives, countries = [], []
     done = 0
@@ -64,6 +68,11 @@ def generate(
         done += len(people.country_M)
         progress(done)
     everyone = _joined(lives)
+    if not (everyone.browsing and everyone.sittings):
+        raise NobodyWatchesError(
+            f"in {parameters.days} days none of {parameters.members} members watched anything; "
+            "simulate more members or days"
+        )
     return Simulated(
         titles.table,
         journal.events(parameters, titles, everyone, np.concatenate(countries)),
@@ -93,13 +102,15 @@ def _rng(parameters: SimulatorParameters, *of: int) -> np.random.Generator:
 
 def _numbered_from(first: int, lives: Lives) -> Lives:
     def shifted(rows: Rows) -> Rows:
-        return rows | {"member": rows["member"] + first}
+        return rows | {"member": rows["member"] + first} if rows else rows
 
     return Lives(*(shifted(getattr(lives, part.name)) for part in fields(Lives)))
 
 
 def _joined(lives: list[Lives]) -> Lives:
-    def joined(parts: list[Rows]) -> Rows:
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def joined(blocks: list[Rows]) -> Rows:
+        lived = [rows for rows in blocks if rows]
+        names = lived[0] if lived else ()
+        return {name: np.concatenate([rows[name] for rows in lived]) for name in names}
 
     return Lives(*(joined([getattr(one, part.name) for one in lives]) for part in fields(Lives)))

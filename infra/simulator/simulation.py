@@ -100,14 +100,14 @@ class Pick:
     Attributes:
         at: Where the members stand.
         number: How many picks each has made before.
-        is_first: Whether they are the first of a session.
+        in_session: How many picks of their sessions came before.
         intents: The hidden intents in force.
         going_on: The title of a show whose next episode is watched at once, else `NONE`.
     """
 
     at: Situation
     number: Ints
-    is_first: bool
+    in_session: int
     intents: Intents
     going_on: Ints
 
@@ -212,7 +212,7 @@ class Simulation:
             pick = Pick(
                 self._situation(members[active], clock[active]),
                 self._picks_M[members[active]],
-                made == 0,
+                made,
                 intents.take(active),
                 going_on[active],
             )

@@ -15,6 +15,7 @@ from infra.replay.plan import (
     span_s,
     topic_of,
 )
+from infra.replay.producer import pace
 from infra.sources import contract
 from stream.events import decode
 from stream.exceptions import BadRecord, Reason
@@ -153,3 +154,30 @@ def test_a_sample_keeps_whole_histories() -> None:
 def test_nothing_to_send_is_an_error() -> None:
     with pytest.raises(EmptyReplayError):
         plan_replay(_events().slice(0, 0), seed=1, now_ms=NOW_MS, lateness_s=1)
+
+
+def test_at_the_pace_of_event_time_a_record_is_due_when_its_time_has_come() -> None:
+    events = contract.table(
+        contract.EVENTS_SCHEMA,
+        {
+            "event_id": pa.array(["a", "b", "c"]),
+            "profile_id": pa.array(["p"] * 3),
+            "event_type": pa.array(["search"] * 3),
+            "occurred_at_ms": pa.array([0, 60_000, 600_000]),
+        },
+    )
+    due = pace(_plan(events, CLEAN), None, 60.0)
+    assert due is not None
+    assert [due(at) for at in (0.0, 0.99, 1.0, 9.9, 10.0)] == [1, 1, 2, 2, 3]
+
+
+def test_a_delayed_record_goes_with_the_one_that_it_comes_after() -> None:
+    plan = _plan(mix=Mix(repeats=0, disorder=0.3, too_late=0, malformed=0))
+    due = pace(plan, None, 1.0)
+    assert due is not None
+    at_s = plan.events["occurred_at_ms"].to_numpy()[plan.row] / 1000
+    at_s -= at_s.min()
+    assert (np.diff(at_s) < 0).any()
+    for position in range(0, len(plan), 50):
+        assert due(at_s[: position + 1].max() + 0.001) > position
+        assert due(at_s[: position + 1].max() - 0.5) <= position
