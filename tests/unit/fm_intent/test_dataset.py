@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -322,3 +323,19 @@ def test_a_title_is_just_opened_when_the_look_at_it_came_right_before() -> None:
 def test_both_ways_to_read_a_source_name_its_profiles(source: Path) -> None:
     assert read_histories(source).profile_id.tolist() == ["ann", "bob"]
     assert read_plays(source, min_plays=1).profile_id.tolist() == ["bob"]
+
+
+def test_by_global_time_the_first_interaction_of_a_profile_is_never_a_target() -> None:
+    c = tiny.columns(profiles=12, longest=60, browsing=False)
+    beginning = c.offset[:-1]
+    alone = c._replace(
+        offset=np.append(c.offset, c.offset[-1] + 1),
+        profile_id=np.append(c.profile_id, "newcomer"),
+        **{name: np.append(getattr(c, name), getattr(c, name)[-1]) for name in c._fields[1:-1]},
+    )
+    alone.start_ms[-1] = alone.start_ms.max()
+    data = Sequences(alone, tiny.catalogue(), "global-time")
+    assert data._period[-1] == 2
+    for part in ("validation", "test"):
+        ends = data.contexts(cast("Part", part), 64, "recent").end
+        assert not np.isin(ends, [*beginning, len(alone.start_ms) - 1]).any()
