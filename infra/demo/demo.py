@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-PROFILES: Final = {"ml-1m": 240, "movietweetings": 6_000, "simulator": 55}
+PROFILES: Final = {"ml-1m": 240, "movietweetings": 6_000, "simulator": 67}
 """Profiles of one replay: about 75,000 events of each source."""
 
 REPLAY_S: Final = 75.0

