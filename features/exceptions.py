@@ -28,3 +28,11 @@ class CandidatesError(FeaturesError):
 
 class WeightsError(FeaturesError):
     """There are no weights for the re-ranker: a wrong file, or nothing to learn from."""
+
+
+class BadRowError(FeaturesError):
+    """The value of an `intent-features` record is no row."""
+
+
+class NothingLandedError(FeaturesError):
+    """The offline store has no files: nothing has been landed yet, or it is elsewhere."""

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Final
 
 import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from features.exceptions import BadRowError
+
+ProfileId = Annotated[str, Field(min_length=1)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Milliseconds = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
+"""Unix milliseconds, up to the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +24,7 @@ class IntentRow:
     trained for has an empty list and an empty label. Times are Unix milliseconds.
     """
 
-    profile_id: str
+    profile_id: ProfileId
     action_probs: list[float]
     action: str
     genre_probs: list[float]
@@ -31,13 +39,13 @@ class IntentRow:
     next_title_scores: list[float]
     user_embedding: list[float]
     session_id: str
-    session_length: int
-    intent_cluster: int
+    session_length: Int64
+    intent_cluster: Int64
     model_version: str
-    sequence_no: int
+    sequence_no: Int64
     last_event_id: str
-    last_event_at_ms: int
-    published_at_ms: int
+    last_event_at_ms: Milliseconds
+    published_at_ms: Milliseconds
 
     def to_json(self) -> bytes:
         """The value of this row's record on the topic `intent-features`."""
@@ -45,11 +53,17 @@ class IntentRow:
 
     @classmethod
     def from_json(cls, value: bytes) -> IntentRow:
-        """The row of one `intent-features` record.
+        """The row of one `intent-features` record; fields that a newer worker added are ignored.
 
         Raises:
-            TypeError: when fields are missing or unknown.
-            orjson.JSONDecodeError: when the value is not JSON.
+            BadRowError: when the value is no JSON object, or a field is missing or of another type.
         """
-        fields: dict[str, Any] = orjson.loads(value)
-        return cls(**fields)
+        try:
+            return _ADAPTER.validate_json(value, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the value"
+            raise BadRowError(f"{place}: {first['msg']}") from error
+
+
+_ADAPTER: Final = TypeAdapter(IntentRow)

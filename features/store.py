@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from feast import FeatureStore, RepoConfig
 from feast.errors import FeastObjectNotFoundException
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
-from feast.repo_config import RegistryConfig
+from feast.repo_config import MaterializationConfig, RegistryConfig
 
 from features import definitions
+from features.offline_store import AsServedOfflineStoreConfig
 from features.online_store import FencedRedisOnlineStoreConfig
 
 if TYPE_CHECKING:
+    from feast import FileSource
+
     from stream.settings import Settings
 
 REPOSITORY: Final = Path(__file__).parent
@@ -23,7 +26,7 @@ def open_store(settings: Settings) -> FeatureStore:
     """The feature store that `settings` describe; opens no connection yet.
 
     The same project, registry and layout as `feast` uses in the folder `features/`. The SQLite
-    database lies beside the registry.
+    database lies beside the registry. Batch sources are relative to `INTENT_OFFLINE_DIR`.
     """
     registry = settings.feature_registry or REPOSITORY / "data" / "registry.db"
     registry = registry.absolute()
@@ -43,11 +46,21 @@ def open_store(settings: Settings) -> FeatureStore:
             provider="local",
             registry=RegistryConfig(path=str(registry)),
             online_store=online,
-            offline_store="dask",
+            offline_store=AsServedOfflineStoreConfig(),
+            materialization=MaterializationConfig(pull_latest_features=True),
             entity_key_serialization_version=3,
-            repo_path=REPOSITORY,
+            repo_path=_offline_dir(settings),
         )
     )
+
+
+def source_folder(settings: Settings, source: FileSource) -> Path:
+    """The folder with the Parquet files of a batch source."""
+    return _offline_dir(settings) / str(source.path)
+
+
+def _offline_dir(settings: Settings) -> Path:
+    return settings.offline_dir or REPOSITORY
 
 
 def apply(settings: Settings) -> FeatureStore:

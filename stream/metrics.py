@@ -1,4 +1,4 @@
-"""The worker's Prometheus metrics."""
+"""The Prometheus metrics of the worker and of the sink."""
 
 from __future__ import annotations
 
@@ -65,3 +65,10 @@ LAG: Final = Gauge(
     "End offset minus committed offset, clamped to the log's start.",
     ["consumergroup", "topic", "partition"],
 )
+
+SINK_RECORDS: Final = Counter(
+    "intentstream_sink_records_total",
+    "Records of intent-features by what became of them: landed, repeated, tombstone or bad.",
+    ["outcome"],
+)
+SINK_FILES: Final = Counter("intentstream_sink_files_total", "Parquet files that the sink wrote.")

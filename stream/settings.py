@@ -75,6 +75,16 @@ class Settings(BaseSettings):
         None, description="Feast registry file; default features/data/registry.db."
     )
     feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
+    offline_dir: Path | None = Field(
+        None,
+        description="Holds the offline store's folders data/intent_features and "
+        "data/title_profiles; default features/, where the command `feast` looks.",
+    )
+
+    # Sink
+    sink_port: int = Field(9465, ge=0, le=65535, description="The sink's metrics and health.")
+    sink_interval_s: float = Field(60.0, gt=0, description="Time between a partition's files.")
+    sink_max_rows: int = Field(20_000, ge=1, description="Rows that the sink holds at most.")
 
     # Search re-ranking
     search_host: str = Field("127.0.0.1", description="Where the re-ranking service binds.")

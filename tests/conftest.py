@@ -26,6 +26,7 @@ _PORTS: Final = (
     "triton_grpc_port",
     "triton_metrics_port",
     "metrics_port",
+    "sink_port",
 )
 _numbers = itertools.count(1)
 
@@ -105,7 +106,7 @@ def served_model(stack: Stack, triton: str, small_model: str) -> str:
 def isolate(settings: Settings, home: Path) -> Settings:
     """`settings` with names, files, a worker's port and a Redis database of its own."""
     number = next(_numbers)
-    (metrics_port,) = free_ports(1)
+    metrics_port, sink_port = free_ports(2)
     return settings.model_copy(
         update={
             "topic_prefix": f"test-{number}-",
@@ -114,6 +115,8 @@ def isolate(settings: Settings, home: Path) -> Settings:
             "feature_registry": home / "registry.db",
             "data_dir": home / "worker",
             "metrics_port": metrics_port,
+            "sink_port": sink_port,
+            "offline_dir": home,
         }
     )
 

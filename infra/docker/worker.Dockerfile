@@ -1,10 +1,11 @@
-# The worker and the command line; no torch, no Java, no servers.
+# The worker, the sink and the command line; no torch, no Java, no servers.
 FROM python:3.12-slim-bookworm
 
 RUN useradd --system --home-dir /app intentstream \
-    && install --directory --owner intentstream /var/lib/intentstream
+    && install --directory --owner intentstream /var/lib/intentstream /var/lib/intentstream/offline
 ENV INTENT_DATA_DIR=/var/lib/intentstream/worker \
     INTENT_FEATURE_REGISTRY=/var/lib/intentstream/registry.db \
+    INTENT_OFFLINE_DIR=/var/lib/intentstream/offline \
     PYTHONUNBUFFERED=1
 
 WORKDIR /app
@@ -17,6 +18,6 @@ COPY stream stream
 RUN pip install --no-cache-dir --constraint constraints.txt --editable .
 
 USER intentstream
-EXPOSE 9464
+EXPOSE 9464 9465
 ENTRYPOINT ["intentstream"]
 CMD ["worker"]

@@ -1,1 +1,1 @@
-"""Kafka, Redis, Triton and the worker on this machine, under supervisord, on loopback only."""
+"""Kafka, Redis, Triton, worker and sink on this machine, under supervisord, on loopback only."""

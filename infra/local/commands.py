@@ -27,7 +27,7 @@ def local_stack() -> Stack:
 
 
 def up() -> None:
-    """Starts the servers, creates the topics, loads the model and starts the worker.
+    """Starts the servers, creates the topics, loads the model, starts the worker and the sink.
 
     The stack stays when the command ends. It serves the version that `INTENT_MODEL_VERSION` pins,
     else the one that was published. When none was, it publishes the newest; when there is none at
@@ -52,8 +52,8 @@ def up() -> None:
         current = current.model_copy(update={"catalogue": catalogue})
     console.print(f"model version {live}, trained on {source}")
     stack = Stack(LOCAL, current)
-    with step("start the worker"):
-        stack.start("worker")
+    with step("start the worker and the sink"):
+        stack.start("worker", "sink")
     status()
 
 
@@ -106,4 +106,5 @@ def _addresses(current: Settings) -> dict[str, str]:
         "triton": f"{current.triton_url} (gRPC)",
         "guard": "",
         "worker": f"http://127.0.0.1:{current.metrics_port}/metrics",
+        "sink": f"http://127.0.0.1:{current.sink_port}/metrics",
     }

@@ -72,7 +72,7 @@ def triton_serves(http_port: int, grpc_port: int, metrics_port: int) -> bool:
 
 
 def worker_ready(metrics_port: int) -> bool:
-    """Whether the worker's `/ready` answers 200."""
+    """Whether `/ready` of the worker, or of the sink, answers 200."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/ready", timeout=5) as answer:
             return bool(answer.status == 200)

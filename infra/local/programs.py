@@ -1,4 +1,4 @@
-"""The four programs of the local stack: how each is run, and how one sees that it is ready."""
+"""The programs of the local stack: how each is run, and how one sees that it is ready."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Program:
     command: tuple[str, ...]
     ports: tuple[str, ...]
     is_ready: Callable[[], bool]
-    prepare: Callable[[], None]
+    prepare: Callable[[], None] = lambda: None
     environment: dict[str, str] = field(default_factory=dict)
     restarts: bool = False
     ready_s: float = 60.0
@@ -65,6 +65,7 @@ def programs(home: Path, settings: Settings) -> dict[str, Program]:
         "triton": _triton(home / "triton" / "models", settings),
         "guard": _guard(home / SOCKET, settings),
         "worker": _worker(settings),
+        "sink": _sink(settings),
     }
 
 
@@ -246,6 +247,17 @@ def _worker(settings: Settings) -> Program:
         environment=worker_environment(settings),
         restarts=True,
         ready_s=120.0,
+        stop_s=30,
+    )
+
+
+def _sink(settings: Settings) -> Program:
+    return Program(
+        command=(str(Path(sys.executable).with_name("intentstream")), "sink"),
+        ports=("sink_port",),
+        is_ready=partial(worker_ready, settings.sink_port),
+        environment=worker_environment(settings),
+        restarts=True,
         stop_s=30,
     )
 

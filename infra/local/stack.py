@@ -3,7 +3,7 @@
     with Stack(home, settings) as stack:        # stops everything at the end, whatever ends it
         stack.start("kafka", "redis", "triton")
         stack.load_model("3")
-        stack.start("worker")
+        stack.start("worker", "sink")
 
 Without `with`, a started stack stays when the caller ends, until `stop`.
 """
@@ -72,7 +72,7 @@ class ProgramStatus:
 
 
 class Stack:
-    """Kafka, Redis, Triton and the worker of one home directory.
+    """Kafka, Redis, Triton, the worker and the sink of one home directory.
 
     All methods block; where an event loop runs, call them from a thread. Inside `with`, the thread
     that starts the first program must live as long as the stack: the kernel stops a stack whose
@@ -81,7 +81,7 @@ class Stack:
 
     Args:
         home: holds configuration, data, logs and the supervisor's socket; made when absent.
-        settings: ports of the servers, and the worker's settings.
+        settings: ports of the servers, and the settings of the worker and the sink.
         model_repository: where `load_model` takes versions from.
     """
 

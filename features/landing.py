@@ -1,0 +1,269 @@
+"""Lands published rows as Parquet, each once, whatever is killed, redelivered or published again.
+
+    FOLDER/date=2026-01-31/hour=07/TOPIC@PARTITION-FIRST-LAST-DIGEST.parquet
+
+Date and hour are those of `published_at`, UTC; FIRST and LAST are the offsets of the file's first
+and last row. A file is written under a name that readers ignore, synced and renamed, so it is
+there as a whole or not at all.
+
+A row is told by profile, `sequence_no` and model version, never by its offset. Its twins are looked
+for in two places. One that Kafka delivers again has the same `published_at`, so its file lies in
+the hour's own folder. One that a worker published again (it died before it acknowledged, or an
+event came twice) was first published at most the allowed lateness before, in hours that had any
+rows at all. So the keys of those hours are what a landing reads from the files that are there, and
+no other record of what was done has to survive a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from bisect import bisect_left
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from feast.types import UnixTimestamp, from_feast_to_pyarrow_type
+
+from features.definitions import intent_features, profile, profile_intent
+from features.encoding import row_attribute
+from features.exceptions import BadRowError
+from features.rows import IntentRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
+
+_MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
+_MS_PER_HOUR: Final = 3_600_000
+_KEY_COLUMNS: Final = [profile.join_key, "sequence_no", "model_version"]
+_DIGEST: Final = "S16"
+
+SCHEMA: Final = pa.schema(
+    [
+        (profile.join_key, pa.string()),
+        *((one.name, from_feast_to_pyarrow_type(one.dtype)) for one in profile_intent.features),
+        (intent_features.timestamp_field, _MILLISECONDS),
+        (intent_features.created_timestamp_column, _MILLISECONDS),
+    ]
+)
+"""Columns of the batch source of `profile_intent`."""
+
+
+class Published(NamedTuple):
+    """One record of the topic `intent-features`."""
+
+    offset: int
+    value: bytes | None
+
+
+class PartitionLanding:
+    """Lands the rows of one partition of the topic.
+
+    A partition has one owner at a time, ensured by a lock on a file: a process that was paused when
+    it lost the partition still holds the lock, so no other reads the files before it has written
+    its last. The lock of a process that dies is free at once.
+
+    Args:
+        folder: the batch source's folder; made when absent.
+        topic: full name of the topic.
+        partition: its number.
+        repeat_hours: hours with rows in which a row's first publication is looked for; their keys
+            are kept in memory, 16 bytes each.
+    """
+
+    def __init__(self, folder: Path, topic: str, partition: int, repeat_hours: int) -> None:
+        self._folder = folder
+        self._name = f"{topic}@{partition}"
+        self._repeat_hours = repeat_hours
+        self._keys: dict[int, NDArray[np.bytes_]] = {}
+        self._lock: int | None = None
+
+    def own(self) -> bool:
+        """Take the partition's lock if need be; False while another process has it."""
+        if self._lock is None:
+            locks = self._folder / ".locks"
+            locks.mkdir(parents=True, exist_ok=True)
+            lock = os.open(locks / self._name, os.O_CREAT | os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                return False
+            self._lock = lock
+        return True
+
+    def close(self) -> None:
+        """Let go of the partition."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self._keys.clear()
+
+    def land(self, records: Sequence[Published]) -> Counter[str]:
+        """Write the rows that are not there yet, in one file for each hour, durably.
+
+        When this returns, no record of `records` is needed any more. When it raises, some files may
+        have been written: call it with the same records again.
+
+        Args:
+            records: what follows on what was landed before, in the order of offsets.
+
+        Returns:
+            How many records were `landed`, `repeated`, `tombstone` and `bad`, and `files` written.
+
+        Raises:
+            OSError: when a file can't be written.
+        """
+        assert self._lock is not None, "`own` comes first"
+        told: Counter[str] = Counter()
+        offsets, rows = [], []
+        for offset, row in self._rows(records, told):
+            offsets.append(offset)
+            rows.append(row)
+        if not rows:
+            return told
+        hours = np.array([row.published_at_ms // _MS_PER_HOUR for row in rows])
+        keys = _digests((row.profile_id, row.sequence_no, row.model_version) for row in rows)
+        self._remember(np.unique(hours).tolist())
+        is_new = np.zeros(len(rows), bool)
+        is_new[np.unique(keys, return_index=True)[1]] = True
+        for known in self._keys.values():
+            is_new &= ~_contains(known, keys)
+        told["landed"], told["repeated"] = int(is_new.sum()), int((~is_new).sum())
+        for hour in np.unique(hours[is_new]).tolist():
+            chosen = np.flatnonzero(is_new & (hours == hour)).tolist()
+            name = (
+                f"{self._name}-{offsets[chosen[0]]:012d}-{offsets[chosen[-1]]:012d}"
+                f"-{xxhash.xxh3_64_hexdigest(keys[chosen].tobytes())}.parquet"
+            )
+            _write(_table([rows[place] for place in chosen]), self._hour_folder(hour), name)
+            self._keys[hour] = np.union1d(self._keys[hour], keys[chosen])
+            told["files"] += 1
+        return told
+
+    def _rows(
+        self, records: Iterable[Published], told: Counter[str]
+    ) -> Iterator[tuple[int, IntentRow]]:
+        for offset, value in records:
+            if value is None:
+                told["tombstone"] += 1
+                continue
+            try:
+                yield offset, IntentRow.from_json(value)
+            except BadRowError as error:
+                told["bad"] += 1
+                _log.error("%s, offset %d is no row: %s", self._name, offset, error)
+
+    def _remember(self, hours: Sequence[int]) -> None:
+        """Know the keys in which twins of these hours' rows may be, and no others."""
+        on_disk = sorted(self._hours_on_disk())
+        wanted = set(hours)
+        for hour in hours:
+            place = bisect_left(on_disk, hour)
+            # Later ones too: of two workers the one that published first may write last.
+            wanted.update(on_disk[max(place - self._repeat_hours, 0) : place + self._repeat_hours])
+        self._keys = {
+            hour: self._keys[hour] if hour in self._keys else self._keys_on_disk(hour)
+            for hour in wanted
+        }
+
+    def _hours_on_disk(self) -> Iterator[int]:
+        for path in self._folder.glob("date=*/hour=*"):
+            date, hour = (part.partition("=")[2] for part in path.parts[-2:])
+            start = datetime.strptime(f"{date} {hour}", "%Y-%m-%d %H").replace(tzinfo=UTC)
+            yield int(start.timestamp()) // 3600
+
+    def _keys_on_disk(self, hour: int) -> NDArray[np.bytes_]:
+        folder = self._hour_folder(hour)
+        for unfinished in folder.glob(f".{self._name}-*.part"):
+            unfinished.unlink()
+        files = sorted(folder.glob(f"{self._name}-*.parquet"))
+        tables = [pq.read_table(file, columns=_KEY_COLUMNS, partitioning=None) for file in files]
+        return np.unique(
+            _digests(
+                key
+                for table in tables
+                for key in zip(*(table[name].to_pylist() for name in _KEY_COLUMNS), strict=True)
+            )
+        )
+
+    def _hour_folder(self, hour: int) -> Path:
+        start = datetime.fromtimestamp(hour * 3600, UTC)
+        return self._folder / f"date={start:%Y-%m-%d}" / f"hour={start:%H}"
+
+
+def _digests(keys: Iterable[tuple[str, int, str]]) -> NDArray[np.bytes_]:
+    """16 bytes for each (profile, `sequence_no`, model version)."""
+    return np.array(
+        [xxhash.xxh3_128_digest("\0".join(map(str, key)).encode()) for key in keys], _DIGEST
+    )
+
+
+def _contains(known: NDArray[np.bytes_], keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """Which of `keys` are in `known`, which is sorted."""
+    places = np.searchsorted(known, keys)
+    found = np.zeros(len(keys), bool)
+    inside = places < len(known)
+    found[inside] = known[places[inside]] == keys[inside]
+    return found
+
+
+def _table(rows: Sequence[IntentRow]) -> pa.Table:
+    """Rows as the batch source has them: a feature's time has whole seconds, as online."""
+    columns = [pa.array([row.profile_id for row in rows], pa.string())]
+    for feature in profile_intent.features:
+        values = [getattr(row, row_attribute(feature)) for row in rows]
+        kind = from_feast_to_pyarrow_type(feature.dtype)
+        if feature.dtype == UnixTimestamp:
+            columns.append(_times([value // 1000 * 1000 for value in values]).cast(kind))
+        else:
+            columns.append(_floats(values) if kind == _FLOATS else pa.array(values, kind))
+    columns.append(_times([row.last_event_at_ms for row in rows]))
+    columns.append(_times([row.published_at_ms for row in rows]))
+    return pa.table(columns, schema=SCHEMA)
+
+
+_FLOATS: Final = pa.list_(pa.float32())
+
+
+def _floats(lists: Sequence[Sequence[float]]) -> pa.Array:
+    # Nine tenths of a row are floats, and Arrow takes Python's one by one, 10 times as slow.
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+    flat = np.fromiter(chain.from_iterable(lists), np.float32, offsets[-1])
+    return pa.ListArray.from_arrays(offsets, flat)
+
+
+def _times(milliseconds: Sequence[int]) -> pa.Array:
+    return pa.array(milliseconds, pa.int64()).cast(_MILLISECONDS)
+
+
+def _write(table: pa.Table, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{name}.part"
+    with part.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(folder / name)
+    for changed in (folder, folder.parent, folder.parent.parent):
+        _sync_folder(changed)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename, and a new folder, is on disk only when the folder above is.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

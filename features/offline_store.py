@@ -1,0 +1,249 @@
+"""An offline store for Feast that answers what a reader would have been served at that moment.
+
+Feast's own store of Parquet files (`dask`, 0.67) does not, in three ways that were seen:
+
+- It joins by event time alone, so a request a minute after an event gets a row that was published
+  four minutes later. Its flag `filter_by_created_timestamp` mends that.
+- Of rows of one event time any may win: it sorts by creation, then, unstably, by event time. A late
+  event, or a new model version, makes a second row of one event time.
+- Of requests at one moment for one profile and several titles it keeps a single one.
+
+Here a view with a feature `sequence_no` is one that is written live, through the fence of
+`features.online_store`: a row counts from its creation on, whatever its event time, and never
+replaces one that is newer by event time and `sequence_no`. Other views are dated: a row counts from
+its event time on, and of one event time the one created last; the flag makes rows of these count
+from their creation on, too. Requests come back in the order in which they were asked.
+
+    offline_store:
+      type: features.offline_store.AsServedOfflineStore
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from feast import utils
+from feast.infra.offline_stores.dask import (
+    DaskOfflineStore,
+    DaskOfflineStoreConfig,
+    DaskRetrievalJob,
+)
+from feast.infra.offline_stores.file_source import FileSource
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.on_demand_feature_view import OnDemandFeatureView
+
+from features.exceptions import NothingLandedError
+from features.online_store import SEQUENCE_FEATURE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from feast import FeatureView, RepoConfig
+    from feast.data_source import DataSource
+    from feast.infra.offline_stores.offline_store import RetrievalJob
+    from feast.infra.registry.base_registry import BaseRegistry
+
+_TIME: Final = "datetime64[us, UTC]"
+
+
+class AsServedOfflineStoreConfig(DaskOfflineStoreConfig):  # type: ignore[misc]
+    """Has no options."""
+
+    type: Literal["features.offline_store.AsServedOfflineStore"] = (
+        "features.offline_store.AsServedOfflineStore"
+    )
+
+
+class AsServedOfflineStore(DaskOfflineStore):  # type: ignore[misc]
+    """Feast's Parquet offline store with its point-in-time join and its materialization mended."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = False,
+        **kwargs: Any,
+    ) -> RetrievalJob:
+        """The features of each request as they were served at its moment. See the base class.
+
+        Raises:
+            NothingLandedError: by the job, when a view's batch source has no file.
+        """
+        if not isinstance(entity_df, pd.DataFrame):
+            return DaskOfflineStore.get_historical_features(
+                config,
+                feature_views,
+                feature_refs,
+                entity_df,
+                registry,
+                project,
+                full_feature_names,
+                filter_by_created_timestamp,
+                **kwargs,
+            )
+        time = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
+        requests = entity_df.assign(**{time: pd.to_datetime(entity_df[time], utc=True)})
+        on_demand = utils._get_requested_on_demand_feature_views(feature_refs, project, registry)
+        views, _ = utils._get_requested_feature_views_to_features_dict(
+            feature_refs, feature_views, on_demand
+        )
+
+        def evaluate() -> pa.Table:
+            answer = pa.Table.from_pandas(requests, preserve_index=False)
+            for view, features in views.items():
+                found = _as_of(config, view, features, requests, time, filter_by_created_timestamp)
+                prefix = f"{view.projection.name_to_use()}__" if full_feature_names else ""
+                for feature in features:
+                    answer = answer.append_column(prefix + feature, found[feature])
+            return answer
+
+        return _ArrowJob(
+            evaluation_function=evaluate,
+            full_feature_names=full_feature_names,
+            repo_path=str(config.repo_path),
+            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(
+                feature_refs, project, registry
+            ),
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=[name for name in requests.columns if name != time],
+                min_event_timestamp=requests[time].min(),
+                max_event_timestamp=requests[time].max(),
+            ),
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """The newest row of each entity, of those between the dates. See the base class.
+
+        Raises:
+            NothingLandedError: by the job, when the batch source has no file.
+        """
+        times = [name for name in (timestamp_field, created_timestamp_column) if name]
+        bounds = [(timestamp_field, ">=", start_date), (timestamp_field, "<=", end_date)]
+
+        def evaluate() -> pa.Table:
+            columns = [*join_key_columns, *feature_name_columns, *times]
+            rows = _read(config, data_source, columns, [one for one in bounds if one[2]])
+            order = _order(feature_name_columns, timestamp_field)
+            places = rows.select([*join_key_columns, *{*order, *times}]).to_pandas()
+            places = places.sort_values([*order, *times[1:]], kind="stable")
+            return rows.take(places.drop_duplicates(join_key_columns, keep="last").index.to_numpy())
+
+        return _ArrowJob(
+            evaluation_function=evaluate, full_feature_names=False, repo_path=str(config.repo_path)
+        )
+
+
+class _ArrowJob(DaskRetrievalJob):  # type: ignore[misc]
+    """Feast's job, but its function returns an Arrow table, whose types stay as they are."""
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal().to_pandas()
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self.evaluation_function()
+
+
+def _as_of(
+    config: RepoConfig,
+    view: FeatureView,
+    features: Sequence[str],
+    requests: pd.DataFrame,
+    time: str,
+    from_creation: bool,
+) -> pa.Table:
+    """The view's features for each request, in their order; null where there was no row."""
+    event, created = view.batch_source.timestamp_field, view.batch_source.created_timestamp_column
+    own_keys = [column.name for column in view.entity_columns]
+    keys = [view.projection.join_key_map.get(name, name) for name in own_keys]
+    order = _order([feature.name for feature in view.features], event)
+    is_live = SEQUENCE_FEATURE in order
+    if is_live:
+        since = [created]
+    else:
+        since = [event, created] if from_creation and created else [event]
+        order += [created] * bool(created)
+    telling = list(dict.fromkeys([*own_keys, *order, *since]))
+    rows = _read(
+        config,
+        view.batch_source,
+        list(dict.fromkeys([*telling, *features])),
+        [
+            (own, "in", requests[key].unique().tolist())
+            for own, key in zip(own_keys, keys, strict=True)
+        ],
+    )
+    places = rows.select(telling).to_pandas()
+    places = places.assign(
+        since=places[since].max(axis=1).astype(_TIME),
+        event=places[event].astype(_TIME),
+        rank=places.groupby(order).ngroup(),
+        place=np.arange(len(places)),
+    ).sort_values(["since", "rank"], kind="stable")
+    # What the fence refuses is never served, and the equal overwrites.
+    served = places[places["rank"] == places.groupby(own_keys)["rank"].cummax()]
+    asked = requests[keys].assign(at=requests[time].astype(_TIME), number=np.arange(len(requests)))
+    joined = pd.merge_asof(
+        asked.sort_values("at"),
+        served[[*own_keys, "since", "event", "place"]],
+        left_on="at",
+        right_on="since",
+        left_by=keys,
+        right_by=own_keys,
+    ).sort_values("number")
+    if view.ttl:
+        joined.loc[joined["event"] < joined["at"] - view.ttl, "place"] = np.nan
+    return rows.select(features).take(pa.array(joined["place"], pa.int64(), from_pandas=True))
+
+
+def _order(features: Sequence[str], event: str) -> list[str]:
+    """The columns by which rows of one entity are older and newer."""
+    return [event, SEQUENCE_FEATURE] if SEQUENCE_FEATURE in features else [event]
+
+
+def _read(
+    config: RepoConfig,
+    source: DataSource,
+    columns: Sequence[str],
+    filters: Sequence[tuple[str, str, Any]],
+) -> pa.Table:
+    where = FileSource.get_uri_for_file_path(config.repo_path, source.file_options.uri)
+    filesystem, path = FileSource.create_filesystem_and_path(
+        where, source.file_options.s3_endpoint_override
+    )
+    try:
+        files = ds.dataset(path, filesystem=filesystem, format="parquet").files
+    except FileNotFoundError:
+        files = []
+    if not files:
+        raise NothingLandedError(
+            f"There are no files in {where}. `intentstream sink` makes those of intents, "
+            "`intentstream titles` those of titles; INTENT_OFFLINE_DIR says where."
+        )
+    # The newest file has every column; one that an older file lacks is null there.
+    schema = pq.read_schema(files[-1], filesystem=filesystem)
+    rows = ds.dataset(files, schema, filesystem=filesystem, format="parquet")
+    condition = pq.filters_to_expression(list(filters)) if filters else None
+    return rows.to_table(columns=list(columns), filter=condition)

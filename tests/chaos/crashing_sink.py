@@ -1,0 +1,44 @@
+"""A sink that kills itself at one boundary of its first landing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+
+from stream.settings import Settings
+from tests import sinks
+
+BOUNDARIES: Final = ("written", "synced", "renamed", "landed", "committed")
+"""Before a file is synced, before it is renamed, after the first of several is, before the offsets
+are committed, and after that."""
+
+
+def run(settings: Settings, boundary: str) -> None:
+    """Run a sink that gets SIGKILL at the boundary."""
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    rename, commit = Path.rename, AIOKafkaConsumer.commit
+
+    def rename_and_die(self: Path, target: Path) -> None:
+        rename(self, target)
+        die()
+
+    async def commit_and_die(self: AIOKafkaConsumer, offsets: Any) -> None:
+        await commit(self, offsets)
+        die()
+
+    owner, name, replacement = {
+        "written": (os, "fsync", die),
+        "synced": (Path, "rename", die),
+        "renamed": (Path, "rename", rename_and_die),
+        "landed": (AIOKafkaConsumer, "commit", die),
+        "committed": (AIOKafkaConsumer, "commit", commit_and_die),
+    }[boundary]
+    setattr(owner, name, replacement)
+    sinks.run(settings)

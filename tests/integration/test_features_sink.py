@@ -1,0 +1,79 @@
+"""The sink on a real Kafka: what is published is what lies in the offline store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.local.topics import create_topics
+from stream.exceptions import TopicsMissing
+from tests import sinks
+from tests.sinks import answer, is_ready, keys, keys_of, landed, publish, sink, unlanded
+from tests.unit.features.samples import SAMPLE, sample
+from tests.workers import until
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+ROWS = [sample(profile_id=f"p-{n % 7}", sequence_no=n) for n in range(1, 101)]
+
+
+@pytest.fixture
+def settings(isolated: Settings, kafka: str) -> Settings:
+    asyncio.run(create_topics(isolated))
+    return isolated.model_copy(update={"sink_interval_s": 0.2})
+
+
+def test_every_published_row_lands_and_the_metrics_tell_what_became_of_all_records(
+    settings: Settings,
+) -> None:
+    with sink(settings):
+        publish(settings, [*ROWS, b"junk", None, *ROWS[:3]])
+        until(lambda: unlanded(settings) == 0, "no lag")
+        _, text = answer(settings, "/metrics")
+        for outcome, count in (("landed", 100), ("repeated", 3), ("bad", 1), ("tombstone", 1)):
+            assert f'intentstream_sink_records_total{{outcome="{outcome}"}} {count}.0' in text
+        until(
+            lambda: "kafka_consumergroup_lag{" in answer(settings, "/metrics")[1],
+            "lag in the metrics",
+        )
+    assert keys(settings) == keys_of(ROWS)
+
+
+def test_a_sink_that_is_told_to_end_lands_what_it_holds_first(settings: Settings) -> None:
+    patient = settings.model_copy(update={"sink_interval_s": 600.0})
+    with sink(patient):
+        publish(settings, ROWS)
+        until(lambda: unlanded(settings) == len(ROWS), "rows that wait")
+    assert unlanded(settings) == 0
+    assert len(landed(settings)) == len(ROWS)
+
+
+def test_a_sink_that_holds_all_it_may_lands_before_it_is_time(settings: Settings) -> None:
+    full = settings.model_copy(update={"sink_interval_s": 600.0, "sink_max_rows": 10})
+    with sink(full):
+        publish(settings, ROWS)
+        until(lambda: unlanded(settings) == 0, "no lag")
+
+
+def test_rows_that_can_not_be_written_are_held_until_they_can(settings: Settings) -> None:
+    place = settings.offline_dir
+    assert place is not None
+    in_the_way = place / "data"
+    in_the_way.write_text("no folder")
+    with sink(settings):
+        publish(settings, [SAMPLE])
+        until(lambda: not is_ready(settings), "a sink that says not ready")
+        assert answer(settings, "/live")[0] == 200
+        assert unlanded(settings) == 1
+        in_the_way.unlink()
+        until(lambda: unlanded(settings) == 0, "no lag")
+        assert is_ready(settings)
+    assert len(landed(settings)) == 1
+
+
+def test_a_sink_without_its_topics_ends_and_says_so(isolated: Settings, kafka: str) -> None:
+    with pytest.raises(TopicsMissing, match="`intentstream topics` makes them"):
+        sinks.run(isolated)
