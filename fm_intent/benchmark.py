@@ -24,7 +24,7 @@ from fm_intent.evaluate import Judged, Ranker, judge
 from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
 from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.network import Architecture
-from fm_intent.report import write_report
+from fm_intent.report import main_figure, write_report
 from fm_intent.train import fit, parameters
 
 Row = dict[str, Any]
@@ -152,7 +152,9 @@ def record(results: Path, row: Row, judged: Judged) -> Row:
     Args:
         results: JSON file with a list of rows; made when it isn't there.
         row: what was judged: `model`, `dataset`, `split`, `seed`, `target_time`, `baseline`, and
-            how it came about.
+            how it came about. Two rows may have a `bound`, `lower` and `upper`, of what there is to
+            be known: all rows of their dataset and split then say in `headroom` which share of the
+            way between them they have gone.
         judged: how right it was.
 
     Returns:
@@ -174,6 +176,7 @@ def record(results: Path, row: Row, judged: Judged) -> Row:
     rows.sort(key=lambda one: (one["split"], one["target_time"], one["ndcg10"]))
     for one in rows:
         one["vs_best_baseline"] = _against_best(one, rows, results)
+        one["headroom"] = _headroom(one, rows)
     part = results.with_suffix(".part")
     part.write_text(json.dumps(rows, indent=1) + "\n")
     part.replace(results)
@@ -226,3 +229,31 @@ def _against_best(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
             metrics.gains(ours["rank"][mine], 10), metrics.gains(theirs["rank"][other], 10)
         )
     return {"model": best["model"], "seed": best["seed"], **compared._asdict()}
+
+
+def _headroom(row: Row, rows: Sequence[Row]) -> dict[str, float]:
+    """By figure, the share of the way from the lower bound to the upper that `row` has gone.
+
+    Of a figure whose bounds' intervals overlap there is none.
+    """
+    bounds = {
+        one["bound"]: one
+        for one in rows
+        if "bound" in one and all(one[name] == row[name] for name in ("dataset", "split"))
+    }
+    if set(bounds) != {"lower", "upper"}:
+        return {}
+    places = {"ndcg10": row} | {
+        name: head for name, head in row["intents"].items() if name in bounds["lower"]["intents"]
+    }
+    shares = {}
+    for name, place in places.items():
+        low, high = (
+            one if name == "ndcg10" else one["intents"][name]
+            for one in (bounds["lower"], bounds["upper"])
+        )
+        figure = name if name == "ndcg10" else main_figure(place)
+        if low["ci95"][figure][1] < high["ci95"][figure][0]:
+            way = high[figure] - low[figure]
+            shares[name] = float((place[figure] - low[figure]) / way)
+    return shares

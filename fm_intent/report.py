@@ -78,7 +78,7 @@ def _next_titles(table: Sequence[Row]) -> Iterator[str]:
                 _name(row),
                 str(row["seed"]),
                 _with_interval(row, "hr10"),
-                _with_interval(row, "ndcg10"),
+                _with_interval(row, "ndcg10") + _share(row["headroom"].get("ndcg10")),
                 f"{row['mrr']:.4f}",
                 f"{row['recall100']:.4f}",
                 _versus(row["vs_best_baseline"]),
@@ -90,6 +90,11 @@ def _next_titles(table: Sequence[Row]) -> Iterator[str]:
         ),
     )
     yield f"{table[0]['profiles']:,} profiles."
+    if any(row["headroom"] for row in table):
+        yield (
+            "A share behind an interval is of the headroom: 0 % is who knows everybody's long-run "
+            "taste, 100 % who infers intents from the same history by the true process."
+        )
     yield ""
 
 
@@ -123,7 +128,11 @@ def _intents(table: Sequence[Row]) -> Iterator[str]:
     )
     yield ""
     rows = [
-        [_name(row), str(row["seed"]), *(_head(row["intents"].get(name)) for name in present)]
+        [
+            _name(row),
+            str(row["seed"]),
+            *(_head(row["intents"].get(name), row["headroom"].get(name)) for name in present),
+        ]
         for row in table
     ]
     for what, prefix in (("the commonest", "commonest_"), ("as the newest", "newest_")):
@@ -131,20 +140,26 @@ def _intents(table: Sequence[Row]) -> Iterator[str]:
             next(row["intents"][name] for row in table if name in row["intents"])
             for name in present
         ]
-        figures = [f"{head[prefix + _figure(head)]:.4f}" for head in said]
+        figures = [f"{head[prefix + main_figure(head)]:.4f}" for head in said]
         rows.append([f"*{what}*", "", *figures])
     yield from markdown_table(
         ["model", "seed", *(name.replace("_", " ") for name in present)], rows
     )
 
 
-def _head(head: Row | None) -> str:
+def _head(head: Row | None, share: float | None) -> str:
     if head is None:
         return ""
-    return _with_interval(head, _figure(head)) + (" *by titles*" if head["through_titles"] else "")
+    told = _with_interval(head, main_figure(head)) + _share(share)
+    return told + (" *by titles*" if head["through_titles"] else "")
 
 
-def _figure(head: Row) -> str:
+def _share(headroom: float | None) -> str:
+    return "" if headroom is None else f", {headroom:.0%}"
+
+
+def main_figure(head: Row) -> str:
+    """The name of the figure that an intent is judged by."""
     return "map" if "map" in head else "accuracy"
 
 

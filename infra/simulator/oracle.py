@@ -71,6 +71,9 @@ if TYPE_CHECKING:
 
 READERS: Final = ("oracle", "observer", "prior")
 
+_BOUNDS: Final = {"prior": "lower", "observer": "upper"}
+"""Of what intents are worth."""
+
 _STAGES: Final = ("search", "title_open", "trailer_play", "list_add", "play")
 """The interactions that a pick may have, in their order."""
 _STAGE_ACTIONS: Final = (SEARCH, OPEN, TRAILER, LIST, DISCOVER)
@@ -465,6 +468,8 @@ def _main(
             "data_sha256": data_sha256(data_dir),
             "command": f"python -m infra.simulator.oracle {source}",
         }
+        if reader in _BOUNDS:
+            row["bound"] = _BOUNDS[reader]
         judged = judge(answers, sequences, window=_WINDOW, crops="served")
         row = record(results or LOCAL / "runs" / f"models-{source}.json", row, judged)
         typer.echo(json.dumps(row, indent=1))

@@ -224,3 +224,47 @@ def test_a_source_with_more_than_plays_is_read_as_it_is_served(source: Path) -> 
         opened.set_column(place, "playback_id", pa.array(ids)), source / "events.parquet"
     )
     assert (module.source(source).columns.action == 4).sum() == 1
+
+
+def bounded(home: Path, lower: float, upper: float) -> dict[str, dict[str, float]]:
+    """What each row says of its headroom, where bounds hit these shares of 400 profiles."""
+
+    def hitting(share: float) -> Judged:
+        rank = np.where(np.arange(400) < 400 * share, 0, 50)
+        return judged(rank.tolist())
+
+    results = home / "models.json"
+    record(results, row("lower", bound="lower", target_time=True), hitting(lower))
+    record(results, row("ours", baseline=False), hitting(0.6))
+    record(results, row("upper", bound="upper", target_time=True), hitting(upper))
+    return {one["model"]: one["headroom"] for one in rows(home)}
+
+
+def test_a_model_between_two_bounds_says_how_far_it_has_gone(tmp_path: Path) -> None:
+    found = bounded(tmp_path, 0.5, 0.9)
+    assert found["ours"]["ndcg10"] == pytest.approx(0.25)
+    assert found["lower"]["ndcg10"] == 0.0
+    assert found["upper"]["ndcg10"] == 1.0
+    assert ", 25%" in (tmp_path / "models.md").read_text()
+
+
+def test_bounds_that_can_not_be_told_apart_leave_no_headroom(tmp_path: Path) -> None:
+    found = bounded(tmp_path, 0.6, 0.61)
+    assert found == {"lower": {}, "ours": {}, "upper": {}}
+
+
+def test_of_an_intent_the_headroom_is_that_of_its_own_figure(tmp_path: Path) -> None:
+    results = tmp_path / "models.json"
+    for model, accuracy in (("lower", 0.2), ("upper", 0.6), ("ours", 0.5)):
+        found = judged([0, 1, 2])
+        found.report["intents"]["kind"] = {
+            "accuracy": accuracy,
+            "ci95": {"accuracy": [accuracy - 0.01, accuracy + 0.01]},
+            "commonest_accuracy": 0.1,
+            "newest_accuracy": 0.1,
+            "through_titles": False,
+        }
+        bound = {} if model == "ours" else {"bound": model}
+        record(results, row(model, **bound), found)
+    shares = {one["model"]: one["headroom"] for one in rows(tmp_path)}
+    assert shares["ours"] == pytest.approx({"kind": 0.75})
