@@ -53,8 +53,10 @@ def validated(model_repo: Path, version: int) -> Exported:
         NoVersionError: when there is no such version.
         VersionRefusedError: with all that is wrong with it.
     """
-    read_manifest(model_repo, version)
     problems = list(_foreign_imports(model_repo / MODEL / str(version)))
+    named = read_manifest(model_repo, version).version
+    if named != version:
+        problems.append(f"its manifest is that of version {named}")
     if not problems:
         try:
             exported = Exported(model_repo, version)

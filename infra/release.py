@@ -89,8 +89,13 @@ async def publish(
         BrokerUnavailable: when Kafka does not answer.
     """
     # Here, because torch takes seconds to import, and who goes back doesn't need it.
+    import torch
+
     from fm_intent.export import versions
     from fm_intent.validation import validated
+
+    # Beside live servers: more threads would spin for the cores that those need.
+    torch.set_num_threads(1)
 
     served = served_models(settings, exports)
     version = version or str(max(versions(exports), default=0))

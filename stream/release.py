@@ -53,9 +53,12 @@ class ReleaseFollower:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest"
+        )
         self._following: asyncio.Task[None] | None = None
-        self._take(Release(live=settings.model_version))
+        self.current = Release(live=settings.model_version)
+        self._take(self.current)
 
     async def __aenter__(self) -> Self:
         if self._settings.model_version:
@@ -79,7 +82,6 @@ class ReleaseFollower:
     async def _read_to_end(self) -> None:
         self._consumer.assign([self._place])
         end = (await self._consumer.end_offsets([self._place]))[self._place]
-        await self._consumer.seek_to_beginning(self._place)
         while await self._consumer.position(self._place) < end:
             await self._read()
 
@@ -104,11 +106,11 @@ class ReleaseFollower:
             _log.error("Not a model release, %s stays: %s", self.current, error)
 
     def _take(self, release: Release) -> None:
-        self.current = release
-        metrics.MODEL_RELEASE.clear()
-        metrics.MODEL_RELEASE.labels("live", release.live).set(1)
-        if release.shadow:
-            metrics.MODEL_RELEASE.labels("shadow", release.shadow).set(release.shadow_share)
+        before, self.current = self.current, release
+        for one, of_it, share in ((before, 0, 0.0), (release, 1, release.shadow_share)):
+            metrics.MODEL_RELEASE.labels("live", one.live).set(of_it)
+            if one.shadow:
+                metrics.MODEL_RELEASE.labels("shadow", one.shadow).set(share)
 
 
 async def read_release(settings: Settings) -> Release:

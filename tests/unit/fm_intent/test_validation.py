@@ -81,6 +81,7 @@ FAULTS = {
         "import torch\nimport stream.taxonomy\n",
     ),
     "model.py: invalid syntax": ("model.py", "import torch\n", "import torch as\n"),
+    "its manifest is that of version 7": ("manifest.json", '"version": 1', '"version": 7'),
     "it can't be run: AttributeError": ("network.py", "def answer(", "def answers("),
 }
 
