@@ -8,9 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -29,9 +26,10 @@ from infra.release import Publication, publish, rollback, served_models
 from stream import topics
 from stream.release import Release, read_release, write_release
 from tests.conftest import isolate
+from tests.traffic import Traffic
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
-from tests.workers import http, lag, online, records, send, title_open, until, worker
+from tests.workers import http, lag, online, records, until, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,36 +40,6 @@ if TYPE_CHECKING:
 
 PROFILES = [f"member-{number}" for number in range(60)]
 EVENTS_PER_S = 200
-
-
-class Traffic:
-    """Events of all profiles, one after another, until it is ended."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.sent: Counter[str] = Counter()
-        self.last: dict[str, str] = {}
-        self._settings = settings
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._flow)
-
-    def __enter__(self) -> Traffic:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _flow(self) -> None:
-        profiles = itertools.cycle(PROFILES)
-        while not self._over.is_set():
-            began = time.monotonic()
-            events = [title_open(next(profiles)) for _ in range(EVENTS_PER_S // 5)]
-            for event in events:
-                self.sent[event["profile_id"]] += 1
-                self.last[event["profile_id"]] = event["event_id"]
-            send(self._settings, events)
-            time.sleep(max(0.0, 0.2 - (time.monotonic() - began)))
 
 
 @dataclass
@@ -158,7 +126,7 @@ def scene(
 
     stack.load_model(first)
     log = home / "worker.log"
-    with worker(settings, log, wait=True), Traffic(settings) as traffic:
+    with worker(settings, log, wait=True), Traffic(settings, PROFILES, EVENTS_PER_S) as traffic:
         attempt(first)
         published = attempt(second, share=0.5, shadow_s=4.0)
         until_published(settings, second)
@@ -171,7 +139,7 @@ def scene(
         after_refusals = asyncio.run(read_release(settings)), served.versions()
         rolled_back = command(settings, "model", "rollback")
         until_published(settings, first)
-        traffic.__exit__()
+        traffic.end()
         until(lambda: lag(settings) == 0, "no lag")
         _, metrics = http(settings, "/metrics")
         with urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics") as page:
