@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,16 +172,18 @@ def record(results: Path, row: Row, judged: Judged) -> Row:
         rank=judged.rank,
         **{f"intent_{name}": values for name, values in judged.intents.items()},
     )
-    rows = json.loads(results.read_text()) if results.exists() else []
-    rows = [one for one in rows if _key(one) != _key(row)] + [row]
-    rows.sort(key=lambda one: (one["split"], one["target_time"], one["ndcg10"]))
-    for one in rows:
-        one["vs_best_baseline"] = _against_best(one, rows, results)
-        one["headroom"] = _headroom(one, rows)
-    part = results.with_suffix(".part")
-    part.write_text(json.dumps(rows, indent=1) + "\n")
-    part.replace(results)
-    write_report(rows, results)
+    with kept.with_name("lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # runs side by side may end at the same time
+        rows = json.loads(results.read_text()) if results.exists() else []
+        rows = [one for one in rows if _key(one) != _key(row)] + [row]
+        rows.sort(key=lambda one: (one["split"], one["target_time"], one["ndcg10"]))
+        for one in rows:
+            one["vs_best_baseline"] = _against_best(one, rows, results)
+            one["headroom"] = _headroom(one, rows)
+        part = results.with_suffix(".part")
+        part.write_text(json.dumps(rows, indent=1) + "\n")
+        part.replace(results)
+        write_report(rows, results)
     return row
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -268,3 +269,10 @@ def test_of_an_intent_the_headroom_is_that_of_its_own_figure(tmp_path: Path) -> 
         record(results, row(model, **bound), found)
     shares = {one["model"]: one["headroom"] for one in rows(tmp_path)}
     assert shares["ours"] == pytest.approx({"kind": 0.75})
+
+
+def test_rows_of_runs_that_end_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    names = [f"model-{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: record(tmp_path / "models.json", row(name), judged([0])), names))
+    assert sorted(one["model"] for one in rows(tmp_path)) == names
