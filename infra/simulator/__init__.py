@@ -2,7 +2,7 @@
 
 Their events have all that open data lacks together: watch time, action types, films and shows. The
 catalogue, its genres and dates are real; what members do with it, and the episodes and popularity
-of titles, come from `SimulatorParameters` alone.
+of titles, come from `SimulatorParameters` alone. The process is written down in docs/simulator.md.
 """
 
 from infra.simulator.output import simulate

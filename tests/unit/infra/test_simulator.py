@@ -3,12 +3,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from infra.simulator import SimulatorParameters, frozen, simulate
-from infra.simulator.exceptions import NotFrozenError
+from infra.simulator import SimulatorParameters, frozen, output, simulate
+from infra.simulator.exceptions import NobodyWatchesError, NotFrozenError
+from stream.cli import app
 from stream.taxonomy import DEVICES
 
 SMALL = SimulatorParameters(members=60, days=20)
+RATES = ("--events-per-s", "5", "--speed-up", "5")
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +128,28 @@ def test_a_change_of_what_the_simulator_makes_is_named(monkeypatch) -> None:
     monkeypatch.setitem(frozen.FROZEN, "sample", changed)
     with pytest.raises(NotFrozenError, match=r"parameters.binge, rows.events.*sha256.events"):
         frozen.check("sample")
+
+
+def test_so_few_members_that_nothing_happens_are_refused(tmp_path) -> None:
+    with pytest.raises(NobodyWatchesError, match="more members or days"):
+        simulate(SimulatorParameters(members=1, days=1, sessions_per_day=1e-6), tmp_path)
+
+
+def test_a_block_in_which_nobody_watches_adds_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(output, "_BLOCK", 4)
+    made = output.generate(replace(SMALL, members=12, days=3, sessions_per_day=0.05))
+    members = {int(profile[-6:]) for profile in made.events["profile_id"].to_pylist()}
+    assert {member // 4 for member in members} < {0, 1, 2}
+
+
+@pytest.mark.parametrize("arguments", [["--members", "5"], ["out", "--kafka"], ["--kafka", *RATES]])
+def test_the_command_wants_one_place_for_the_events_and_one_rate(arguments) -> None:
+    done = CliRunner().invoke(app, ["simulate", *arguments])
+    assert done.exit_code == 2
+
+
+def test_the_command_writes_the_null_twin_of_the_same_members(tmp_path) -> None:
+    arguments = ["simulate", str(tmp_path / "out"), "--members", "20", "--days", "5"]
+    assert CliRunner().invoke(app, [*arguments, "--null-twin", "--seed", "3"]).exit_code == 0
+    simulate(SimulatorParameters(members=20, days=5, seed=3).null_twin(), tmp_path / "twin")
+    assert _digests(tmp_path / "out") == _digests(tmp_path / "twin")
