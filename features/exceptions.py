@@ -36,3 +36,7 @@ class BadRowError(FeaturesError):
 
 class NothingLandedError(FeaturesError):
     """The offline store has no files: nothing has been landed yet, or it is elsewhere."""
+
+
+class TooManyProfilesError(FeaturesError, ValueError):
+    """More profiles in one read than the store answers for in good time."""

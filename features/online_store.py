@@ -16,7 +16,10 @@ must get in. Configure it by class path in `feature_store.yaml`:
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -31,14 +34,16 @@ from feast.metrics import track_feature_statuses
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Int64
 from pydantic import Field, StrictStr
+from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from features.encoding import timestamp, varint
+from features.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from feast import FeatureView, RepoConfig
     from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
@@ -152,6 +157,50 @@ class _Read(NamedTuple):
     """Hash fields of `features`, then the one of the event timestamp."""
     order: list[int]
     """For each row of the answer the index of its key: a profile asked for twice is read once."""
+
+
+RETRYABLE: Final = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ClusterDownError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.ReadOnlyError,
+    sqlite3.OperationalError,
+    OSError,
+)
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Raises this package's errors for those of an online store.
+
+    Raises:
+        StoreUnavailableError: when the store can't be used now. Do the same again later.
+        StoreRefusedError: when the store answers with an error that needs an operator.
+    """
+    try:
+        yield
+    except redis_errors.AuthenticationError as error:
+        raise _refused(error) from error
+    except RETRYABLE as error:
+        raise StoreUnavailableError(
+            f"The online store can't be used now ({_reason(error)}). Check that it runs at the "
+            "address of INTENT_REDIS_URL and try the same again."
+        ) from error
+    except (redis_errors.RedisError, sqlite3.Error) as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> StoreRefusedError:
+    return StoreRefusedError(
+        f"The online store refused a command ({_reason(error)}). Check the user's rights "
+        "(HMGET, HSET, EXPIRE, EVAL, EVALSHA, SCRIPT LOAD) and that no other data has its keys."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The server's or the system's own words, which name no credentials."""
+    return f"{type(error).__name__}: {error}"
 
 
 _length: Final = struct.Struct(">I").pack

@@ -34,8 +34,8 @@ from features.exceptions import (
     StoreUnavailableError,
     WeightsError,
 )
+from features.online_store import RETRYABLE
 from features.store import open_store
-from features.writer import RETRYABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,8 +1,8 @@
 """Lands what is known of each title, and its vector of one model version, for `title_profile`.
 
-A title gets one row dated by its release, without a vector, and one dated by the end of the
-version's training data, with it. So a point-in-time join never sees a vector before it could have
-been known.
+In the batch source a title gets one row dated by its release, without a vector, and one dated by
+the end of the version's training data, with it. So a point-in-time join never sees a vector before
+it could have been known. Online it has the one row that was published last.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.definitions import title_profile
-from features.store import apply
+from features.definitions import title, title_profile, title_profiles
+from features.store import apply, source_folder
 from stream.taxonomy import hash64
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LONG_AGO: Final = datetime(1800, 1, 1, tzinfo=UTC)
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 SCHEMA: Final = pa.schema(
@@ -63,19 +62,19 @@ def title_rows(
         A table of `SCHEMA`. A title without a release day counts as known since 1970.
     """
     rows: list[dict[str, Any]] = []
-    for title in catalogue.select(["title_id", "genres", "kind", "release_day"]).to_pylist():
-        day = title["release_day"]
+    for one in catalogue.select(["title_id", "genres", "kind", "release_day"]).to_pylist():
+        day = one["release_day"]
         released = None if day is None else _EPOCH + timedelta(days=day)
         known = {
-            "title_id": title["title_id"],
-            "title_genres": title["genres"],
-            "title_kind": title["kind"],
+            "title_id": one["title_id"],
+            "title_genres": one["genres"],
+            "title_kind": one["kind"],
             "title_released_at": released,
             "created_timestamp": created,
         }
         since = released or _EPOCH
         rows.append(known | {"event_timestamp": since})
-        vector = vectors.get(title["title_id"])
+        vector = vectors.get(one["title_id"])
         if vector is not None:
             rows.append(
                 known
@@ -95,10 +94,11 @@ def publish_titles(
     model_version: str,
     trained_until: datetime,
 ) -> int:
-    """Land the titles in the batch source and materialize them into the online store.
+    """Land the titles in the batch source and serve them.
 
     The batch source keeps one file for each model version; landing a version again replaces its
-    file. Of each title the newest row is served.
+    file. Online rows are dated by now, not by the end of the training data: who goes back to an
+    older version has its vectors served again, past the fence.
 
     Args:
         settings: Where the store is.
@@ -108,18 +108,20 @@ def publish_titles(
         trained_until: See `title_rows`.
 
     Returns:
-        The number of rows landed.
+        The number of titles served.
     """
     store = apply(settings)
     now = datetime.now(UTC)
     table = title_rows(catalogue, vectors, model_version, trained_until, now)
-    folder: Path = store.config.repo_path / title_profile.batch_source.path
+    folder = source_folder(settings, title_profiles)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".version-{model_version}.{os.getpid()}"
     pq.write_table(table, part)
     part.replace(folder / f"version-{model_version}.parquet")
-    store.materialize(_LONG_AGO, now + timedelta(days=1), feature_views=[title_profile.name])
-    return int(table.num_rows)
+    newest = table.to_pandas().drop_duplicates(title.join_key, keep="last")
+    served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
+    store.write_to_online_store(title_profile.name, served)
+    return len(served)
 
 
 def exported_vectors(model: Path, catalogue: pa.Table) -> dict[str, list[float]]:
@@ -128,7 +130,7 @@ def exported_vectors(model: Path, catalogue: pa.Table) -> dict[str, list[float]]
     Needs torch: the extra `serve` or `train`.
 
     Args:
-        model: The version's `model.pt`.
+        model: The version's `model.pt`, with the version's own code beside it.
         catalogue: Titles: `title_id`.
 
     Returns:
@@ -137,9 +139,10 @@ def exported_vectors(model: Path, catalogue: pa.Table) -> dict[str, list[float]]
     """
     import torch
 
-    from fm_intent.network import FIRST_ROW, load
+    from fm_intent.export import carried_code
 
-    network = load(model)
+    code, _ = carried_code(model.parent)
+    network = code.load(model)
     ids: list[str] = catalogue["title_id"].to_pylist()
     with torch.inference_mode():
         rows = network.rows(torch.tensor([hash64(title_id) for title_id in ids]))
@@ -147,5 +150,5 @@ def exported_vectors(model: Path, catalogue: pa.Table) -> dict[str, list[float]]
     return {
         title_id: vector
         for title_id, vector, row in zip(ids, vectors, rows.tolist(), strict=True)
-        if row >= FIRST_ROW
+        if row >= code.FIRST_ROW
     }

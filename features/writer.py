@@ -7,7 +7,6 @@ from there through `FencedRedisOnlineStore`. `FeatureStore.push` would build a d
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import struct
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32
-from redis import exceptions as redis_errors
 
 from features.definitions import profile, profile_intent
 from features.encoding import ENCODERS, StringKeys, float_list_value, row_attribute, timestamp
-from features.exceptions import NotStartedError, StoreRefusedError, StoreUnavailableError
+from features.exceptions import NotStartedError
 from features.online_store import (
     FencedRedisOnlineStore,
     FencedRow,
@@ -30,6 +28,7 @@ from features.online_store import (
     hash_fields,
     hash_name,
     timestamp_field,
+    typed_errors,
 )
 from features.store import apply
 
@@ -43,17 +42,6 @@ if TYPE_CHECKING:
 
 ROWS_PER_TRIP: Final = 256
 """Rows of one round trip. The event loop is held for their encoding, some 5 ms, and no longer."""
-
-RETRYABLE: Final = (
-    redis_errors.ConnectionError,
-    redis_errors.TimeoutError,
-    redis_errors.ClusterDownError,
-    redis_errors.OutOfMemoryError,
-    redis_errors.ReadOnlyError,
-    sqlite3.OperationalError,
-    OSError,
-)
-
 
 _SELDOM_REPEATED: Final = ("next_title_ids", "session_id", "sequence_no", "last_event_id")
 """Features of which keeping encoded values would cost more than it saves."""
@@ -181,20 +169,11 @@ class IntentWriter:
         if store is None:
             raise NotStartedError("Call `start` before `write`.")
         online_store = store.provider.online_store
-        try:
+        with typed_errors():
             if not isinstance(online_store, FencedRedisOnlineStore):
                 await asyncio.to_thread(self._write_protos, store, rows)
                 return 0
             return await self._write_redis(store, online_store, rows)
-        except redis_errors.AuthenticationError as error:
-            raise _refused(error) from error
-        except RETRYABLE as error:
-            raise StoreUnavailableError(
-                f"The online store can't be written now ({_reason(error)}). Check that it runs at "
-                "the address of INTENT_REDIS_URL and write the same rows again."
-            ) from error
-        except (redis_errors.RedisError, sqlite3.Error) as error:
-            raise _refused(error) from error
 
     async def close(self) -> None:
         """Close the connections. The writer can be started again."""
@@ -227,15 +206,3 @@ class IntentWriter:
         store.provider.online_write_batch(
             store.config, profile_intent, list(map(to_protos, rows)), None
         )
-
-
-def _refused(error: Exception) -> StoreRefusedError:
-    return StoreRefusedError(
-        f"The online store refused a write ({_reason(error)}). Check the user's rights "
-        "(HMGET, HSET, EXPIRE, EVAL, EVALSHA, SCRIPT LOAD) and that no other data has its keys."
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The server's or the system's own words, which name no credentials."""
-    return f"{type(error).__name__}: {error}"

@@ -60,6 +60,23 @@ def sink() -> None:
 
 
 @app.command()
+def titles(
+    version: Annotated[
+        int | None, typer.Argument(help="Exported model version; default: the newest.")
+    ] = None,
+) -> None:
+    """Publish what is known of titles, with their vectors of a model version."""
+    from fm_intent.export import versions
+    from infra.local.paths import MODEL_REPOSITORY
+    from infra.titles import publish_titles_of
+    from stream.settings import settings
+
+    number = version or max(versions(MODEL_REPOSITORY), default=0)
+    count = publish_titles_of(number, settings(), MODEL_REPOSITORY)
+    typer.echo(f"published {count} titles with their vectors of version {number}")
+
+
+@app.command()
 def topics() -> None:
     """Create the topics that are missing; check the others' partitions."""
     from infra.local.topics import create_topics
@@ -133,6 +150,7 @@ def model_publish(
         done = asyncio.run(publish(settings(), str(version or ""), share=share, shadow_s=shadow_s))
     show_drift(done)
     typer.echo(f"version {done.release.live} is live; {done.release.previous or 'none'} is kept")
+    typer.echo(f"`intentstream titles {done.release.live}` serves its title vectors")
 
 
 @model.command("rollback")
@@ -143,6 +161,7 @@ def model_rollback() -> None:
 
     now = asyncio.run(rollback(settings()))
     typer.echo(f"version {now.live} is live again; {now.previous} is kept")
+    typer.echo(f"`intentstream titles {now.live}` serves its title vectors")
 
 
 @model.command("status")

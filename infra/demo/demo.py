@@ -23,7 +23,7 @@ from infra.demo.exceptions import CheckFailedError, DemoError, StalledError
 from infra.demo.report import Report, sample_profiles_of, show_mix, show_profiles
 from infra.local import commands
 from infra.local.models import model_of
-from infra.local.paths import LOCAL
+from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.signals import unwind_on_sigterm
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
@@ -99,7 +99,7 @@ def run_demo(
     with unwind_on_sigterm(), ExitStack() as to_stop:
         system = _system(overrides, to_stop)
         system.start_servers(str(manifest.version))
-        with step("start the worker and the prober"):
+        with step("start the worker, the sink and the prober"):
             prober = to_stop.enter_context(
                 Prober(
                     system.settings,
@@ -107,7 +107,7 @@ def run_demo(
                     log=system.home / "logs" / "prober.log",
                 )
             )
-            system.stack.start("worker")
+            system.stack.start("worker", "sink")
             prober.wait()
         plan = plan_replay(
             events,
@@ -160,8 +160,9 @@ class _System:
         return self.stack.home
 
     def start_servers(self, version: str) -> None:
-        """Start what does not run yet, all but the worker."""
+        """Start what does not run yet, all but the worker and the sink."""
         from features.store import apply
+        from infra.titles import publish_titles_of
 
         with step("start Kafka, Redis and Triton"):
             self.stack.start("kafka", "redis", "triton")
@@ -170,6 +171,8 @@ class _System:
             apply(self.settings)
         with step(f"load model version {version}"):
             self.stack.load_model(version)
+        with step("publish the titles and their vectors"):
+            publish_titles_of(int(version), self.settings, MODEL_REPOSITORY)
 
 
 def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:
@@ -181,7 +184,7 @@ def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:
         to_stop.callback(commands.up)
         return _System(config, Stack(LOCAL, config), prefix=f"demo-{int(time.time())}-")
     home = LOCAL / "demo"
-    config = base.model_copy(update=overrides | {"data_dir": home / "worker"})
+    config = base.model_copy(update=overrides | {"data_dir": home / "worker", "offline_dir": home})
     stack = Stack(home, config)
     if stack.running():
         raise DemoError(f"another demo runs in {home}; wait until it ends, or stop it")

@@ -32,13 +32,15 @@ def up() -> None:
     The stack stays when the command ends. It serves the version that `INTENT_MODEL_VERSION` pins,
     else the one that was published. When none was, it publishes the newest; when there is none at
     all, a small one is trained on the data that the repository carries. Titles get the names of the
-    catalogue that the version was trained on, unless `INTENT_CATALOGUE` names another.
+    catalogue that the version was trained on, unless `INTENT_CATALOGUE` names another. That
+    catalogue's titles are published with the version's vectors.
 
     Raises:
         InfraError: when a program can't be started; see `Stack.start`.
         ModelError: when there is no such version, or it must not be served.
     """
     from fm_intent.export import read_manifest
+    from infra.titles import publish_titles_of
 
     current = on_loopback(settings())
     stack = Stack(LOCAL, current)
@@ -51,6 +53,9 @@ def up() -> None:
     if current.catalogue is None and catalogue.exists():
         current = current.model_copy(update={"catalogue": catalogue})
     console.print(f"model version {live}, trained on {source}")
+    if catalogue.exists():
+        with step("publish the titles and their vectors"):
+            publish_titles_of(int(live), current, stack.models)
     stack = Stack(LOCAL, current)
     with step("start the worker and the sink"):
         stack.start("worker", "sink")

@@ -10,21 +10,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
 
 import features
-from features import definitions
-from features.client import IntentReader
-from features.encoding import row_attribute
+from features import client, definitions
+from features.client import Freshness, HttpIntentReader, IntentReader, LiveIntent
+from features.exceptions import StoreRefusedError
+from features.landing import PartitionLanding, Published
 from features.writer import IntentWriter
 from infra.local.ports import free_ports
 from stream.settings import Settings
@@ -64,7 +61,7 @@ def folder(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     return copy
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(redis: str, folder: Path) -> Settings:
     return Settings(redis_url=f"{redis},db=8", feature_registry=folder / "data" / "registry.db")
 
@@ -115,7 +112,7 @@ def test_sqlite_is_applied_by_its_own_configuration(
     assert IntentReader(settings).read([SAMPLE.profile_id])[0].row is not None
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def feature_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """Base URL of a running `feast serve`."""
     (port,) = free_ports(1)
@@ -171,22 +168,36 @@ def test_the_feature_server_answers_over_http(feature_server: str, settings: Set
     assert values["sequence_no"] == [SAMPLE.sequence_no, None]
 
 
-def _land(folder: Path, rows: list[IntentRow]) -> None:
-    """Write rows as a part of the batch source."""
-    records = []
-    for row in rows:
-        record: dict[str, Any] = {"profile_id": row.profile_id}
-        values = asdict(row)
-        for feature in definitions.profile_intent.features:
-            record[feature.name] = values[row_attribute(feature)]
-        event_at = datetime.fromtimestamp(row.last_event_at_ms / 1000, UTC)
-        published_at = datetime.fromtimestamp(row.published_at_ms / 1000, UTC)
-        record |= {"last_event_at": event_at, "event_timestamp": event_at}
-        record |= {"published_at": published_at, "created_timestamp": published_at}
-        records.append(record)
-    parts = folder / "data" / "intent_features"
-    parts.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(records), parts / "part-0.parquet")
+def test_the_http_reader_answers_what_the_sdk_reader_answers(
+    feature_server: str, settings: Settings
+) -> None:
+    rows = [sample(profile_id=f"p-{n}", sequence_no=n + 1, genre_probs=[]) for n in range(999)]
+    write(settings, *rows)
+    ids = [*(row.profile_id for row in rows), "nobody"]
+
+    def clock() -> float:
+        return SAMPLE.last_event_at_ms / 1000 + 60
+
+    http = HttpIntentReader(feature_server, fresh_for_s=30, clock=clock)
+
+    async def read_async() -> list[LiveIntent]:
+        answer = await http.read_async(ids)
+        await http.close()
+        return answer
+
+    by_sdk = IntentReader(settings, fresh_for_s=30, clock=clock).read(ids)
+    assert http.read(ids) == by_sdk
+    assert asyncio.run(read_async()) == by_sdk
+    assert {intent.freshness for intent in by_sdk} == {Freshness.STALE, Freshness.ABSENT}
+    assert (by_sdk[0].age_ms, by_sdk[0].model_version) == (60_000, SAMPLE.model_version)
+
+
+def test_a_feature_server_of_other_definitions_raises_the_error_for_an_operator(
+    feature_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.ranker_v1, "name", "ranker_v9")
+    with pytest.raises(StoreRefusedError, match="ranker_v9"):
+        HttpIntentReader(feature_server).read(["p-1"])
 
 
 def test_materialized_rows_go_through_the_fence(
@@ -194,8 +205,10 @@ def test_materialized_rows_go_through_the_fence(
 ) -> None:
     newer = SAMPLE.last_event_at_ms + 1
     write(settings, sample(profile_id="live", last_event_at_ms=newer, genre="live"))
-    landed = [sample(profile_id=name, genre="landed") for name in ("live", "new")]
-    _land(folder, landed)
+    landing = PartitionLanding(folder / definitions.intent_features.path, "intent-features", 0, 1)
+    assert landing.own()
+    for offset, name in enumerate(("live", "new")):
+        landing.land([Published(offset, sample(profile_id=name, genre="landed").to_json())])
     span = ("2023-01-01T00:00:00", "2024-01-01T00:00:00")
     feast(folder, environment, "materialize", *span, "--views", "profile_intent")
     read = IntentReader(settings).read(["live", "new"])

@@ -346,6 +346,13 @@ def test_a_server_that_is_down_raises_the_error_that_is_retried(tmp_path: Path) 
     assert "open-sesame" not in str(failure.value)
 
 
+def test_a_server_that_is_down_is_told_to_a_reader_too(tmp_path: Path) -> None:
+    settings = Settings(redis_url="127.0.0.1:1", feature_registry=tmp_path / "registry.db")
+    apply(settings)
+    with pytest.raises(StoreUnavailableError):
+        IntentReader(settings).read([SAMPLE.profile_id])
+
+
 def test_a_key_of_another_type_raises_the_error_for_an_operator(
     settings: Settings, database: redis_client.Redis
 ) -> None:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 import redis as redis_client
 
-import features.store
 from features.store import open_store
 from features.titles import exported_vectors, publish_titles
 from features.writer import IntentWriter
@@ -37,13 +36,14 @@ VECTOR = [1.0, 2.0, 4.0]
 
 
 @pytest.fixture
-def settings(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """A store with titles of model version 4, in a repository of its own."""
-    monkeypatch.setattr(features.store, "REPOSITORY", tmp_path)
+def settings(redis: str, tmp_path: Path) -> Iterator[Settings]:
+    """A store with titles of model version 4, in a folder of its own."""
     host, port = redis.split(":")
     with redis_client.Redis(host=host, port=int(port), db=9) as client:
         settings = Settings(
-            redis_url=f"{redis},db=9", feature_registry=tmp_path / "data" / "registry.db"
+            redis_url=f"{redis},db=9",
+            feature_registry=tmp_path / "registry.db",
+            offline_dir=tmp_path,
         )
         publish_titles(settings, CATALOGUE, {"drama": VECTOR}, SAMPLE.model_version, CUT)
         yield settings
@@ -104,6 +104,30 @@ def test_a_later_version_replaces_the_vectors_online(settings: Settings) -> None
     )
     assert read.to_dict()["title_embedding"] == [[9.0]]
     assert read.to_dict()["title_embedding_version"] == ["5"]
+
+
+def test_going_back_to_a_version_serves_its_vectors_again(settings: Settings) -> None:
+    later = datetime(2003, 5, 1, tzinfo=UTC)
+    publish_titles(settings, CATALOGUE, {"drama": [9.0]}, "5", later)
+    publish_titles(settings, CATALOGUE, {"drama": VECTOR}, "4", CUT)
+    read = open_store(settings).get_online_features(
+        ["title_profile:title_embedding"], {"title_id": ["drama"]}
+    )
+    assert read.to_dict()["title_embedding"] == [VECTOR]
+
+
+def test_titles_lost_online_are_materialized_again_by_feast(settings: Settings, redis: str) -> None:
+    store = open_store(settings)
+    service = ["title_profile:title_genres", "title_profile:title_embedding"]
+    before = store.get_online_features(service, {"title_id": ["drama", "unknown"]}).to_dict()
+    host, port = redis.split(":")
+    with redis_client.Redis(host=host, port=int(port), db=9) as client:
+        client.flushdb()
+    begin, end = datetime(1900, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
+    store.materialize(begin, end, feature_views=["title_profile"])
+    after = store.get_online_features(service, {"title_id": ["drama", "unknown"]}).to_dict()
+    assert after == before
+    assert after["title_embedding"] == [VECTOR, None]
 
 
 @pytest.fixture

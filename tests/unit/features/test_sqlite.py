@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features.client import Freshness, IntentReader
-from features.exceptions import NotStartedError
+from features.client import Freshness, HttpIntentReader, IntentReader
+from features.exceptions import NotStartedError, StoreUnavailableError, TooManyProfilesError
 from features.store import apply
 from features.writer import IntentWriter
 from stream.settings import Settings
@@ -46,6 +46,19 @@ def test_a_row_written_to_sqlite_is_read_back(settings: Settings) -> None:
 def test_a_profile_without_features_is_absent_in_sqlite(settings: Settings) -> None:
     write(settings, sample())
     assert IntentReader(settings).read(["nobody"])[0].freshness is Freshness.ABSENT
+
+
+def test_more_than_a_thousand_profiles_in_one_read_are_an_error(settings: Settings) -> None:
+    write(settings, sample())
+    reader = IntentReader(settings)
+    assert len(reader.read(["p-1"] * 1_000)) == 1_000
+    with pytest.raises(TooManyProfilesError, match="1,001 profiles"):
+        reader.read(["p-1"] * 1_001)
+
+
+def test_a_feature_server_that_does_not_run_raises_the_error_that_is_retried() -> None:
+    with pytest.raises(StoreUnavailableError, match="feast serve"):
+        HttpIntentReader("http://127.0.0.1:1").read(["p-1"])
 
 
 def test_a_missing_sqlite_database_is_made_again_beside_a_whole_registry(
