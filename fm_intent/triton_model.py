@@ -1,21 +1,24 @@
 """The `fm_intent` model of Triton's python backend; `model_repo/README.md` has its contract.
 
 Export copies this file into a version's folder as `model.py`, beside `network.py` and `cache.py`.
-Tensors pass by DLPack alone, which leaves them where they are, on a CPU or a GPU.
+Tensors pass by DLPack alone: under numpy 2 the server's own conversions give tensors of no size.
+Requests are checked and joined by numpy on the host, where they arrive: for a row or two it takes a
+fraction of what torch takes to begin an operation, and a GPU would be waited for at each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import triton_python_backend_utils as pb
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.dlpack import from_dlpack
 
 from .cache import Cache
@@ -41,7 +44,7 @@ _NO_CLUSTER: Final = -1
 _LONGEST: Final = 256
 _LAST_MS: Final = 1 << 53
 
-Batch = dict[str, Tensor]
+Batch = dict[str, NDArray[Any]]
 """Inputs by name: `[B, L]` sequences, `[B, 1]` the others."""
 
 
@@ -67,7 +70,7 @@ class TritonPythonModel:
         )
         for rows in (1, 64):
             for _ in ("everything is new", "one position is"):
-                self._answer(_joined([_warm_up_batch(rows, window)], self._device))
+                self._answer(_warm_up_batch(rows, window))
         self._metrics = _Metrics(args, self._cache)
         pb.Logger.log_info(
             f"{args['model_instance_name']} keeps {self._cache.slots} profiles of "
@@ -79,20 +82,20 @@ class TritonPythonModel:
         responses: list[Any] = [None] * len(requests)
         good: dict[int, Batch] = {}
         for place, request in enumerate(requests):
-            tensors = {one.name(): from_dlpack(one.to_dlpack()) for one in request.inputs()}
-            if complaint := _misshapen(tensors):
+            batch = {one.name(): _array(one) for one in request.inputs()}
+            if complaint := _misshapen(batch):
                 responses[place] = _refusal(complaint)
             else:
-                good[place] = tensors
-        batch = _joined(good.values(), self._device)
-        if broken := self._broken(good, batch):
+                good[place] = batch
+        joined = _joined(good.values())
+        if broken := self._broken(good, joined):
             for place, complaint in broken.items():
                 responses[place] = _refusal(complaint)
                 del good[place]
-            batch = _joined(good.values(), self._device)
+            joined = _joined(good.values())
         if good:
-            answer = self._answer(batch)
-            rows = [len(tensors["length"]) for tensors in good.values()]
+            answer = self._answer(joined)
+            rows = [len(batch["length"]) for batch in good.values()]
             parts = zip(*(torch.split(output, rows) for output in answer), strict=True)
             for place, part in zip(good, parts, strict=True):
                 responses[place] = pb.InferenceResponse(
@@ -113,55 +116,53 @@ class TritonPythonModel:
         """
         if not requests:
             return {}
-        domain = self._model.domain
-        start = batch["start_ms"]
-        width_B1 = torch.cat(
-            [torch.full_like(one["length"], one["action"].shape[1]) for one in requests.values()]
-        ).to(self._device)
-        length = batch["length"]
-        inside = torch.arange(start.shape[1], device=self._device) < length
+        length, start = batch["length"], batch["start_ms"]
+        rows = [len(one["length"]) for one in requests.values()]
+        width_B1 = np.repeat([one["action"].shape[1] for one in requests.values()], rows)[:, None]
+        inside = np.arange(start.shape[1]) < length
         rules = {
             "length must be from 1 to {width}": (length < 1) | (length > width_B1),
             "start_ms must not fall": inside[:, 1:] & (start[:, 1:] < start[:, :-1]),
         }
+        domain = self._model.domain
         limits = {"action": domain.actions, "device": domain.devices, "start_ms": _LAST_MS}
         for name, limit in limits.items():
             outside = (batch[name] < 0) | (batch[name] >= limit)
             rules[f"{name} must be from 0 to {limit - 1}"] = inside & outside
-        broken_BR = torch.stack([where.any(1) for where in rules.values()], dim=1)
-        if not broken_BR.any():
+        if not any(where.any() for where in rules.values()):
             return {}
-        rows = [len(one["length"]) for one in requests.values()]
+        broken_BR = np.stack([where.any(1) for where in rules.values()], axis=1)
         complaints = {}
-        for (place, tensors), broken in zip(
-            requests.items(), torch.split(broken_BR, rows), strict=True
+        for (place, one), broken in zip(
+            requests.items(), np.split(broken_BR, np.cumsum(rows)[:-1]), strict=True
         ):
             if broken.any():
-                rule, row = broken.T.nonzero()[0].tolist()
-                text = list(rules)[rule].format(width=tensors["action"].shape[1])
+                rule, row = np.argwhere(broken.T)[0]
+                text = list(rules)[rule].format(width=one["action"].shape[1])
                 complaints[place] = f"row {row}: {text}"
         return complaints
 
     @torch.inference_mode()
     def _answer(self, batch: Batch) -> list[Tensor]:
         """The outputs of a batch, in the order of `_OUTPUTS`."""
-        length = batch["length"][:, 0].long()
+        length = batch["length"]
         longest = int(length.max())
-        inside = torch.arange(longest, device=self._device) < length[:, None]
+        inside = np.arange(longest) < length
         x = {name: batch[name][:, :longest] for name in _SEQUENCES}
+        share = np.where(np.isfinite(x["watched_share"]), x["watched_share"], -1)
         answer = self._cache.answer(
-            batch["profile_hash"][:, 0],
+            self._tensor(batch["profile_hash"][:, 0]),
             Interactions(
-                title_BL=self._model.rows(x["title_hash"] * inside),
-                action_BL=x["action"].long() * inside,
-                start_ms_BL=x["start_ms"] * inside,
-                watched_share_BL=x["watched_share"].nan_to_num(nan=-1.0).clamp(-1.0, 1.0),
-                device_BL=x["device"].long() * inside,
-                length_B=length,
+                title_BL=self._model.rows(self._tensor(x["title_hash"] * inside)),
+                action_BL=self._tensor(x["action"] * inside, np.int64),
+                start_ms_BL=self._tensor(x["start_ms"] * inside),
+                watched_share_BL=self._tensor(share.clip(-1, 1)),
+                device_BL=self._tensor(x["device"] * inside, np.int64),
+                length_B=self._tensor(length[:, 0], np.int64),
             ),
         )
         if self._centres_KD is None:
-            cluster = torch.full_like(length, _NO_CLUSTER)
+            cluster = torch.full_like(answer.next_title_hash[:, 0], _NO_CLUSTER)
         else:
             cluster = torch.cdist(answer.intent_BD, self._centres_KD).argmin(1)
         outputs = (
@@ -174,6 +175,10 @@ class TritonPythonModel:
             answer.user_BD,
         )
         return [output.contiguous() for output in outputs]
+
+    def _tensor(self, array: NDArray[Any], dtype: type[np.generic] | None = None) -> Tensor:
+        kept = array if dtype is None else array.astype(dtype)
+        return torch.from_numpy(kept).to(self._device)
 
 
 class _Metrics:
@@ -224,17 +229,22 @@ class _Metrics:
         return family.Metric(labels=self._labels)
 
 
-def _misshapen(tensors: Batch) -> str:
+def _array(tensor: Any) -> NDArray[Any]:
+    array: NDArray[Any] = from_dlpack(tensor.to_dlpack()).cpu().numpy()
+    return array
+
+
+def _misshapen(batch: Batch) -> str:
     """What is wrong with a request's shapes, or nothing."""
-    shape = tensors["title_hash"].shape
+    shape = batch["title_hash"].shape
     if len(shape) != 2 or not shape[0] or not 1 <= shape[1] <= _LONGEST:
         return f"title_hash has shape {list(shape)}; send [B, L], B from 1, L from 1 to {_LONGEST}"
     for name in _SEQUENCES:
-        if tensors[name].shape != shape:
-            return f"{name} has shape {list(tensors[name].shape)}, title_hash {list(shape)}"
+        if batch[name].shape != shape:
+            return f"{name} has shape {list(batch[name].shape)}, title_hash {list(shape)}"
     for name in _PER_ROW:
-        if tensors[name].shape != (shape[0], 1):
-            return f"{name} has shape {list(tensors[name].shape)}; send [{shape[0]}, 1]"
+        if batch[name].shape != (shape[0], 1):
+            return f"{name} has shape {list(batch[name].shape)}; send [{shape[0]}, 1]"
     return ""
 
 
@@ -243,28 +253,35 @@ def _refusal(complaint: str) -> Any:
     return pb.InferenceResponse(error=error)
 
 
-def _joined(requests: Iterable[Batch], device: torch.device) -> Batch:
+def _joined(requests: Collection[Batch]) -> Batch:
     """The rows of all requests, right-padded to the longest."""
-    parts = list(requests)
-    if not parts:
-        return {}
-    batch = {name: torch.cat([part[name] for part in parts]).to(device) for name in _PER_ROW}
-    longest = max(part["action"].shape[1] for part in parts)
-    for name in _SEQUENCES:
-        padded = [functional.pad(part[name], (0, longest - part[name].shape[1])) for part in parts]
-        batch[name] = torch.cat(padded).to(device)
-    return batch
+    if len(requests) < 2:
+        return next(iter(requests), {})
+    rows = sum(len(one["length"]) for one in requests)
+    longest = max(one["action"].shape[1] for one in requests)
+    first = next(iter(requests))
+    joined = {
+        name: np.zeros((rows, longest if name in _SEQUENCES else 1), first[name].dtype)
+        for name in (*_SEQUENCES, *_PER_ROW)
+    }
+    start = 0
+    for one in requests:
+        end = start + len(one["length"])
+        for name, column in joined.items():
+            column[start:end, : one[name].shape[1]] = one[name]
+        start = end
+    return joined
 
 
 def _warm_up_batch(rows: int, length: int) -> Batch:
     shape = (rows, length)
     return {
-        "title_hash": torch.ones(shape, dtype=torch.int64),
-        "action": torch.zeros(shape, dtype=torch.int32),
-        "start_ms": torch.arange(length).expand(shape),
-        "watched_share": torch.full(shape, -1.0),
-        "device": torch.zeros(shape, dtype=torch.int32),
-        "length": torch.full((rows, 1), length, dtype=torch.int32),
-        "profile_hash": torch.arange(rows)[:, None],
-        "sequence_no": torch.zeros((rows, 1), dtype=torch.int64),
+        "title_hash": np.ones(shape, np.int64),
+        "action": np.zeros(shape, np.int32),
+        "start_ms": np.broadcast_to(np.arange(length), shape),
+        "watched_share": np.full(shape, -1, np.float32),
+        "device": np.zeros(shape, np.int32),
+        "length": np.full((rows, 1), length, np.int32),
+        "profile_hash": np.arange(rows)[:, None],
+        "sequence_no": np.zeros((rows, 1), np.int64),
     }

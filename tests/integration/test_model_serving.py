@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from google.protobuf import text_format
 from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.export import TOP, Manifest, export
+from infra.local.paths import MODEL_REPOSITORY
 from stream.taxonomy import hash64
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
+from tests.workers import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,16 +185,27 @@ def test_a_title_that_the_version_does_not_know_is_answered(client: InferenceSer
     assert (scores > 0).all()
 
 
-def test_a_share_that_is_not_a_number_counts_as_unknown(client: InferenceServerClient) -> None:
+@pytest.mark.parametrize("share", [np.nan, np.inf, -np.inf])
+def test_a_share_that_is_not_a_number_counts_as_unknown(
+    client: InferenceServerClient, share: float
+) -> None:
     request = requests(slice(0, 4))
-    nan, unknown = dict(request), dict(request)
-    nan["watched_share"] = np.full_like(request["watched_share"], np.nan)
+    strange, unknown = dict(request), dict(request)
+    strange["watched_share"] = np.full_like(request["watched_share"], share)
     unknown["watched_share"] = np.full_like(request["watched_share"], -1)
     np.testing.assert_allclose(
-        infer(client, nan).as_numpy("user_embedding"),
+        infer(client, strange).as_numpy("user_embedding"),
         infer(client, unknown).as_numpy("user_embedding"),
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("hashed", [np.iinfo(np.int64).min, np.iinfo(np.int64).max])
+def test_any_hash_is_answered(client: InferenceServerClient, hashed: int) -> None:
+    request = requests(slice(0, 2))
+    for name in ("title_hash", "profile_hash", "sequence_no"):
+        request[name] = np.full_like(request[name], hashed)
+    assert np.isfinite(infer(client, request).as_numpy("user_embedding")).all()
 
 
 @pytest.mark.parametrize(
@@ -200,17 +217,27 @@ def test_a_share_that_is_not_a_number_counts_as_unknown(client: InferenceServerC
         ("device", np.full((2, 64), -1, np.int32), "row 0: device must be from 0 to 5"),
         ("start_ms", np.arange(128)[::-1].reshape(2, 64), "row 0: start_ms must not fall"),
         ("start_ms", np.full((2, 64), -1), "row 0: start_ms must be from 0"),
+        ("start_ms", np.full((2, 64), 1 << 53), "row 0: start_ms must be from 0"),
+        ("length", np.array([[-7], [1]], np.int32), "row 0: length must be from 1"),
         ("device", np.zeros((2, 63), np.int32), r"device has shape \[2, 63\]"),
         ("title_hash", np.ones((2, 257), np.int64), "L from 1 to 256"),
+        ("title_hash", np.ones((2, 0), np.int64), "L from 1 to 256"),
+        ("length", np.ones((2, 2), np.int32), "length"),
+        ("length", np.ones((3, 1), np.int32), "length|batch"),
+        ("action", np.zeros((2, 64), np.int64), "action.* data-type"),
+        ("watched_share", np.zeros((2, 64), np.float64), "watched_share.* data-type"),
+        ("surprise", np.ones((2, 1), np.int32), "surprise"),
     ],
 )
 def test_a_malformed_request_is_told_what_is_wrong(
     client: InferenceServerClient,
+    stack: Stack,
     model: FMIntent,
     name: str,
     column: NDArray[Any],
     complaint: str,
 ) -> None:
+    processes = serving_processes(stack)
     request = requests(slice(0, 2))
     for sequence in SEQUENCES:
         shape = ((0, 0), (0, 64 - request[sequence].shape[1]))
@@ -222,6 +249,71 @@ def test_a_malformed_request_is_told_what_is_wrong(
         infer(client, request)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert_answers(infer(client, requests()), expected(model))
+    assert serving_processes(stack) == processes
+
+
+def serving_processes(stack: Stack) -> list[int]:
+    """The server's, and those of the models in it."""
+    server = psutil.Process(stack.pid("triton"))
+    return [server.pid, *(child.pid for child in server.children(recursive=True))]
+
+
+def test_a_request_that_lacks_a_tensor_is_refused(client: InferenceServerClient) -> None:
+    request = requests(slice(0, 1))
+    del request["device"]
+    with pytest.raises(InferenceServerException, match="expected 8 inputs but got 7") as caught:
+        infer(client, request)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_request_of_too_many_rows_is_refused(client: InferenceServerClient) -> None:
+    request = requests(slice(0, 1))
+    many = {name: np.repeat(column, 257, axis=0) for name, column in request.items()}
+    with pytest.raises(InferenceServerException, match="batch-size must be <= 256") as caught:
+        infer(client, many)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_tensor_of_the_wrong_number_of_bytes_is_refused(
+    client: InferenceServerClient, model: FMIntent
+) -> None:
+    tensors = inputs(requests(slice(0, 1)))
+    tensors[0]._raw_content = b"123"
+    with pytest.raises(InferenceServerException, match="byte size") as caught:
+        client.infer("fm_intent", tensors, client_timeout=20)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert_answers(infer(client, requests()), expected(model))
+
+
+def test_a_request_that_its_caller_gave_up_is_not_computed(
+    client: InferenceServerClient, version: Manifest
+) -> None:
+    def counted() -> tuple[int, int]:
+        (stats,) = client.get_inference_statistics("fm_intent", str(version.version), as_json=True)[
+            "model_stats"
+        ]
+        counts = stats["inference_stats"]
+        return int(counts["success"].get("count", 0)), int(counts["fail"].get("count", 0))
+
+    many = {
+        name: np.repeat(column[:1], 256, axis=0) for name, column in requests(slice(0, 1)).items()
+    }
+    computed, dropped = counted()
+    waiting = Queue[object]()
+    for number in range(40):
+        # Profiles that are not in the cache: the server computes every row.
+        many["profile_hash"] = np.arange(256)[:, None] + 1_000 * (number + 1)
+        client.async_infer(
+            "fm_intent",
+            inputs(many),
+            lambda result, error: waiting.put(error),
+            client_timeout=0.1,
+        )
+    errors = [waiting.get(timeout=30) for _ in range(40)]
+    assert any(errors)
+    until(lambda: sum(counted()) == computed + dropped + 40, "the end of the queue")
+    assert counted()[0] - computed < 40
+    assert counted()[1] > dropped
 
 
 def test_a_malformed_request_does_not_spoil_the_batch_it_is_in(
@@ -239,13 +331,30 @@ def test_a_malformed_request_does_not_spoil_the_batch_it_is_in(
             assert_answers(answer, wanted, slice(row, row + 1))
 
 
-def test_the_served_model_has_the_shapes_of_the_committed_configuration(
+def test_the_server_takes_and_gives_what_the_committed_configuration_says(
+    client: InferenceServerClient,
+) -> None:
+    committed = text_format.Parse(
+        (MODEL_REPOSITORY / "fm_intent" / "config.pbtxt").read_text(), ModelConfig()
+    )
+    served = client.get_model_metadata("fm_intent", as_json=True)
+    for declared, told in (
+        (committed.input, served["inputs"]),
+        (committed.output, served["outputs"]),
+    ):
+        assert [
+            (one["name"], f"TYPE_{one['datatype']}", [int(size) for size in one["shape"]])
+            for one in told
+        ] == [(one.name, DataType.Name(one.data_type), [-1, *one.dims]) for one in declared]
+
+
+def test_an_answer_has_the_types_and_shapes_that_the_server_declares(
     client: InferenceServerClient,
 ) -> None:
     metadata = client.get_model_metadata("fm_intent", as_json=True)
-    assert [one["name"] for one in metadata["inputs"]] == list(requests(slice(0, 1)))
-    result = infer(client, requests(slice(0, 1)))
+    result = infer(client, requests(slice(0, 3)))
     for output in metadata["outputs"]:
-        given = result.as_numpy(output["name"]).shape
-        for declared, size in zip(map(int, output["shape"]), given, strict=True):
+        given = result.as_numpy(output["name"])
+        assert np_to_triton_dtype(given.dtype) == output["datatype"]
+        for declared, size in zip(map(int, output["shape"]), given.shape, strict=True):
             assert declared in (-1, size), output["name"]
