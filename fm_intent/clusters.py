@@ -35,7 +35,8 @@ _COMMON: Final = 0.05
 _LABELS: Final = dict(zip(INTENTS, (ACTIONS, GENRES, KINDS, RELEASE_AGES), strict=True))
 
 Hidden = Callable[[NDArray[np.str_], NDArray[np.int64]], Mapping[str, NDArray[np.int64]]]
-"""Gives, for ids of profiles and Unix ms, `[N]` each, the parts of each one's hidden intent."""
+"""Gives, for ids of profiles and Unix ms, `[N]` each, each one's hidden intent: parts by the names
+in `INTENTS`, `[N]` indices of labels."""
 
 
 @torch.inference_mode()
@@ -88,8 +89,9 @@ def describe(
     Returns:
         The report: `version`, `source`, `windows`, `silhouette` (from -1 to 1), per cluster its
         `size` and of each intent what came next most often (`likeliest`) and most often by the
-        measure of all windows (`distinctive`), and `adjusted_rand` against each part of the hidden
-        intents and `all` of them together: 0 by chance, 1 where they agree.
+        measure of all windows (`distinctive`); and of each part of the hidden intents, and `all` of
+        them together, the `adjusted_rand` index of the `clusters`, 0 by chance and 1 where they
+        agree, beside that of what the `newest` interaction was.
 
     Raises:
         NoClustersError: when the version has none.
@@ -189,13 +191,34 @@ def _named(
 
 def _agreement(
     sequences: Sequences, contexts: Context, cluster: NDArray[np.int64], hidden: Hidden
-) -> dict[str, float]:
-    parts = hidden(
-        sequences.columns.profile_id[contexts.profile], sequences.columns.start_ms[contexts.end]
+) -> dict[str, dict[str, float]]:
+    truth = dict(
+        hidden(
+            sequences.columns.profile_id[contexts.profile], sequences.columns.start_ms[contexts.end]
+        )
     )
-    together = np.unique(np.stack(list(parts.values())), axis=1, return_inverse=True)[1]
-    found = {name: float(adjusted_rand_score(part, cluster)) for name, part in parts.items()}
-    return found | {"all": float(adjusted_rand_score(together.flatten(), cluster))}
+    before = sequences.intents(contexts._replace(end=contexts.end - 1))
+    newest = {
+        name: (label[:, 0].argmax(1) if label.dim() == 3 else label[:, 0]).numpy()
+        for name, label in zip(INTENTS, before, strict=True)
+        if name in truth
+    }
+    truth["all"], newest["all"] = _together(truth), _together(newest)
+    return {
+        name: {
+            "clusters": float(adjusted_rand_score(part, cluster)),
+            "newest": float(adjusted_rand_score(part, newest[name])),
+        }
+        for name, part in truth.items()
+    }
+
+
+def _together(parts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """One label for each combination of the parts' labels."""
+    found: NDArray[np.int64] = np.unique(
+        np.stack(list(parts.values())), axis=1, return_inverse=True
+    )[1]
+    return found.flatten()
 
 
 def _markdown(report: dict[str, Any], picture: str) -> str:
@@ -223,8 +246,20 @@ def _markdown(report: dict[str, Any], picture: str) -> str:
     if report["silhouette"] is not None:
         lines += [f"Silhouette {report['silhouette']:.3f}.", ""]
     if "adjusted_rand" in report:
-        found = [f"{name} {value:.3f}" for name, value in report["adjusted_rand"].items()]
-        lines += [f"Adjusted Rand index against the hidden intents: {', '.join(found)}.", ""]
+        lines += [
+            "Adjusted Rand index against the hidden intents:",
+            "",
+            *markdown_table(
+                ["", *(name.replace("_", " ") for name in report["adjusted_rand"])],
+                (
+                    [title, *(f"{part[of]:.3f}" for part in report["adjusted_rand"].values())]
+                    for title, of in (
+                        ("clusters", "clusters"),
+                        ("*the newest interaction*", "newest"),
+                    )
+                ),
+            ),
+        ]
     return "\n".join([*lines, "```sh", report["command"], "```", ""])
 
 
@@ -253,8 +288,13 @@ def _draw(
     colours = pyplot.get_cmap("tab10")
     for one in report["clusters"]:
         inside = cluster[drawn] == one["cluster"]
-        labels = [one[name]["distinctive"]["label"] for name in INTENTS if name in one]
-        name = f"{one['cluster']}: {', '.join(labels[:2])}"
+        # Of the many genres the commonest is so everywhere.
+        labels = [
+            one[name]["distinctive" if name == "genre" else "likeliest"]["label"]
+            for name in INTENTS
+            if name in one
+        ]
+        name = f"{one['cluster']}: {', '.join(labels)}"
         x, y = place[inside].T
         axes.scatter(x, y, s=6, color=[colours(one["cluster"])], label=name)
     axes.set(xticks=[], yticks=[])

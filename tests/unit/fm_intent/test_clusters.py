@@ -130,14 +130,15 @@ def test_hidden_intents_that_are_the_clusters_agree_and_random_ones_do_not(
     ) -> dict[str, NDArray[np.int64]]:
         asked.append((profile.tolist(), start_ms.tolist()))
         return {
-            "true": (cluster + 5) % 10,
-            "chance": np.random.default_rng(0).integers(10, size=len(cluster)),
+            "action": (cluster + 5) % 10,
+            "kind": np.random.default_rng(0).integers(10, size=len(cluster)),
         }
 
     report = describe(source, tmp_path / "models", tmp_path / "clusters.json", hidden=hidden)
-    assert report["adjusted_rand"]["true"] == 1.0
-    assert abs(report["adjusted_rand"]["chance"]) < 0.1
-    assert 0 < report["adjusted_rand"]["all"] < 1
+    found = report["adjusted_rand"]
+    assert found["action"]["clusters"] == 1.0
+    assert abs(found["kind"]["clusters"]) < 0.1
+    assert 0 < found["all"]["clusters"] < 1
     assert asked[0][0] == it.sequences.columns.profile_id[contexts.profile].tolist()
     assert asked[0][1] == it.sequences.columns.start_ms[contexts.end].tolist()
 
@@ -146,3 +147,20 @@ def test_a_version_without_clusters_says_what_to_do(source: Path, tmp_path: Path
     version(tmp_path / "models", with_centres=False)
     with pytest.raises(NoClustersError, match="train a hierarchical one"):
         describe(source, tmp_path / "models", tmp_path / "clusters.json")
+
+
+def test_what_the_newest_interaction_was_is_held_against_the_hidden_intents_too(
+    source: Path, tmp_path: Path
+) -> None:
+    version(tmp_path / "models")
+    data = single_minded()
+    before = data.columns.action[data.last_contexts(64, "served").end - 1].astype(np.int64)
+    report = describe(
+        source,
+        tmp_path / "models",
+        tmp_path / "clusters.json",
+        hidden=lambda profile, start_ms: {"action": before},
+    )
+    assert report["adjusted_rand"]["action"]["newest"] == 1.0
+    assert report["adjusted_rand"]["action"]["clusters"] < 1.0
+    assert "| *the newest interaction* | 1.000 |" in (tmp_path / "clusters.md").read_text()
