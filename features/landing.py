@@ -147,7 +147,7 @@ class PartitionLanding:
                 f"{self._name}-{offsets[chosen[0]]:012d}-{offsets[chosen[-1]]:012d}"
                 f"-{xxhash.xxh3_64_hexdigest(keys[chosen].tobytes())}.parquet"
             )
-            _write(_table([rows[place] for place in chosen]), self._hour_folder(hour), name)
+            _write(landed([rows[place] for place in chosen]), self._hour_folder(hour), name)
             self._keys[hour] = np.union1d(self._keys[hour], keys[chosen])
             told["files"] += 1
         return told
@@ -219,7 +219,7 @@ def _contains(known: NDArray[np.bytes_], keys: NDArray[np.bytes_]) -> NDArray[np
     return found
 
 
-def _table(rows: Sequence[IntentRow]) -> pa.Table:
+def landed(rows: Sequence[IntentRow]) -> pa.Table:
     """Rows as the batch source has them: a feature's time has whole seconds, as online."""
     columns = [pa.array([row.profile_id for row in rows], pa.string())]
     for feature in profile_intent.features:

@@ -24,17 +24,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from redis import exceptions as redis_errors
 
 from features.client import Freshness
 from features.definitions import profile, search_rerank_v1, title
-from features.exceptions import (
-    CandidatesError,
-    StoreRefusedError,
-    StoreUnavailableError,
-    WeightsError,
-)
-from features.online_store import RETRYABLE
+from features.exceptions import CandidatesError, WeightsError
+from features.online_store import typed_errors
 from features.store import open_store
 
 if TYPE_CHECKING:
@@ -232,23 +226,19 @@ class Reranker:
             StoreRefusedError: when the store answers with an error that needs an operator.
         """
         engine_score = _engine_scores(candidates)
-        try:
+        with typed_errors():
             response = self._store.get_online_features(
                 self._service, _entities(profile_id, candidates)
             )
-        except redis_errors.RedisError as error:
-            raise _store_error(error) from error
         return self._ranked(profile_id, candidates, engine_score, response)
 
     async def rerank_async(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
         """Like `rerank`, without blocking the event loop for the read; Redis only."""
         engine_score = _engine_scores(candidates)
-        try:
+        with typed_errors():
             response = await self._store.get_online_features_async(
                 self._service, _entities(profile_id, candidates)
             )
-        except redis_errors.RedisError as error:
-            raise _store_error(error) from error
         return self._ranked(profile_id, candidates, engine_score, response)
 
     async def close(self) -> None:
@@ -332,15 +322,3 @@ def _by_intent(
         ]
         reasons.sort(key=lambda reason: -abs(reason.contribution))
         yield Ranked(candidates[index].title_id, index + 1, sum(added[index]), tuple(reasons))
-
-
-def _store_error(error: redis_errors.RedisError) -> StoreUnavailableError | StoreRefusedError:
-    reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, RETRYABLE) and not isinstance(error, redis_errors.AuthenticationError):
-        return StoreUnavailableError(
-            f"The online store can't be read now ({reason}). Keep the engine's order, and check "
-            "that the store runs at the address of INTENT_REDIS_URL."
-        )
-    return StoreRefusedError(
-        f"The online store refused a read ({reason}). Check the user's rights (HMGET)."
-    )

@@ -16,6 +16,9 @@ from infra.steps import console
 
 def main(
     source: Annotated[str, typer.Option(help="A source that is prepared: ml-1m, simulator …")],
+    profiles: Annotated[
+        int, typer.Option(min=50, help="Profiles whose intents are published, at most.")
+    ] = 2_000,
     requests: Annotated[
         int, typer.Option(min=100, help="Requests of each part of each comparison, at most.")
     ] = 6_000,
@@ -37,7 +40,7 @@ def main(
         console.print(f"{data_dir} has no events; run `intentstream prepare --source {source}`")
         raise typer.Exit(1)
     home = LOCAL / "runs" / "downstream" / source
-    result = measure(Setup(data_dir, home, requests, minutes, experiment, seed))
+    result = measure(Setup(data_dir, home, profiles, requests, minutes, experiment, seed))
     result["command"] = f"python -m infra.bench.downstream {' '.join(sys.argv[1:])}"
     report.keep(source.replace("-", ""), result)
     for task in report.TASKS:

@@ -1,7 +1,8 @@
 """The two comparisons: a ranker with and without intents, an engine with and without re-ranking.
 
 Each comes with a placebo: the same again, with every request reading the intents of another
-profile. What is left of a lift then is none of the intents', so it has to be about nothing.
+profile. What is left of a lift then is none of the intents', so it has to be about nothing. The
+ranker is also given the intents of the night before, which tells what their being live is worth.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from features.learning import learn
-from features.rerank import MATCHES, terms
+from features.rerank import MATCHES, Weights, terms
 from infra.bench.downstream import baseline, live
 from infra.bench.downstream.ranker import Ranker
 from infra.bench.downstream.significance import Lift, lift, ndcg
@@ -38,53 +39,57 @@ class Part:
         requests: R requests.
         without: `[R, C, len(baseline.FEATURES)]`.
         live: `[R, C, len(live.FEATURES)]`.
+        nightly: the same, of the intents as they were the midnight before.
         placebo: the same, of the intents of other profiles.
     """
 
     requests: Requests
     without: NDArray[np.float32]
     live: NDArray[np.float32]
+    nightly: NDArray[np.float32]
     placebo: NDArray[np.float32]
 
-    def first(self, share: float) -> tuple[Part, Part]:
-        """This part in two, cut in time."""
+    def cut(self, share: float) -> tuple[Part, Part]:
+        """This part in two, of which the first has this share of the requests."""
         at = round(share * len(self.requests))
-        early, late = slice(0, at), slice(at, None)
-        one, two = (
-            Part(self.requests.of(rows), self.without[rows], self.live[rows], self.placebo[rows])
-            for rows in (early, late)
+        return self._of(slice(0, at)), self._of(slice(at, None))
+
+    def _of(self, rows: slice) -> Part:
+        return Part(
+            self.requests.of(rows),
+            self.without[rows],
+            self.live[rows],
+            self.nightly[rows],
+            self.placebo[rows],
         )
-        return one, two
 
 
 def compare_rankers(training: Part, test: Part, *, seed: int) -> dict[str, Any]:
-    """A ranker of the features without intents, and one of these and the live ones."""
+    """A ranker of the features without intents, and ones of these and the intents'."""
     there, asked = training.requests.there, test.requests.there
+    without = Ranker(training.without, there, baseline.FEATURES, seed=seed)
+    before = ndcg(without(test.without, asked))
 
-    def ranked(extra: NDArray[np.float32] | None, shown: NDArray[np.float32] | None) -> Any:
-        names: tuple[str, ...] = baseline.FEATURES
-        learnt, tested = training.without, test.without
-        if extra is not None and shown is not None:
-            names = (*names, *live.FEATURES)
-            learnt = np.concatenate([learnt, extra], axis=2)
-            tested = np.concatenate([tested, shown], axis=2)
-        ranker = Ranker(learnt, there, names, seed=seed)
-        return ranker, ndcg(ranker(tested, asked))
+    def informed(learnt: NDArray[np.float32], shown: NDArray[np.float32]) -> Any:
+        names = (*baseline.FEATURES, *live.FEATURES)
+        ranker = Ranker(_beside(training.without, learnt), there, names, seed=seed)
+        return ranker, ndcg(ranker(_beside(test.without, shown), asked))
 
-    ranker, without = ranked(None, None)
-    informed, with_ = ranked(training.live, test.live)
-    _, placebo = ranked(training.placebo, test.placebo)
-    return _lifts(test.requests, without, with_, placebo) | {
-        "trees": [ranker.trees, informed.trees],
-        "gains_without": ranker.gains(10),
-        "gains_with": informed.gains(10),
+    with_, after = informed(training.live, test.live)
+    _, nightly = informed(training.nightly, test.nightly)
+    _, placebo = informed(training.placebo, test.placebo)
+    profile = test.requests.profile
+    return _lifts(test.requests, before, after, placebo) | {
+        "nightly": asdict(lift(profile, before, nightly)),
+        "live_over_nightly": asdict(lift(profile, nightly, after)),
+        "trees": [without.trees, with_.trees],
+        "gains_without": without.gains(10),
+        "gains_with": with_.gains(10),
     }
 
 
 def compare_engines(training: Part, test: Part, *, fresh_s: float, seed: int) -> dict[str, Any]:
     """An engine that knows all but intents, and its candidates re-ranked by learnt weights.
-
-    Beside it, under `popularity_engine`, an engine that sorts by the plays of the last month.
 
     Args:
         training: requests before T2.
@@ -92,55 +97,43 @@ def compare_engines(training: Part, test: Part, *, fresh_s: float, seed: int) ->
         fresh_s: age up to which an intent is used, seconds.
         seed: of the engine.
     """
-    engine_part, weights_part = training.first(ENGINE_SHARE)
+    engine_part, weights_part = training.cut(ENGINE_SHARE)
     engine = Ranker(engine_part.without, engine_part.requests.there, baseline.FEATURES, seed=seed)
-    asked = test.requests.there
-    report = _reranked(
-        weights_part,
-        test,
-        engine(weights_part.without, weights_part.requests.there),
-        engine(test.without, asked),
-        fresh_s,
-    )
-    month = baseline.FEATURES.index("plays_30d")
-    popular = _reranked(
-        weights_part, test, weights_part.without[..., month], test.without[..., month], fresh_s
-    )
-    return report | {"popularity_engine": popular}
+    known = engine(weights_part.without, weights_part.requests.there)
+    shown = engine(test.without, test.requests.there)
 
-
-def _reranked(
-    training: Part,
-    test: Part,
-    known: NDArray[np.floating[Any]],
-    shown: NDArray[np.floating[Any]],
-    fresh_s: float,
-) -> dict[str, Any]:
-    """What re-ranking adds to the scores of an engine, `[R, C]` for training and test."""
-
-    def scores(learnt: NDArray[np.float32], tested: NDArray[np.float32]) -> Any:
-        fresh = _fresh(learnt, fresh_s)
+    def reranked(
+        learnt: NDArray[np.float32], tested: NDArray[np.float32]
+    ) -> tuple[Weights, NDArray[np.float64]]:
         queries = [
-            terms(engine[there].astype(float), matches[there][:, : len(MATCHES)].astype(float))
-            for engine, matches, there in zip(
-                known[fresh], learnt[fresh], training.requests.there[fresh], strict=True
-            )
+            _terms(known, learnt, row) for row in np.flatnonzero(_fresh(learnt, fresh_s)).tolist()
         ]
         weights = learn(queries, [0] * len(queries))
-        found = np.where(test.requests.there, shown, np.nan).astype(float)
-        for row in np.flatnonzero(_fresh(tested, fresh_s)):
-            there = test.requests.there[row]
-            matches = tested[row, there][:, : len(MATCHES)].astype(float)
-            found[row, there] = terms(found[row, there], matches) @ weights.vector()
-        return weights, ndcg(found)
+        scores = shown.copy()
+        for row in np.flatnonzero(_fresh(tested, fresh_s)).tolist():
+            there = ~np.isnan(shown[row])
+            scores[row, there] = _terms(shown, tested, row) @ weights.vector()
+        return weights, ndcg(scores)
 
-    without = ndcg(np.where(test.requests.there, shown, np.nan))
-    weights, with_ = scores(training.live, test.live)
-    _, placebo = scores(training.placebo, test.placebo)
-    return _lifts(test.requests, without, with_, placebo) | {
+    weights, after = reranked(weights_part.live, test.live)
+    _, placebo = reranked(weights_part.placebo, test.placebo)
+    return _lifts(test.requests, ndcg(shown), after, placebo) | {
         "weights": {name: round(value, 4) for name, value in asdict(weights).items()},
         "fresh": round(float(_fresh(test.live, fresh_s).mean()), 4),
     }
+
+
+def _beside(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([one, other], axis=2)
+
+
+def _terms(
+    scores: NDArray[np.float64], features: NDArray[np.float32], row: int
+) -> NDArray[np.float64]:
+    """The re-ranker's terms of one request's candidates."""
+    there = ~np.isnan(scores[row])
+    matches = features[row, there, : len(MATCHES)].astype(np.float64)
+    return terms(scores[row, there], matches)
 
 
 def _fresh(features: NDArray[np.float32], fresh_s: float) -> NDArray[np.bool_]:

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
+from features.titles import exported_vectors
 from fm_intent.dataset import data_sha256
 from infra.bench.downstream import intents
 from infra.bench.downstream.baseline import Baseline
 from infra.bench.downstream.comparison import Part, compare_engines, compare_rankers
-from infra.bench.downstream.history import History
+from infra.bench.downstream.history import DAY_MS, History
 from infra.bench.downstream.live import Live
 from infra.bench.downstream.requests import Cuts, Requests, Task, sample
 from infra.local.ports import free_ports
@@ -51,6 +52,7 @@ class Setup:
     Attributes:
         data_dir: the source's folder; its name is the source's.
         home: folder for the cut source, its model and the offline store.
+        profiles: whose intents are published, at most.
         requests: of each part of each comparison, at most.
         minutes: that training the intent model may take.
         experiment: a name in `fm_intent.experiments.EXPERIMENTS`.
@@ -59,6 +61,7 @@ class Setup:
 
     data_dir: Path
     home: Path
+    profiles: int
     requests: int
     minutes: float
     experiment: str
@@ -78,28 +81,35 @@ def measure(setup: Setup) -> dict[str, Any]:
             cut, setup.home, experiment=setup.experiment, minutes=setup.minutes, seed=setup.seed
         )
     with step("draw requests and candidates"):
+        active = np.unique(history.plays.profile[history.plays.start_ms >= cuts.t1_ms])
+        codes = np.sort(rng.permutation(active)[: setup.profiles])
         asked = {
             task: sample(
-                history, cuts, task, count=setup.requests, per_profile=PER_PROFILE, rng=rng
+                history,
+                cuts,
+                task,
+                among=codes,
+                count=setup.requests,
+                per_profile=PER_PROFILE,
+                rng=rng,
             )
             for task in _TASKS
         }
     offline = intents.Offline(setup.home / "repository")
-    codes = np.unique(np.concatenate([one.profile for two in asked.values() for one in two]))
     with step(f"publish the intents of {len(codes):,} profiles from then on"):
-        version = intents.version_folder(repository, manifest)
         catalogue = pq.read_table(setup.data_dir / CATALOGUE_FILE)
-        offline.land_titles(catalogue, version, str(manifest.version), t1)
+        vectors = exported_vectors(intents.model_file(repository, manifest), catalogue)
+        offline.land_titles(catalogue, vectors, str(manifest.version), t1)
         profiles = [history.profiles[code] for code in codes]
         rows = _publish(setup, profiles, cuts.t1_ms, manifest, repository, offline)
-        offline.apply()
     baseline = Baseline(history, cuts.t1_ms)
     live = Live(history.titles, offline.titles(history.titles.ids, t1))
     parts = {}
     for task, (training, test) in asked.items():
         with step(f"join and compute features: {task}"):
             parts[task] = tuple(
-                _part(one, offline, history, baseline, live, rng) for one in (training, test)
+                _part(one, offline, history, cuts.t1_ms, baseline, live, rng)
+                for one in (training, test)
             )
     with step("train rankers and compare them"):
         ranker = compare_rankers(*parts["ranker"], seed=setup.seed)
@@ -114,11 +124,12 @@ def measure(setup: Setup) -> dict[str, Any]:
         "t1": t1.isoformat(timespec="seconds"),
         "t2": intents.utc(cuts.t2_ms).isoformat(timespec="seconds"),
         "requests": {task: [len(one) for one in two] for task, two in asked.items()},
+        "profiles": len(codes),
         "rows": rows,
         "test_profiles_unknown_before_t1": _newcomers(history, cuts, test),
         "model": _described(manifest, cut),
         "data_sha256": data_sha256(setup.data_dir),
-        "setup": {name: asdict(setup)[name] for name in ("requests", "experiment", "seed")},
+        "setup": {name: asdict(setup)[name] for name in ("profiles", "requests", "seed")},
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
@@ -180,20 +191,26 @@ def _part(
     requests: Requests,
     offline: intents.Offline,
     history: History,
+    t1_ms: int,
     baseline: Baseline,
     live: Live,
     rng: Generator,
 ) -> Part:
-    with Progress(console=console) as progress:
-        bar = progress.add_task("requests", total=len(requests))
-        found = offline.intents(
-            history.profiles, requests, lambda done: progress.advance(bar, done)
-        )
-    others = found.iloc[_of_others(requests, rng)].reset_index(drop=True)
-    return Part(requests, baseline(requests), live(requests, found), live(requests, others))
+    found = offline.intents(history.profiles, requests, requests.at_ms)
+    # Rows there are from T1 on.
+    midnight = np.maximum(requests.at_ms // DAY_MS * DAY_MS, t1_ms)
+    nightly = offline.intents(history.profiles, requests, midnight)
+    others = found.iloc[others_of(requests, rng)].reset_index(drop=True)
+    return Part(
+        requests,
+        baseline(requests),
+        live(requests, found),
+        live(requests, nightly),
+        live(requests, others),
+    )
 
 
-def _of_others(requests: Requests, rng: Generator) -> np.ndarray[Any, np.dtype[np.intp]]:
+def others_of(requests: Requests, rng: Generator) -> np.ndarray[Any, np.dtype[np.intp]]:
     """For each request another one, `[R]`, of another profile."""
     # Grouped by profile in a random order of profiles, and shifted by half of all.
     shuffled = rng.permutation(int(requests.profile.max()) + 1)

@@ -14,20 +14,18 @@ from datetime import UTC, datetime
 from itertools import groupby
 from multiprocessing import get_context
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from feast import FeatureStore, RepoConfig
-from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
-from feast.types import UnixTimestamp, from_feast_to_pyarrow_type
 
 from features import definitions
-from features.encoding import row_attribute
-from features.titles import exported_vectors, title_rows
+from features.landing import landed
+from features.store import apply, source_folder
+from features.titles import title_rows
 from fm_intent.dataset import data_sha256
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest
 from fm_intent.train import train
@@ -37,18 +35,21 @@ from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
 from stream.events import decode
 from stream.rows import intent_rows
 from stream.session import Outcome, ProfileState, Rules
+from stream.settings import Settings
 from stream.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 from stream.window import window_batch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from feast import FeatureView, FileSource
+    from numpy.typing import NDArray
 
     from features.rows import IntentRow
     from infra.bench.downstream.requests import Requests
     from stream.catalogue import Catalogue
     from stream.inference import InferenceClient
-    from stream.settings import Settings
 
 PUBLISH_MS: Final = 500
 """From an event to its row being readable: several times what is measured on the stack."""
@@ -57,9 +58,6 @@ _TOGETHER: Final = 512
 """Profiles that are followed at a time; the next row of each goes into one batch."""
 
 ROWS_PER_FILE: Final = 20_000
-
-_JOINED: Final = 1_000_000
-"""Pairs of a request and a row that one point-in-time join makes, about."""
 
 
 def cut_source(data_dir: Path, home: Path, t1_ms: int) -> Path:
@@ -200,114 +198,79 @@ def _records(events: pa.Table) -> Iterator[tuple[str, list[tuple[int, str, bytes
         yield profile_id, records[begin:end]
 
 
-def landed(rows: Sequence[IntentRow]) -> pa.Table:
-    """Rows as they lie in the offline store."""
-    time = pa.timestamp("us", tz="UTC")
-
-    def column(feature: Any) -> pa.Array:
-        values = [getattr(row, row_attribute(feature)) for row in rows]
-        if feature.dtype == UnixTimestamp:
-            return pa.array(values, pa.timestamp("ms", tz="UTC")).cast(time)
-        return pa.array(values, from_feast_to_pyarrow_type(feature.dtype))
-
-    columns = {one.name: column(one) for one in definitions.profile_intent.features}
-    return pa.table(
-        {
-            definitions.profile.join_key: [row.profile_id for row in rows],
-            **columns,
-            "event_timestamp": columns["last_event_at"],
-            "created_timestamp": columns["published_at"],
-        }
-    )
-
-
 class Offline:
     """A feature repository of its own, of which only the offline half is used."""
 
     def __init__(self, home: Path) -> None:
         """Start with an empty repository in the folder `home`."""
         shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        self._store = FeatureStore(
-            config=RepoConfig(
-                project=definitions.project.name,
-                provider="local",
-                registry=str(home / "registry.db"),
-                online_store=SqliteOnlineStoreConfig(path=str(home / "online.db")),
-                offline_store="dask",
-                entity_key_serialization_version=3,
-                repo_path=home,
-            )
+        self._settings = Settings(
+            online_store="sqlite", feature_registry=home / "registry.db", offline_dir=home
         )
-        self._intents = home / definitions.intent_features.path
-        self._titles = home / definitions.title_profiles.path
+        self._store = apply(self._settings)
         self._parts = 0
 
     def land(self, rows: Sequence[IntentRow]) -> None:
         """Add a file of intent rows."""
-        self._intents.mkdir(parents=True, exist_ok=True)
-        pq.write_table(landed(rows), self._intents / f"{self._parts:06}.parquet")
+        self._write(definitions.intent_features, landed(rows), f"{self._parts:06}")
         self._parts += 1
 
-    def land_titles(self, catalogue: pa.Table, version: Path, name: str, until: datetime) -> None:
+    def land_titles(
+        self,
+        catalogue: pa.Table,
+        vectors: Mapping[str, Sequence[float]],
+        version: str,
+        until: datetime,
+    ) -> None:
         """Land the titles and their vectors of a model version whose training ended at `until`."""
-        self._titles.mkdir(parents=True)
-        vectors = exported_vectors(version / MODEL_FILE, catalogue)
-        rows = title_rows(catalogue, vectors, name, until, until)
-        pq.write_table(rows, self._titles / f"version-{name}.parquet")
-
-    def apply(self) -> None:
-        """Register the definitions, once everything has landed."""
-        self._store.apply(definitions.OBJECTS)
+        rows = title_rows(catalogue, vectors, version, until, until)
+        self._write(definitions.title_profiles, rows, f"version-{version}")
 
     def intents(
-        self, profiles: Sequence[str], requests: Requests, progress: Callable[[int], None]
+        self, profiles: Sequence[str], requests: Requests, read_ms: NDArray[np.int64]
     ) -> pd.DataFrame:
         """What each request would have read of its profile, in the order of the requests.
 
         Of a profile that had no row yet all features are null. A row counts from the moment it was
-        published, not from that of its event. `age_s` is the age of its newest event.
+        published, not from that of its event. `age_s` is the age of its newest event at the
+        request.
+
+        Args:
+            profiles: ids by code.
+            requests: R requests.
+            read_ms: `[R]`, when each profile is read, Unix milliseconds.
         """
         asked = pd.DataFrame(
             {
                 definitions.profile.join_key: [profiles[code] for code in requests.profile],
-                "event_timestamp": pd.to_datetime(requests.at_ms, unit="ms", utc=True),
+                "event_timestamp": pd.to_datetime(read_ms, unit="ms", utc=True),
             }
         )
-        features = [f"profile_intent:{one.name}" for one in definitions.profile_intent.features]
-        unique = asked.drop_duplicates()
-        parts = []
-        for part in self._parts_of(unique):
-            job = self._store.get_historical_features(
-                part, features, filter_by_created_timestamp=True
-            )
-            parts.append(job.to_df())
-            progress(len(part))
-        found = pd.concat(parts, ignore_index=True)
-        found = asked.merge(found, "left", [*asked.columns], validate="many_to_one")
-        found["age_s"] = (found["event_timestamp"] - found["last_event_at"]).dt.total_seconds()
+        found = self._history(asked, definitions.profile_intent)
+        asked_at = pd.Series(pd.to_datetime(requests.at_ms, unit="ms", utc=True))
+        found["age_s"] = (asked_at - found["last_event_at"]).dt.total_seconds()
         return found
 
     def titles(self, titles: Sequence[str], at: datetime) -> pd.DataFrame:
         """What was known of each title at a time, in the order of the titles."""
         asked = pd.DataFrame({definitions.title.join_key: titles, "event_timestamp": at})
-        features = [f"title_profile:{one.name}" for one in definitions.title_profile.features]
+        return self._history(asked, definitions.title_profile)
+
+    def _history(self, asked: pd.DataFrame, view: FeatureView) -> pd.DataFrame:
+        features = [f"{view.name}:{feature.name}" for feature in view.features]
         job = self._store.get_historical_features(asked, features, filter_by_created_timestamp=True)
-        return asked.merge(job.to_df(), "left", [*asked.columns], validate="one_to_one")
+        found: pd.DataFrame = job.to_df()
+        return found
 
-    def _parts_of(self, asked: pd.DataFrame) -> Iterator[pd.DataFrame]:
-        """`asked` in parts that make about `_JOINED` pairs each; Feast joins before it filters."""
-        key = definitions.profile.join_key
-        rows = pq.read_table(self._intents, columns=[key])[key].value_counts().to_pylist()
-        rows_of = {one["values"]: one["counts"] for one in rows}
-        pairs = asked[key].map(rows_of).fillna(1).cumsum()
-        for _, part in asked.groupby(pairs // _JOINED):
-            yield part.reset_index(drop=True)
+    def _write(self, source: FileSource, rows: pa.Table, name: str) -> None:
+        folder = source_folder(self._settings, source)
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, folder / f"{name}.parquet")
 
 
-def version_folder(repository: Path, manifest: Manifest) -> Path:
-    """The folder of a model version."""
-    return repository / MODEL / str(manifest.version)
+def model_file(repository: Path, manifest: Manifest) -> Path:
+    """The weights of a model version."""
+    return repository / MODEL / str(manifest.version) / MODEL_FILE
 
 
 def utc(milliseconds: int) -> datetime:

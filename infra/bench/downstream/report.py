@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).parents[3] / "docs" / "results"
 TASKS: Final = ("ranker", "search")
 
+_PLOTTED: Final = {
+    "ranker": (
+        ("ranker", ""),
+        ("ranker, intents of the night before", "nightly"),
+        ("ranker, placebo", "placebo"),
+    ),
+    "search": (("search", ""), ("search, placebo", "placebo")),
+}
+"""Labels of what the plot shows of each task, and where it stands in the task's result."""
+
 
 def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
     """Put the result of one source among those that are there, and write table and plot anew."""
@@ -49,9 +59,11 @@ def _compared(results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
     for source, result in results.items():
         for task in TASKS:
             yield source, f"**{task}**", result[task]
-            for kind, lift in result[task]["by_target"].items():
+            by_target = result[task]["by_target"]
+            for kind, lift in by_target.items() if len(by_target) > 1 else ():
                 yield source, f"{task}, {kind.replace('_', ' ')}", lift
-        yield source, "search, popularity engine", result["search"]["popularity_engine"]
+        yield source, "ranker, intents of the night before", result["ranker"]["nightly"]
+        yield source, "ranker, live over these", result["ranker"]["live_over_nightly"]
 
 
 def _row(compared: tuple[str, str, dict[str, Any]]) -> str:
@@ -86,10 +98,10 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     bars = [
-        (f"{source}: {label}", result[task] if kind is None else result[task][kind])
+        (f"{source}: {label}", result[task][kind] if kind else result[task])
         for source, result in results.items()
         for task in TASKS
-        for label, kind in ((task, None), (f"{task}, placebo", "placebo"))
+        for label, kind in _PLOTTED[task]
     ]
     figure, axes = pyplot.subplots(figsize=(7, 0.5 + 0.5 * len(bars)))
     for place, (_, lift) in enumerate(bars):

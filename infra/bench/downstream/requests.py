@@ -92,6 +92,7 @@ def sample(
     cuts: Cuts,
     task: Task,
     *,
+    among: NDArray[np.int64],
     count: int,
     per_profile: int,
     rng: Generator,
@@ -106,6 +107,7 @@ def sample(
         cuts: T1 and T2.
         task: `ranker` samples candidates among all titles; `search` among those of the true
             title's first genre, as if that had been searched for.
+        among: profile codes that are asked about.
         count: requests of each part, at most.
         per_profile: requests of one profile in each part, at most.
         rng: draws requests and candidates.
@@ -114,7 +116,7 @@ def sample(
     known = popularity(plays, len(history.titles.ids), cuts.t1_ms)
     # Popularity-sampled without replacement: Gumbel noise on log popularity, the largest taken.
     log_popularity = np.log(known, out=np.full(len(known), -np.inf), where=known > 0)
-    usable = known[plays.title] > 0
+    usable = (known[plays.title] > 0) & np.isin(plays.profile, among)
     if task == "search":
         usable &= history.titles.primary[plays.title] != NO_GENRE
     parts = []
@@ -172,7 +174,8 @@ def _requests(
         if task == "search":
             chance[titles.genres[:, titles.primary[title]] == 0] = -np.inf
         drawn = chance + rng.gumbel(size=len(chance))
-        best = np.argpartition(-drawn, CANDIDATES)[:CANDIDATES]
+        most = min(CANDIDATES, len(drawn))
+        best = np.argpartition(-drawn, most - 1)[:most]
         best = best[np.isfinite(drawn[best])]
         candidates[request, 1 : 1 + len(best)] = best
     requests = Requests(
