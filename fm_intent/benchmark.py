@@ -25,7 +25,7 @@ from fm_intent.evaluate import Judged, Ranker, judge
 from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
 from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.network import Architecture
-from fm_intent.report import main_figure, write_report
+from fm_intent.report import HELD_OUT, main_figure, write_report
 from fm_intent.train import fit, parameters
 
 Row = dict[str, Any]
@@ -172,11 +172,12 @@ def record(results: Path, row: Row, judged: Judged) -> Row:
         rank=judged.rank,
         **{f"intent_{name}": values for name, values in judged.intents.items()},
     )
+    splits = list(HELD_OUT)
     with kept.with_name("lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # runs side by side may end at the same time
         rows = json.loads(results.read_text()) if results.exists() else []
         rows = [one for one in rows if _key(one) != _key(row)] + [row]
-        rows.sort(key=lambda one: (one["split"], one["target_time"], one["ndcg10"]))
+        rows.sort(key=lambda one: (splits.index(one["split"]), one["target_time"], one["ndcg10"]))
         for one in rows:
             one["vs_best_baseline"] = _against_best(one, rows, results)
             one["headroom"] = _headroom(one, rows)

@@ -25,6 +25,13 @@ _HEADINGS: Final = (
     "minutes",
     "parameters",
 )
+HELD_OUT: Final = {
+    "leave-one-out": "The last play of each profile held out",
+    "global-time": "Plays after one moment held out",
+    "as-served": "The last play of each profile held out, as served",
+}
+"""Titles of tables by split, in their order."""
+
 _STRATA: Final = ("discover", "continue", "rewatch", "just-opened")
 
 
@@ -59,13 +66,8 @@ def write_report(rows: Sequence[Row], results: Path) -> None:
 
 
 def _title(row: Row) -> str:
-    held_out = {
-        "leave-one-out": "The last play of each profile held out",
-        "global-time": "Plays after one moment held out",
-        "as-served": "The last play of each profile held out, as served",
-    }[row["split"]]
     told = "told when the next play is" if row["target_time"] else "not told when the next play is"
-    return f"{held_out}, {told}"
+    return f"{HELD_OUT[row['split']]}, {told}"
 
 
 def _next_titles(table: Sequence[Row]) -> Iterator[str]:

@@ -111,7 +111,7 @@ def test_both_splits_stand_apart(source: Path, tmp_path: Path) -> None:
     for split in ("leave-one-out", "global-time"):
         run(source, "popularity", split)
         run(source, "quick", split)
-    assert [one["split"] for one in rows(tmp_path)] == ["global-time"] * 2 + ["leave-one-out"] * 2
+    assert [one["split"] for one in rows(tmp_path)] == ["leave-one-out"] * 2 + ["global-time"] * 2
     text = (tmp_path / "models.md").read_text()
     assert "## The last play of each profile held out" in text
     assert "## Plays after one moment held out" in text
