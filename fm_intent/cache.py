@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,6 +124,19 @@ class Cache:
         ]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
+    @torch.inference_mode()
+    def forget(self, profiles: Iterable[int]) -> None:
+        """Drop what is kept of these profiles, and overwrite it."""
+        slots = [self._slot_of.pop(one) for one in set(profiles) if one in self._slot_of]
+        slot = torch.tensor(slots, dtype=torch.int64, device=self._valid.device)
+        self._clear(slot)
+        self._inputs[slot] = 0
+        self._free += slots
+
+    def _clear(self, slot_B: Tensor) -> None:
+        self._kept.view(len(self._kept), 2, self.slots, -1)[:, :, slot_B] = 0
+        self._valid[slot_B] = 0
+
     def _traced(self) -> nn.Module:
         """The pass over one new position of each row, which is most of what is ever asked.
 
@@ -160,8 +173,7 @@ class Cache:
         answer = self._extended(slot_B, x, reused_B)
         sound_B = answer.user_BD.isfinite().all(-1)
         if not sound_B.all():
-            self._kept.view(len(self._kept), 2, self.slots, -1)[:, :, slot_B[~sound_B]] = 0
-            self._valid[slot_B] = 0
+            self._clear(slot_B)
             raise FloatingPointError(
                 "the network's answer isn't a number; the weights of this version are damaged"
             )

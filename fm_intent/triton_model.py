@@ -161,6 +161,9 @@ class TritonPythonModel:
                 length_B=self._tensor(length[:, 0], np.int64),
             ),
         )
+        forgotten = batch["sequence_no"] < 0
+        if forgotten.any():
+            self._cache.forget(batch["profile_hash"][forgotten].tolist())
         if self._centres_KD is None:
             cluster = torch.full_like(answer.next_title_hash[:, 0], _NO_CLUSTER)
         else:

@@ -34,6 +34,10 @@ _RETRYABLE: Final = {
 """Codes of failures that pass; `NOT_FOUND` is a model version that is not loaded yet."""
 
 
+FORGET: Final = -1
+"""The `sequence_no` of a row whose profile the model is to forget."""
+
+
 class InferenceClient:
     """Asks Triton for the intents of windows, in bounded requests that run side by side.
 
@@ -76,6 +80,28 @@ class InferenceClient:
         if len(set(together.model_version)) > 1:
             raise InferenceUnavailable("Triton's default version has just changed")
         return together.rows(np.argsort(order))
+
+    async def forget(self, profile_hash: NDArray[np.int64], version: str = "") -> None:
+        """Have a version drop what it keeps of profiles, `[B]` hashes of their ids.
+
+        Raises:
+            InferenceUnavailable: when a retry may help.
+            InferenceRefused: when it can't.
+        """
+        column = profile_hash[:, None]
+        await self.infer(
+            WindowBatch(
+                title_hash=np.zeros_like(column),
+                action=np.zeros_like(column, np.int32),
+                start_ms=np.zeros_like(column),
+                watched_share=np.full_like(column, -1, np.float32),
+                device=np.zeros_like(column, np.int32),
+                length=np.ones_like(column, np.int32),
+                profile_hash=column,
+                sequence_no=np.full_like(column, FORGET),
+            ),
+            version,
+        )
 
     async def _answered(self, requests: dict[int, WindowBatch], version: str) -> dict[int, Intents]:
         # What a slow server answered in time is kept, or asking for everything again would keep it

@@ -130,6 +130,17 @@ def test_a_profile_s_events_cost_what_they_change(
         }, step
 
 
+def test_a_profile_is_forgotten_on_request(
+    client: InferenceServerClient, stack: Stack, versions: list[str], models: list[FMIntent]
+) -> None:
+    x = part(one_window(20, seed=8), 0, 20)
+    ask(client, stack, versions[0], models[0], x)
+    forget = request(models[0], 77, part(x, 0, 1))
+    forget["sequence_no"][:] = -1
+    infer(client, forget)
+    assert ask(client, stack, versions[0], models[0], x)["misses"] == 1
+
+
 def test_another_version_does_not_answer_from_the_cache_of_the_one_before(
     client: InferenceServerClient, stack: Stack, versions: list[str], models: list[FMIntent]
 ) -> None:

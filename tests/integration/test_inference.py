@@ -82,3 +82,11 @@ def test_a_request_that_breaks_the_contract_is_refused_for_good(settings: Settin
     batch = windows(3)
     with pytest.raises(InferenceRefused):
         infer(settings, replace(batch, action=batch.action + 99))
+
+
+def test_profiles_are_forgotten_in_batches_of_any_size(settings: Settings) -> None:
+    async def forget() -> None:
+        async with InferenceClient(settings.model_copy(update={"inference_batch": 2})) as client:
+            await client.forget(np.arange(5))
+
+    asyncio.run(forget())

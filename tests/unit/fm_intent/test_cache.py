@@ -239,3 +239,21 @@ def test_an_answer_that_is_not_a_number_is_an_error_and_leaves_nothing_behind(
 def test_a_budget_too_small_for_one_profile_is_refused(model: FMIntent) -> None:
     with pytest.raises(ValueError, match="holds no profile"):
         Cache(model, streams.TOP, WINDOW, profile_bytes(model, WINDOW) - 1)
+
+
+def test_a_forgotten_profile_leaves_nothing_behind(model: FMIntent) -> None:
+    kept = cache(model, profiles=2)
+    ask(kept, model, [7, 8], together(*[first(one_window(WINDOW), 10)] * 2))
+    kept.forget([7, 8, 8, 999])
+    for column in (kept._kept, kept._inputs, kept._valid):
+        assert not column.any()
+
+
+def test_forgetting_a_profile_leaves_the_others(model: FMIntent) -> None:
+    kept = cache(model, profiles=2)
+    x = first(one_window(WINDOW), 10)
+    ask(kept, model, [7], x)
+    ask(kept, model, [8], x)
+    kept.forget([8])
+    assert ask(kept, model, [7], x) == Counts(hits=1, positions=1)
+    assert ask(kept, model, [8], x) == Counts(misses=1, positions=10)
