@@ -149,4 +149,5 @@ def test_a_network_told_the_time_of_the_target_is_told_that_of_the_play_it_predi
         following = crop.start + position + 1
         play = following + int(plays[following:].argmax())
         assert told[0][0, position] == start_ms[play]
-    assert told[1][:, -1].tolist() == start_ms[contexts.end].tolist()
+    newest = told[1].gather(1, DATA.windows(contexts).length_B[:, None] - 1)
+    assert newest[:, 0].tolist() == start_ms[contexts.end].tolist()
