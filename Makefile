@@ -4,7 +4,7 @@ SOURCE ?= ml-1m
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup constraints demo up down test test-unit lint format types clean
+.PHONY: help setup constraints demo up down test test-unit feast-universal lint format types clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: setup ## the whole suite: unit tests first, then those that start real ser
 
 test-unit: setup ## only the tests that need no server
 	$(BIN)/pytest tests/unit
+
+feast-universal: setup ## Feast's own store tests on our stores (FEAST=a checkout of it; else cloned)
+	$(BIN)/python -m infra.feast_universal $(FEAST)
 
 lint: setup ## style and common mistakes
 	$(BIN)/ruff check .

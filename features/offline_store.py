@@ -20,7 +20,7 @@ from their creation on, too. Requests come back in the order in which they were 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from feast.data_source import DataSource
     from feast.infra.offline_stores.offline_store import RetrievalJob
     from feast.infra.registry.base_registry import BaseRegistry
-
-_TIME: Final = "datetime64[us, UTC]"
 
 
 class AsServedOfflineStoreConfig(DaskOfflineStoreConfig):  # type: ignore[misc]
@@ -186,36 +184,44 @@ def _as_of(
         since = [event, created] if from_creation and created else [event]
         order += [created] * bool(created)
     telling = list(dict.fromkeys([*own_keys, *order, *since]))
+    column = {name: stored for stored, name in view.batch_source.field_mapping.items()}
+    names = list(dict.fromkeys([*telling, *features]))
     rows = _read(
         config,
         view.batch_source,
-        list(dict.fromkeys([*telling, *features])),
+        [column.get(name, name) for name in names],
         [
-            (own, "in", requests[key].unique().tolist())
+            (column.get(own, own), "in", requests[key].unique().tolist())
             for own, key in zip(own_keys, keys, strict=True)
         ],
-    )
+    ).rename_columns(names)
     places = rows.select(telling).to_pandas()
     places = places.assign(
-        since=places[since].max(axis=1).astype(_TIME),
-        event=places[event].astype(_TIME),
+        since=_utc(places[since].max(axis=1)),
+        event=_utc(places[event]),
         rank=places.groupby(order).ngroup(),
         place=np.arange(len(places)),
     ).sort_values(["since", "rank"], kind="stable")
     # What the fence refuses is never served, and the equal overwrites.
-    served = places[places["rank"] == places.groupby(own_keys)["rank"].cummax()]
-    asked = requests[keys].assign(at=requests[time].astype(_TIME), number=np.arange(len(requests)))
+    ranks = places.groupby(own_keys)["rank"] if own_keys else places["rank"]
+    served = places[places["rank"] == ranks.cummax()]
+    asked = requests[keys].assign(at=_utc(requests[time]), number=np.arange(len(requests)))
     joined = pd.merge_asof(
         asked.sort_values("at"),
         served[[*own_keys, "since", "event", "place"]],
         left_on="at",
         right_on="since",
-        left_by=keys,
-        right_by=own_keys,
+        left_by=keys or None,
+        right_by=own_keys or None,
     ).sort_values("number")
     if view.ttl:
         joined.loc[joined["event"] < joined["at"] - view.ttl, "place"] = np.nan
     return rows.select(features).take(pa.array(joined["place"], pa.int64(), from_pandas=True))
+
+
+def _utc(times: pd.Series) -> pd.Series:
+    """Times in one unit and zone; those without a zone are UTC, as Feast has it."""
+    return pd.to_datetime(times, utc=True).astype("datetime64[us, UTC]")
 
 
 def _order(features: Sequence[str], event: str) -> list[str]:

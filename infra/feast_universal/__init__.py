@@ -1,0 +1,1 @@
+"""Runs Feast's own universal store tests, from a checkout of Feast, on our two stores."""
