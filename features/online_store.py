@@ -33,11 +33,12 @@ from feast.infra.online_stores.redis import (
 from feast.metrics import track_feature_statuses
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Int64
-from pydantic import Field, StrictStr
+from pydantic import Field, NonNegativeInt, StrictStr
 from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from features.definitions import profile_intent, title_profile
 from features.encoding import timestamp, varint
 from features.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.settings import settings
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
+
+    from stream.settings import Settings
 
     GroupedRefs = Sequence[tuple[FeatureView, list[str]]]
     JoinKeyValues = Mapping[str, Sequence[Value]]
@@ -132,6 +135,16 @@ class FencedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc
     )
     skip_dedup: Literal[False] = False
     """Writes are always fenced."""
+    view_ttl_seconds: dict[str, NonNegativeInt] = Field(
+        default_factory=lambda: view_ttls(settings())
+    )
+    """Time to live by view, from the last write on; 0 is none. A view that is not named has
+    `key_ttl_seconds`. Views of one entity share a key and should have the same."""
+
+
+def view_ttls(config: Settings) -> dict[str, int]:
+    """The times to live of our views, in seconds."""
+    return {profile_intent.name: config.feature_ttl_s, title_profile.name: config.title_ttl_s}
 
 
 class FencedRow(NamedTuple):
@@ -437,13 +450,14 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         script each time, because no node is sure to know it. A single server gets the script ahead
         of the calls, in the same round trip, so that one that was restarted knows it too.
         """
-        cluster = config.online_store.redis_type == RedisType.redis_cluster
+        store = config.online_store
+        cluster = store.redis_type == RedisType.redis_cluster
         name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
         fenced = any(f.name == SEQUENCE_FEATURE and f.dtype == Int64 for f in table.features)
         shared = (
             timestamp_field(name),
             feature_field(name, SEQUENCE_FEATURE) if fenced else b"",
-            config.online_store.key_ttl_seconds or 0,
+            store.view_ttl_seconds.get(table.name, store.key_ttl_seconds or 0),
         )
         if not cluster:
             yield ("SCRIPT LOAD", COMPARE_AND_WRITE)

@@ -12,7 +12,7 @@ from feast.repo_config import MaterializationConfig, RegistryConfig
 
 from features import definitions
 from features.offline_store import AsServedOfflineStoreConfig
-from features.online_store import FencedRedisOnlineStoreConfig
+from features.online_store import FencedRedisOnlineStoreConfig, view_ttls
 
 if TYPE_CHECKING:
     from feast import FileSource
@@ -36,7 +36,7 @@ def open_store(settings: Settings) -> FeatureStore:
         online = FencedRedisOnlineStoreConfig(
             redis_type=settings.redis_type,
             connection_string=settings.redis_url.get_secret_value(),
-            key_ttl_seconds=settings.feature_ttl_s or None,
+            view_ttl_seconds=view_ttls(settings),
         )
     else:
         online = SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))

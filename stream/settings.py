@@ -75,6 +75,7 @@ class Settings(BaseSettings):
         None, description="Feast registry file; default features/data/registry.db."
     )
     feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
+    title_ttl_s: int = Field(0, ge=0, description="Redis TTL of a title's features; 0: none.")
     offline_dir: Path | None = Field(
         None,
         description="Holds the offline store's folders data/intent_features and "

@@ -1,10 +1,12 @@
-"""The writer and the reader on the ways in which Redis is deployed: a cluster, TLS, users."""
+"""The writer and the reader on the ways in which Redis is deployed: cluster, TLS, users, Valkey."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,9 +31,9 @@ SLOTS = 16_384
 PATIENCE_S = 60
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, *arguments: str, program: str = "redis-server") -> subprocess.Popen[bytes]:
     folder.mkdir()
-    command = ["redis-server", "--bind", "127.0.0.1", "--save", "", *arguments]
+    command = [program, "--bind", "127.0.0.1", "--save", "", *arguments]
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
@@ -168,3 +170,29 @@ def test_a_wrong_password_is_for_an_operator_and_is_not_repeated(
     with pytest.raises(StoreRefusedError) as failure:
         write(over_tls.model_copy(update={"redis_url": wrong}), SAMPLE)
     assert "open-sesame" not in str(failure.value)
+
+
+@pytest.fixture
+def on_valkey(tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a running Valkey, where this machine has one."""
+    program = shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("needs the program valkey-server")
+    (port,) = free_ports(1)
+    server = start(tmp_path / "valkey", "--port", str(port), program=program)
+    try:
+        with redis_client.Redis(port=port) as client:
+            wait_for(client)
+            assert "valkey_version" in client.info("server")
+        yield Settings(redis_url=f"127.0.0.1:{port}", feature_registry=tmp_path / "registry.db")
+    finally:
+        stop([server])
+
+
+def test_valkey_fences_and_serves_as_redis_does(on_valkey: Settings) -> None:
+    batch = [sample(profile_id=f"p-{number}", sequence_no=number + 1) for number in range(100)]
+    assert write(on_valkey, *batch) == 0
+    older = [replace(row, last_event_at_ms=row.last_event_at_ms - 1, genre="war") for row in batch]
+    assert write(on_valkey, *older) == 100
+    read = IntentReader(on_valkey).read([row.profile_id for row in batch])
+    assert [intent.row and intent.row.genre for intent in read] == [SAMPLE.genre] * 100

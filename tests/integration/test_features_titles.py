@@ -130,6 +130,30 @@ def test_titles_lost_online_are_materialized_again_by_feast(settings: Settings, 
     assert after["title_embedding"] == [VECTOR, None]
 
 
+@pytest.mark.parametrize(
+    ("feature_ttl_s", "title_ttl_s"), [(100, 0), (0, 100)], ids=["profiles", "titles"]
+)
+def test_each_view_s_rows_have_its_own_time_to_live(
+    settings: Settings, redis: str, feature_ttl_s: int, title_ttl_s: int
+) -> None:
+    ttls = {"feature_ttl_s": feature_ttl_s, "title_ttl_s": title_ttl_s}
+    config = settings.model_copy(update=ttls)
+
+    async def write() -> None:
+        writer = IntentWriter(config)
+        await writer.start()
+        await writer.write([SAMPLE])
+        await writer.close()
+
+    asyncio.run(write())
+    publish_titles(config, CATALOGUE, {}, "5", CUT)
+    host, port = redis.split(":")
+    with redis_client.Redis(host=host, port=int(port), db=9) as client:
+        expire = {key: client.ttl(key) > 0 for key in client.scan_iter()}
+    assert {kept for key, kept in expire.items() if b"profile_id" in key} == {feature_ttl_s > 0}
+    assert {kept for key, kept in expire.items() if b"title_id" in key} == {title_ttl_s > 0}
+
+
 @pytest.fixture
 def exported(model_repository: Path, small_model: str) -> Path:
     """The weights of a small exported model version."""
