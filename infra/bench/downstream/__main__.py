@@ -18,7 +18,7 @@ def main(
     source: Annotated[str, typer.Option(help="A source that is prepared: ml-1m, simulator …")],
     profiles: Annotated[
         int, typer.Option(min=50, help="Profiles whose intents are published, at most.")
-    ] = 2_000,
+    ] = 3_000,
     requests: Annotated[
         int, typer.Option(min=100, help="Requests of each part of each comparison, at most.")
     ] = 6_000,

@@ -27,7 +27,7 @@ ENGINE_SHARE: Final = 0.6
 """Of the requests before T2, the first, that the engine learns from; the weights from the rest, so
 that they weigh an engine's scores for queries that it has not learnt from."""
 
-_FEWEST_PROFILES: Final = 30
+_FEWEST_PROFILES: Final = 100
 """Fewer than these say nothing of a kind of target."""
 
 
@@ -91,6 +91,9 @@ def compare_rankers(training: Part, test: Part, *, seed: int) -> dict[str, Any]:
 def compare_engines(training: Part, test: Part, *, fresh_s: float, seed: int) -> dict[str, Any]:
     """An engine that knows all but intents, and its candidates re-ranked by learnt weights.
 
+    A stale intent leaves the engine's order, as in `features.rerank`; `any_age` tells what would be
+    if every intent were used.
+
     Args:
         training: requests before T2.
         test: requests after T2.
@@ -103,23 +106,24 @@ def compare_engines(training: Part, test: Part, *, fresh_s: float, seed: int) ->
     shown = engine(test.without, test.requests.there)
 
     def reranked(
-        learnt: NDArray[np.float32], tested: NDArray[np.float32]
+        learnt: NDArray[np.float32], tested: NDArray[np.float32], up_to_s: float = fresh_s
     ) -> tuple[Weights, NDArray[np.float64]]:
-        queries = [
-            _terms(known, learnt, row) for row in np.flatnonzero(_fresh(learnt, fresh_s)).tolist()
-        ]
+        queries = [_terms(known, learnt, row) for row in _fresh_rows(learnt, up_to_s)]
         weights = learn(queries, [0] * len(queries))
         scores = shown.copy()
-        for row in np.flatnonzero(_fresh(tested, fresh_s)).tolist():
+        for row in _fresh_rows(tested, up_to_s):
             there = ~np.isnan(shown[row])
             scores[row, there] = _terms(shown, tested, row) @ weights.vector()
         return weights, ndcg(scores)
 
+    before = ndcg(shown)
     weights, after = reranked(weights_part.live, test.live)
     _, placebo = reranked(weights_part.placebo, test.placebo)
-    return _lifts(test.requests, ndcg(shown), after, placebo) | {
+    _, any_age = reranked(weights_part.live, test.live, np.inf)
+    return _lifts(test.requests, before, after, placebo) | {
+        "any_age": asdict(lift(test.requests.profile, before, any_age)),
         "weights": {name: round(value, 4) for name, value in asdict(weights).items()},
-        "fresh": round(float(_fresh(test.live, fresh_s).mean()), 4),
+        "fresh": round(len(_fresh_rows(test.live, fresh_s)) / len(test.requests), 4),
     }
 
 
@@ -136,10 +140,11 @@ def _terms(
     return terms(scores[row, there], matches)
 
 
-def _fresh(features: NDArray[np.float32], fresh_s: float) -> NDArray[np.bool_]:
-    age = np.expm1(features[:, 0, live.FEATURES.index("intent_age")])
-    fresh: NDArray[np.bool_] = age <= fresh_s  # False where there is no intent
-    return fresh
+def _fresh_rows(features: NDArray[np.float32], up_to_s: float) -> list[int]:
+    """The requests that read an intent of at most this age."""
+    age_s = np.expm1(features[:, 0, live.FEATURES.index("intent_age")])
+    rows: list[int] = np.flatnonzero(age_s <= up_to_s).tolist()  # NaN where there was none
+    return rows
 
 
 def _lifts(

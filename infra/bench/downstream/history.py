@@ -64,6 +64,8 @@ class Looks:
     title: NDArray[np.int64]
     """`NO_TITLE` for a search."""
     at_ms: NDArray[np.int64]
+    search: NDArray[np.bool_]
+    """Whether it was a search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,12 @@ class History:
         plays = _plays(events, profile, title, at_ms)
         pairs = plays.profile * len(titles.ids) + plays.title
         looked = pc.is_in(events["event_type"], pa.array(_LOOKS)).to_numpy()
+        search = pc.equal(events["event_type"], "search").to_numpy()
         return cls(
             profiles=profile_ids.to_pylist(),
             titles=titles,
             plays=plays,
-            looks=Looks(profile[looked], title[looked], at_ms[looked]),
+            looks=Looks(profile[looked], title[looked], at_ms[looked], search[looked]),
             repeats=len(np.unique(pairs)) < len(pairs),
         )
 

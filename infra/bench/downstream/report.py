@@ -20,7 +20,11 @@ _PLOTTED: Final = {
         ("ranker, intents of the night before", "nightly"),
         ("ranker, placebo", "placebo"),
     ),
-    "search": (("search", ""), ("search, placebo", "placebo")),
+    "search": (
+        ("search", ""),
+        ("search, stale intents used too", "any_age"),
+        ("search, placebo", "placebo"),
+    ),
 }
 """Labels of what the plot shows of each task, and where it stands in the task's result."""
 
@@ -64,6 +68,7 @@ def _compared(results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
                 yield source, f"{task}, {kind.replace('_', ' ')}", lift
         yield source, "ranker, intents of the night before", result["ranker"]["nightly"]
         yield source, "ranker, live over these", result["ranker"]["live_over_nightly"]
+        yield source, "search, stale intents used too", result["search"]["any_age"]
 
 
 def _row(compared: tuple[str, str, dict[str, Any]]) -> str:

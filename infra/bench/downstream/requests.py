@@ -1,4 +1,7 @@
-"""Requests to rank titles for a profile, each just before a play, and their candidates.
+"""Requests to rank titles for a profile, and their candidates.
+
+A ranker is asked just before each play. A search is asked when the profile searched, if it played
+something within half an hour; in a source that has no searches, just before each play, too.
 
 The true title is the one that was played. It stands in column 0 of the candidates; nothing looks at
 columns, and ties count against it.
@@ -25,7 +28,11 @@ CANDIDATES: Final = 100
 FEWEST: Final = 20
 """A search that finds fewer titles is none to re-rank."""
 
-JUST_S: Final = 1800
+JUST_MS: Final = 1_800_000
+"""Half an hour."""
+
+_LATEST_MS: Final = 1 << 42
+"""No time comes after this."""
 
 Task = Literal["ranker", "search"]
 
@@ -54,7 +61,7 @@ class Requests:
     profile: NDArray[np.int64]
     """`[R]`."""
     at_ms: NDArray[np.int64]
-    """`[R]`, one millisecond before the play began."""
+    """`[R]`, one millisecond before the play began, or the search."""
     candidates: NDArray[np.int64]
     """`[R, 1 + CANDIDATES]` title codes, the true one first; `NO_TITLE` where there are fewer."""
     played_before: NDArray[np.bool_]
@@ -113,58 +120,78 @@ def sample(
         rng: draws requests and candidates.
     """
     plays = history.plays
+    rows, at_ms = np.arange(len(plays.title)), plays.start_ms - 1
+    if task == "search" and history.looks.search.any():
+        rows, at_ms = _searched(history)
     known = popularity(plays, len(history.titles.ids), cuts.t1_ms)
     # Popularity-sampled without replacement: Gumbel noise on log popularity, the largest taken.
     log_popularity = np.log(known, out=np.full(len(known), -np.inf), where=known > 0)
-    usable = (known[plays.title] > 0) & np.isin(plays.profile, among)
+    title = plays.title[rows]
+    usable = (known[title] > 0) & np.isin(plays.profile[rows], among)
     if task == "search":
-        usable &= history.titles.primary[plays.title] != NO_GENRE
+        usable &= history.titles.primary[title] != NO_GENRE
+    rows, at_ms = rows[usable], at_ms[usable]
     parts = []
     for begin, end in ((cuts.t1_ms, cuts.t2_ms), (cuts.t2_ms, cuts.end_ms)):
-        asked = np.flatnonzero(usable & (plays.start_ms >= begin) & (plays.start_ms < end))
-        asked = _spread(plays.profile[asked], asked, count, per_profile, rng)
-        parts.append(_requests(history, task, asked, log_popularity, rng))
+        asked = np.flatnonzero((at_ms >= begin) & (at_ms < end))
+        asked = asked[_spread(plays.profile[rows[asked]], count, per_profile, rng)]
+        parts.append(_requests(history, task, rows[asked], at_ms[asked], log_popularity, rng))
     return parts[0], parts[1]
 
 
+def _searched(history: History) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Plays that came of a search, in order of time, and the moment just before the search."""
+    plays, looks = history.plays, history.looks
+    # One number line for all profiles, each ordered by time.
+    play = plays.profile * _LATEST_MS + plays.start_ms
+    search = np.sort((looks.profile * _LATEST_MS + looks.at_ms)[looks.search])
+    row = np.argsort(play, kind="stable")
+    play = play[row]
+    last = np.searchsorted(search, play, side="right") - 1
+    since = np.where(last < 0, JUST_MS, play - search[last])
+    # The first play since the search: the one before it came earlier than the search.
+    first = np.append(True, last[1:] != last[:-1])
+    came = np.flatnonzero(first & (since < JUST_MS))
+    at_ms = search[last[came]] % _LATEST_MS - 1
+    order = np.argsort(at_ms, kind="stable")
+    return row[came][order], at_ms[order]
+
+
 def _spread(
-    profile: NDArray[np.int64],
-    rows: NDArray[np.intp],
-    count: int,
-    per_profile: int,
-    rng: Generator,
+    profile: NDArray[np.int64], count: int, per_profile: int, rng: Generator
 ) -> NDArray[np.intp]:
-    """At most `count` of these rows, at most `per_profile` of each profile, in their order."""
-    shuffled = rng.permutation(len(rows))
+    """Indices, ascending, of at most `count` rows, at most `per_profile` of each profile."""
+    shuffled = rng.permutation(len(profile))
     by_profile = shuffled[np.argsort(profile[shuffled], kind="stable")]
     owner = profile[by_profile]
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
     drawn = by_profile[rank < per_profile]
     if len(drawn) > count:
         drawn = rng.choice(drawn, count, replace=False)
-    return rows[np.sort(drawn)]
+    return np.sort(drawn)
 
 
 def _requests(
     history: History,
     task: Task,
-    asked: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    at_ms: NDArray[np.int64],
     log_popularity: NDArray[np.float64],
     rng: Generator,
 ) -> Requests:
     plays, looks, titles = history.plays, history.looks, history.titles
     plays_of = by_profile(plays.profile, len(history.profiles))
     looks_of = by_profile(looks.profile, len(history.profiles))
-    candidates = np.full((len(asked), 1 + CANDIDATES), NO_TITLE)
-    candidates[:, 0] = plays.title[asked]
-    played_before = np.zeros(len(asked), np.bool_)
-    just_looked_at = np.zeros(len(asked), np.bool_)
-    for request, row in enumerate(asked):
-        profile, title, at_ms = plays.profile[row], plays.title[row], plays.start_ms[row] - 1
+    candidates = np.full((len(rows), 1 + CANDIDATES), NO_TITLE)
+    candidates[:, 0] = plays.title[rows]
+    played_before = np.zeros(len(rows), np.bool_)
+    just_looked_at = np.zeros(len(rows), np.bool_)
+    for request, row in enumerate(rows):
+        profile, title, now = plays.profile[row], plays.title[row], at_ms[request]
         mine = plays_of[profile]
-        seen = plays.title[mine[plays.start_ms[mine] <= at_ms]]
+        seen = plays.title[mine[plays.start_ms[mine] <= now]]
         mine = looks_of[profile]
-        just = (looks.at_ms[mine] <= at_ms) & (looks.at_ms[mine] > at_ms - JUST_S * 1000)
+        just = (looks.at_ms[mine] <= now) & (looks.at_ms[mine] > now - JUST_MS)
         played_before[request] = (seen == title).any()
         just_looked_at[request] = (looks.title[mine[just]] == title).any()
         chance = log_popularity.copy()
@@ -179,8 +206,8 @@ def _requests(
         best = best[np.isfinite(drawn[best])]
         candidates[request, 1 : 1 + len(best)] = best
     requests = Requests(
-        plays.profile[asked],
-        plays.start_ms[asked] - 1,
+        plays.profile[rows],
+        at_ms,
         candidates,
         played_before,
         just_looked_at,

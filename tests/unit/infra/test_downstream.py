@@ -27,6 +27,7 @@ from stream.topics import PLAYBACK_EVENTS
 if TYPE_CHECKING:
     from pathlib import Path
 
+_OF_A_PLAY = ("profile", "title", "start_ms")
 TITLES = 60
 PROFILES = 12
 DAYS = 20
@@ -66,7 +67,7 @@ def history(
             release_day=rng.integers(-3000, 0, TITLES),
         ),
         plays=Plays(profile[kept], title[kept], start[kept], end[kept], progress[kept]),
-        looks=Looks(by[seen], at[seen], looked[seen]),
+        looks=Looks(by[seen], at[seen], looked[seen], at[seen] == NO_TITLE),
         repeats=repeats,
     )
 
@@ -130,6 +131,36 @@ def test_seen_titles_are_no_candidates_where_none_is_played_twice() -> None:
     for profile, at_ms, row in zip(test.profile, test.at_ms, test.candidates, strict=True):
         mine = (known.plays.profile == profile) & (known.plays.start_ms <= at_ms)
         assert not np.isin(row[row != NO_TITLE], known.plays.title[mine]).any()
+
+
+def test_a_search_is_asked_when_there_was_one_and_finds_the_first_play_after_it() -> None:
+    known = history()
+    # Half of all looks are searches, so that some are followed by another before a play.
+    looks = replace(known.looks, search=np.arange(len(known.looks.title)) % 2 == 0)
+    known = replace(known, looks=looks)
+    _, test = sample(
+        known,
+        CUTS,
+        "search",
+        among=np.arange(PROFILES),
+        count=200,
+        per_profile=200,
+        rng=np.random.default_rng(1),
+    )
+    expected = set()
+    plays = list(zip(*(getattr(known.plays, one).tolist() for one in _OF_A_PLAY), strict=True))
+    for by, at_ms in zip(looks.profile[looks.search], looks.at_ms[looks.search], strict=True):
+        later = [
+            (start, title) for profile, title, start in plays if profile == by and start >= at_ms
+        ]
+        mine = looks.at_ms[looks.search & (looks.profile == by)]
+        if later and at_ms >= CUTS.t2_ms:
+            start, title = min(later)
+            if start - at_ms < 1_800_000 and not ((mine > at_ms) & (mine <= start)).any():
+                expected.add((int(by), int(at_ms) - 1, title))
+    found = zip(test.profile.tolist(), test.at_ms.tolist(), test.candidates[:, 0], strict=True)
+    assert len(expected) > 10
+    assert set(found) == expected
 
 
 def test_a_search_finds_titles_of_the_true_one_s_genre() -> None:
@@ -289,10 +320,10 @@ def test_knowing_the_truth_is_a_lift_and_noise_is_none(task: str) -> None:
 
 def test_a_stale_intent_leaves_the_engine_s_order() -> None:
     parts = _part(1), _part(2)
-    test = parts[1]
-    test.live[..., live.FEATURES.index("intent_age")] = np.log1p(1801)
+    parts[1].live[..., live.FEATURES.index("intent_age")] = np.log1p(1801)
     found = compare_engines(*parts, fresh_s=1800, seed=0)
     assert (found["fresh"], found["lift_pct"]) == (0.0, 0.0)
+    assert found["any_age"]["lift_pct"] > 100
 
 
 def _result() -> dict[str, Any]:
@@ -307,7 +338,7 @@ def _result() -> dict[str, Any]:
     }
     task = one | {"placebo": one, "by_target": {"new_to_the_profile": one}}
     nightly = {"nightly": one, "live_over_nightly": one}
-    search = {"weights": {"engine_score": 1.0}, "fresh": 0.5}
+    search = {"weights": {"engine_score": 1.0}, "fresh": 0.5, "any_age": one}
     model = {"experiment": "demo", "events_before_t1": 5, "validation_ndcg10": 0.1}
     about = {"t1": "a", "t2": "b", "rows": 9, "command": "c", "measured_at": "d", "model": model}
     return about | {"ranker": task | nightly, "search": task | search}
