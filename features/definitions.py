@@ -157,7 +157,7 @@ profile_intent = FeatureView(
         _field(
             "sequence_no",
             Int64,
-            "Counts the changes of the profile's state; at one event time the higher is newer.",
+            "Grows with the profile's state; at one event time the higher is newer.",
             "scalar",
             "1 or more",
         ),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from feast.types import from_feast_to_pyarrow_type
 
 from features import definitions
+from features.client import MAX_PROFILES
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
     print(intent.profile_id, intent.freshness, intent.age_ms, intent.row and intent.row.genre)
 ```
 
+`read_async` does not block an event loop; a read takes {max_profiles:,} profiles at most. The same
+from a feature server, without the store's address and password:
+
+```python
+from features.client import HttpIntentReader
+
+(intent,) = HttpIntentReader("http://127.0.0.1:6566").read(["profile-1"])
+print(intent.freshness, intent.age_ms, intent.model_version)
+```
+
 With Feast alone:
 
 ```python
@@ -62,6 +73,31 @@ curl -s localhost:6566/get-online-features -H 'Content-Type: application/json' \
 ```
 
 The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=...,ssl=true`.
+
+## Train on what was served
+
+Every published row also lands in Parquet (`intentstream sink`; the folder is
+`INTENT_OFFLINE_DIR`/{offline}), once for each profile, `sequence_no` and model version.
+A historical read answers what an online read at that moment answered:
+
+```python
+import pandas as pd
+from features.store import open_store
+from stream.settings import Settings
+
+store = open_store(Settings())
+noon = pd.Timestamp("2026-01-31 12:00", tz="UTC")
+asked = pd.DataFrame({{"profile_id": ["profile-1"], "event_timestamp": [noon]}})
+rows = store.get_historical_features(asked, store.get_feature_service("ranker_v1")).to_df()
+print(rows[["profile_id", "genre", "model_version"]])
+```
+
+A row of `profile_intent` counts from the moment it was published (`created_timestamp`), never from
+its event's time, and one that the online store refused as older never counts. A row of
+`title_profile` counts from its release or its vector's training cut-off on. That is the offline
+store of this repository, `features.offline_store.AsServedOfflineStore`. Feast's own (`dask`, 0.67)
+goes by event time unless it is told `filter_by_created_timestamp=True`, takes any of several rows
+of one event time, and answers one of several titles that are asked for a profile at one moment.
 
 ## Fresh, stale, absent
 
@@ -90,12 +126,14 @@ def page() -> str:
         (
             "`absent`",
             "there are none: an unknown profile, or one whose features expired "
-            "(`INTENT_FEATURE_TTL_S`)",
+            "(`INTENT_FEATURE_TTL_S`; titles: `INTENT_TITLE_TTL_S`)",
         ),
     )
     head = _HEAD.format(
         project=project.description,
         name=project.name,
+        max_profiles=MAX_PROFILES,
+        offline=definitions.intent_features.path,
         verdicts=_table(("verdict", "meaning"), verdicts),
     )
     views = (

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
@@ -22,6 +24,7 @@ from features import client, definitions
 from features.client import Freshness, HttpIntentReader, IntentReader, LiveIntent
 from features.exceptions import StoreRefusedError
 from features.landing import PartitionLanding, Published
+from features.reference import page
 from features.writer import IntentWriter
 from infra.local.ports import free_ports
 from stream.settings import Settings
@@ -198,6 +201,41 @@ def test_a_feature_server_of_other_definitions_raises_the_error_for_an_operator(
     monkeypatch.setattr(client.ranker_v1, "name", "ranker_v9")
     with pytest.raises(StoreRefusedError, match="ranker_v9"):
         HttpIntentReader(feature_server).read(["p-1"])
+
+
+def test_the_examples_of_the_reference_run(
+    feature_server: str,
+    settings: Settings,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    just_before_ms = round(datetime(2026, 1, 31, 11, 59, tzinfo=UTC).timestamp() * 1000)
+    row = sample(
+        profile_id="profile-1",
+        genre="western",
+        last_event_at_ms=just_before_ms,
+        published_at_ms=just_before_ms,
+    )
+    write(settings, row)
+    landing = PartitionLanding(folder / definitions.intent_features.path, "examples", 0, 1)
+    assert landing.own()
+    landing.land([Published(0, row.to_json())])
+    monkeypatch.setenv("INTENT_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("INTENT_FEATURE_REGISTRY", str(settings.feature_registry))
+    monkeypatch.setenv("INTENT_OFFLINE_DIR", str(folder))
+    told = []
+    for example in re.findall("```python\n(.+?)```", page(), re.DOTALL):
+        exec(example.replace("http://127.0.0.1:6566", feature_server), {})
+        told.append(capsys.readouterr().out)
+    assert [next(word for word in ("western", "stale") if word in one) for one in told] == [
+        "western",
+        "stale",
+        "western",
+        "western",
+    ]
+    (body,) = re.findall("-d '(.+)'", page())
+    assert _post(f"{feature_server}/get-online-features", json.loads(body))["results"]
 
 
 def test_materialized_rows_go_through_the_fence(
