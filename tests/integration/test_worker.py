@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
+from features.rerank import MATCHES, Candidate, Order, Reranker
+from features.titles import exported_vectors, publish_titles
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from infra.local.topics import create_topics
@@ -67,6 +71,32 @@ def test_an_event_becomes_features_that_feast_reads_back(
     assert online(settings, "reader", "model_version") == served_model
     assert len(online(settings, "reader", "next_title_ids")) == 20
     assert sum(online(settings, "reader", "action_probs")) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_search_is_re_ranked_on_what_was_just_looked_at(
+    settings: Settings, served_model: str, model_repository: Path
+) -> None:
+    ids = [f"title-{number}" for number in range(4)]
+    titles = pa.table(
+        {
+            "title_id": ids,
+            "genres": [["drama"], ["comedy"]] * 2,
+            "kind": ["movie"] * 4,
+            "release_day": pa.array([0] * 4, pa.int32()),
+        }
+    )
+    vectors = exported_vectors(model_repository / "fm_intent" / served_model / "model.pt", titles)
+    publish_titles(settings, titles, vectors, served_model, datetime.now(UTC))
+    found = [Candidate(title_id) for title_id in ids]
+    reranker = Reranker(settings)
+    assert reranker.rerank("searcher", found).order is Order.ENGINE
+    event = title_open("searcher", title_id=ids[0])
+    send(settings, [event])
+    until(lambda: online(settings, "searcher") == event["event_id"], "the event in the features")
+    answer = reranker.rerank("searcher", found)
+    assert (answer.order, answer.model_version) == (Order.INTENT, served_model)
+    read = [{reason.term: reason.value for reason in one.reasons} for one in answer.candidates]
+    assert all(values[match] is not None for values in read for match in MATCHES)
 
 
 def test_duplicates_and_disorder_leave_the_same_features(settings: Settings) -> None:
