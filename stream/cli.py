@@ -142,10 +142,13 @@ def model_publish(
     shadow_s: Annotated[float, typer.Option(min=0, help="For how many seconds.")] = 60.0,
 ) -> None:
     """Validate an exported version, load it, shadow live traffic, and make it live."""
+    import os
+
     from infra.local.signals import unwind_on_sigterm
     from infra.release import publish, show_drift
     from stream.settings import settings
 
+    os.nice(10)  # a server and workers on this machine go first
     with unwind_on_sigterm():
         done = asyncio.run(publish(settings(), str(version or ""), share=share, shadow_s=shadow_s))
     show_drift(done)
