@@ -118,6 +118,8 @@ async def publish(
                 if share and shadow_s:
                     with step(f"shadow {share:.0%} of the profiles for {shadow_s:g} s"):
                         shadow = await _shadow(settings, live, version, share, shadow_s)
+                    with step("warm its cache"):
+                        await _warm(settings, version)
             now = Release(live=version, previous=live if live != version else "")
             await write_release(settings, now)
     return Publication(now, recent, shadow)
@@ -236,7 +238,7 @@ async def _check_server(settings: Settings, exported: Exported) -> None:
 
 
 async def _compare_recent(settings: Settings, live: str, version: str) -> Drift | None:
-    """Drift on the windows of recent profiles, which the new version then has in its cache."""
+    """Drift on the windows of recent profiles."""
     windows = await recent_windows(settings, RECENT)
     if not len(windows):
         return None
@@ -245,6 +247,14 @@ async def _compare_recent(settings: Settings, live: str, version: str) -> Drift 
     found = drift([apart])
     _judge(settings, version, found, "on recent windows")
     return found
+
+
+async def _warm(settings: Settings, version: str) -> None:
+    """Have the version answer recent windows again: most changed while it was a shadow."""
+    windows = await recent_windows(settings, RECENT)
+    if len(windows):
+        async with InferenceClient(settings.model_copy(update=_GENTLY)) as client:
+            await client.infer(windows, version)
 
 
 async def _shadow(
