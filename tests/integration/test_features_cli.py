@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,13 +116,15 @@ def test_sqlite_is_applied_by_its_own_configuration(
     assert IntentReader(settings).read([SAMPLE.profile_id])[0].row is not None
 
 
-@pytest.fixture(scope="module")
-def feature_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Base URL of a running `feast serve`."""
+@contextmanager
+def served(
+    folder: Path, environment: dict[str, str], command: str, path: str, *options: str
+) -> Iterator[str]:
+    """Base URL of what a `feast` command serves, once it answers at `path`."""
     (port,) = free_ports(1)
-    with (folder / "serve.log").open("wb") as log:
+    with (folder / f"{command}.log").open("wb") as log:
         server = subprocess.Popen(
-            [FEAST, "serve", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"],
+            [FEAST, command, "--host", "127.0.0.1", "--port", str(port), *options],
             cwd=folder,
             env=environment,
             stdout=log,
@@ -129,11 +132,30 @@ def feature_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         )
         base = f"http://127.0.0.1:{port}"
         try:
-            _wait_for(f"{base}/health", server)
+            _wait_for(f"{base}{path}", server)
             yield base
         finally:
             server.terminate()
             server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def feature_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Base URL of a running `feast serve`."""
+    with served(folder, environment, "serve", "/health", "--no-access-log") as base:
+        yield base
+
+
+def test_the_user_interface_shows_what_each_feature_is(
+    folder: Path, environment: dict[str, str]
+) -> None:
+    with served(folder, environment, "ui", "/") as base:
+        path = f"/api/v1/features?project={definitions.project.name}"
+        with urllib.request.urlopen(f"{base}{path}", timeout=30) as response:
+            shown = {one["name"]: one for one in json.load(response)["features"]}
+    for feature in (*definitions.profile_intent.features, *definitions.title_profile.features):
+        assert shown[feature.name]["description"] == feature.description
+        assert shown[feature.name]["tags"] == feature.tags
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
