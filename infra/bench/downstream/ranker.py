@@ -24,6 +24,7 @@ _PARAMETERS: Final = {
     "bagging_freq": 1,
     "lambda_l2": 1.0,
     "deterministic": True,
+    "num_threads": 1,
     "force_row_wise": True,
     "verbosity": -1,
 }
@@ -41,7 +42,6 @@ class Ranker:
         there: `[R, C]`, False where there is no candidate.
         names: F names.
         seed: of bagging.
-        threads: of LightGBM.
     """
 
     def __init__(
@@ -51,13 +51,11 @@ class Ranker:
         names: Sequence[str],
         *,
         seed: int,
-        threads: int = 1,
     ) -> None:
         last = round(len(features) * (1 - _VALIDATION))
-        parameters = _PARAMETERS | {"seed": seed, "num_threads": threads}
         training = _dataset(features[:last], there[:last], names)
         self._trees = lightgbm.train(
-            parameters,
+            _PARAMETERS | {"seed": seed},
             training,
             num_boost_round=_ROUNDS,
             valid_sets=[_dataset(features[last:], there[last:], names, training)],

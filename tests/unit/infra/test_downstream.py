@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,16 +17,28 @@ from infra.bench.downstream import baseline, live, report
 from infra.bench.downstream.baseline import Baseline
 from infra.bench.downstream.comparison import Part, compare_engines, compare_rankers
 from infra.bench.downstream.experiment import others_of
-from infra.bench.downstream.history import DAY_MS, NO_TITLE, History, Looks, Plays, Titles
+from infra.bench.downstream.history import (
+    DAY_MS,
+    NO_TITLE,
+    UNKNOWN_DAY,
+    History,
+    Looks,
+    Plays,
+    Titles,
+)
 from infra.bench.downstream.intents import PUBLISH_MS, moments
+from infra.bench.downstream.live import Live
 from infra.bench.downstream.requests import CANDIDATES, FEWEST, Cuts, Requests, sample
 from infra.bench.downstream.significance import lift, ndcg
 from stream.session import Rules
 from stream.taxonomy import GENRES
 from stream.topics import PLAYBACK_EVENTS
+from tests.unit.features.samples import SAMPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _OF_A_PLAY = ("profile", "title", "start_ms")
 TITLES = 60
@@ -215,6 +228,49 @@ def test_every_feature_is_known_of_someone() -> None:
     features = Baseline(known, CUTS.t1_ms)(training)
     assert features.shape == (*training.candidates.shape, len(baseline.FEATURES))
     assert np.isfinite(features).any((0, 1)).all()
+
+
+def _live() -> NDArray[np.float32]:
+    """Features of a request with three candidates; of a second, whose profile has no intent."""
+    known = history()
+    titles = replace(known.titles, release_day=np.array([19_990, 19_000, UNKNOWN_DAY] * 20))
+    unknown: dict[str, Any] = {"title_genres": None, "title_kind": None, "title_embedding": None}
+    about = pd.DataFrame([unknown | {"title_embedding_version": None}] * TITLES, dtype=object)
+    about.at[0, "title_embedding"], about.at[1, "title_embedding"] = np.eye(2)
+    about.loc[:1, "title_embedding_version"] = "4"
+    intent = asdict(SAMPLE) | {
+        "user_embedding": [3.0, 1.0],
+        "next_title_ids": ["t2", "t0"],
+        "next_title_scores": [0.5, 0.25],
+        "release_age_probs": [0.5, 0, 0, 0.25, 0.25, 0, 0],
+        "age_s": 100.0,
+    }
+    asked = Requests(
+        np.array([0, 1]),
+        np.full(2, 20_000 * DAY_MS),
+        np.array([[0, 1, 2], [0, 1, 2]]),
+        np.zeros(2, bool),
+        np.zeros(2, bool),
+    )
+    rows = [intent, dict.fromkeys(intent) | {"age_s": np.nan}]
+    return Live(titles, about)(asked, pd.DataFrame(rows, dtype=object))
+
+
+def test_live_features_tell_how_candidates_fit_the_intent() -> None:
+    found = dict(zip(live.FEATURES, _live()[0].T.tolist(), strict=True))
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert found["embedding_match"] == [3.0, 1.0, nan]
+    assert found["embedding_match_above_mean"] == [1.0, -1.0, nan]
+    assert found["embedding_match_rank"] == pytest.approx([0, 1 / 3, np.nan], nan_ok=True)
+    assert found["release_age_match"] == [0.5, 0.25, nan]
+    assert found["next_title_score"] == [0.25, 0.0, 0.5]
+    assert found["next_title_place"] == [1.0, nan, 0.0]
+    assert found["intent_age"] == pytest.approx([np.log1p(100)] * 3)
+    assert found["session_length"] == [3.0, 3.0, 3.0]
+
+
+def test_without_an_intent_no_live_feature_is_known() -> None:
+    assert np.isnan(_live()[1]).all()
 
 
 def _play(at_ms: int, number: int) -> tuple[int, str, bytes]:
