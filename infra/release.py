@@ -7,6 +7,7 @@ before that record leaves everything as it was.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import time
@@ -30,10 +31,12 @@ from stream import topics
 from stream.divergence import HEADS, Divergence, Drift, divergence, drift
 from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
 from stream.inference import InferenceClient
+from stream.intents import Intents, joined
 from stream.recent import recent_windows
 from stream.release import Release, read_release, write_release
 from stream.settings import Settings
 from stream.shadow import PARTITION
+from stream.window import WindowBatch
 
 if TYPE_CHECKING:
     from fm_intent.exported import Exported
@@ -44,8 +47,10 @@ RECENT: Final = 1_000
 _FAILED_SHARE: Final = 0.01
 """Of a shadow's answers may fail: a busy server misses a deadline now and then."""
 
-_GENTLY: Final = {"inference_batch": 16, "inference_concurrency": 1, "inference_deadline_s": 30.0}
-"""How a server is asked that has live traffic to answer too."""
+_ROWS: Final = 16
+"""Windows of a request beside live traffic."""
+
+_PATIENCE_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +232,10 @@ async def _check_server(settings: Settings, exported: Exported) -> None:
     from fm_intent.validation import differences, golden_windows, refused, violations
 
     version, windows = exported.manifest.version, golden_windows(exported)
-    async with InferenceClient(settings.model_copy(update=_GENTLY)) as client:
-        try:
-            answers = await client.infer(windows, str(version))
-        except (InferenceUnavailable, InferenceRefused) as error:
-            raise refused(version, [f"the server doesn't answer for it: {error}"]) from error
+    try:
+        answers = await _ask_gently(settings, windows, str(version))
+    except (InferenceUnavailable, InferenceRefused) as error:
+        raise refused(version, [f"the server doesn't answer for it: {error}"]) from error
     problems = [*violations(answers), *differences(exported.answer(windows), answers)]
     if problems:
         raise refused(version, [f"the server's {problem}" for problem in problems])
@@ -242,8 +246,9 @@ async def _compare_recent(settings: Settings, live: str, version: str) -> Drift 
     windows = await recent_windows(settings, RECENT)
     if not len(windows):
         return None
-    async with InferenceClient(settings.model_copy(update=_GENTLY)) as client:
-        apart = divergence(await client.infer(windows, live), await client.infer(windows, version))
+    apart = divergence(
+        await _ask_gently(settings, windows, live), await _ask_gently(settings, windows, version)
+    )
     found = drift([apart])
     _judge(settings, version, found, "on recent windows")
     return found
@@ -253,8 +258,20 @@ async def _warm(settings: Settings, version: str) -> None:
     """Have the version answer recent windows again: most changed while it was a shadow."""
     windows = await recent_windows(settings, RECENT)
     if len(windows):
-        async with InferenceClient(settings.model_copy(update=_GENTLY)) as client:
-            await client.infer(windows, version)
+        await _ask_gently(settings, windows, version)
+
+
+async def _ask_gently(settings: Settings, windows: WindowBatch, version: str) -> Intents:
+    """A version's answers; live traffic has the server for itself half of the time."""
+    patient = settings.model_copy(update={"inference_deadline_s": _PATIENCE_S})
+    parts = []
+    async with InferenceClient(patient) as client:
+        for start in range(0, len(windows), _ROWS):
+            began = time.monotonic()
+            rows = np.arange(start, min(start + _ROWS, len(windows)))
+            parts.append(await client.infer(windows.rows(rows), version))
+            await asyncio.sleep(time.monotonic() - began)
+    return joined(parts)
 
 
 async def _shadow(
