@@ -71,7 +71,7 @@ def _movielens(edition: movielens.Edition) -> Source:
 
 def _simulator(*, is_null_twin: bool) -> Source:
     package = Path(__file__).parents[1] / "simulator"
-    other_uses = {package / f"{name}.py" for name in ("frozen", "live", "oracle")}
+    other_uses = {package / f"{name}.py" for name in ("beliefs", "frozen", "live", "oracle")}
     return Source(
         taxonomy.INTENTS,
         partial(_make_simulator, is_null_twin),
