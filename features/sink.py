@@ -173,6 +173,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 _log.error("The rows of %s can't be landed and are held: %r", place, error)
                 self._lands = False
                 continue
+            _log.info("%s, up to offset %d: %s", place, records[-1].offset, dict(told))
             metrics.SINK_FILES.inc(told.pop("files", 0))
             for outcome, count in told.items():
                 metrics.SINK_RECORDS.labels(outcome).inc(count)
