@@ -37,11 +37,21 @@ class LeanConsumer(driver.Consumer):
         delivered in between would be lost, and acknowledged as a gap in the log. So the flow stays
         stopped until Faust resumes it, after the queues are cleared. What a fetch under way then
         brings is good: it was read from the offsets sought.
+
+        Where nothing is committed aiokafka leaves the position where it is, behind records that
+        were fetched and are dropped here; those partitions begin anew.
         """
         self.stop_flow()
         await self.wait_for_stopped_flow()
         async with self._delivering:
             await super().perform_seek()
+            without_commit = [
+                tp
+                for tp in self.assignment()
+                if not self._committed_offset[tp] and self.app.topics.acks_enabled_for(tp.topic)
+            ]
+            if without_commit:
+                await self.seek_wait(await self.earliest_offsets(*without_commit))
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         stopped: Any = fetcher

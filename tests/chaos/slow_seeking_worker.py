@@ -1,4 +1,4 @@
-"""A worker in which much time passes between the seek to committed offsets and what follows it.
+"""A worker in which much time passes before and after the seek to committed offsets.
 
 python -m tests.chaos.slow_seeking_worker
 """
@@ -16,9 +16,10 @@ SLOW_S = 1.0
 
 
 class SlowSeekingConsumer(LeanConsumer):
-    """Gives records that arrive after the seek the time to be delivered too early."""
+    """Gives records around the seek the time to be delivered too early."""
 
     async def perform_seek(self) -> None:
+        await asyncio.sleep(SLOW_S)
         await super().perform_seek()
         await asyncio.sleep(SLOW_S)
 

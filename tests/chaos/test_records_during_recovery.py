@@ -37,3 +37,16 @@ def test_records_fetched_right_after_the_seek_are_not_lost(
     for profile, event in zip(PROFILES, waiting[-len(PROFILES) :], strict=True):
         assert online(settings, profile) == event["event_id"]
         assert online(settings, profile, "sequence_no") == EACH + 1
+
+
+def test_the_first_records_of_a_group_are_not_lost(
+    isolated: Settings, kafka: str, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    settings = isolated.model_copy(update={"model_version": served_model})
+    asyncio.run(create_topics(settings))
+    first = [title_open(profile) for profile in PROFILES]
+    send(settings, first)
+    with worker(settings, tmp_path / "log", "tests.chaos.slow_seeking_worker", wait=True):
+        until(lambda: lag(settings) == 0, "no lag of a group that had committed nothing")
+    for profile, event in zip(PROFILES, first, strict=True):
+        assert online(settings, profile) == event["event_id"]
