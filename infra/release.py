@@ -173,7 +173,7 @@ async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY)
             roles.get(version, ""),
             "yes" if served.is_ready(version) else "no",
             manifest["source"],
-            manifest["trained_at"],
+            manifest["trained_at"][:16],
             f"{manifest['metrics'].get('ndcg10', 0):.4f}",
         )
     console.print(table)

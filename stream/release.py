@@ -108,7 +108,8 @@ class ReleaseFollower:
     def _take(self, release: Release) -> None:
         before, self.current = self.current, release
         for one, of_it, share in ((before, 0, 0.0), (release, 1, release.shadow_share)):
-            metrics.MODEL_RELEASE.labels("live", one.live).set(of_it)
+            if one.live:
+                metrics.MODEL_RELEASE.labels("live", one.live).set(of_it)
             if one.shadow:
                 metrics.MODEL_RELEASE.labels("shadow", one.shadow).set(share)
 
