@@ -204,9 +204,9 @@ def show_drift(publication: Publication) -> None:
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Keeps a second publication on this machine out."""
-    home = REPOSITORY / settings.triton_models
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".publication").open("w") as lock:
+    models = REPOSITORY / settings.triton_models
+    models.parent.mkdir(parents=True, exist_ok=True)
+    with models.with_name(f"{models.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

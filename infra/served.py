@@ -33,6 +33,9 @@ class ServedModels:
     def __init__(self, exports: Path, served: Path, model: str, triton_url: str) -> None:
         self._exports = exports / model
         self._served = served / model
+        # Beside the repository: Triton takes anything that changes in a model's folder, but for its
+        # versions, for a reason to load all of them again.
+        self._shelf = served.with_name(f"{served.name}.shelf")
         self._model = model
         self._url = triton_url
 
@@ -72,8 +75,7 @@ class ServedModels:
                     "see its log"
                 ) from error
             finally:
-                for shelved in self._served.glob(".[1-9]*"):
-                    shutil.rmtree(shelved)
+                shutil.rmtree(self._shelf, ignore_errors=True)
 
     @property
     def _homes(self) -> tuple[Path, Path]:
@@ -100,27 +102,25 @@ class ServedModels:
 
     def _hold(self, versions: Iterable[str]) -> None:
         self._served.mkdir(parents=True, exist_ok=True)
+        self._shelf.mkdir(exist_ok=True)
         self._configure()
         wanted, held = set(versions), set(self.versions())
         for version in held - wanted:
-            # Kept out of Triton's sight, to be put back should the others not load.
-            (self._served / version).rename(self._shelf(version))
+            # To be put back should the others not load.
+            (self._served / version).rename(self._shelf / version)
         for version in wanted - held:
-            if not self._shelf(version).exists():
+            if not (self._shelf / version).exists():
                 self._copy(version)
-            self._shelf(version).rename(self._served / version)
-
-    def _shelf(self, version: str) -> Path:
-        return self._served / f".{version}"
+            (self._shelf / version).rename(self._served / version)
 
     def _copy(self, version: str) -> None:
-        part = self._served / f".part-{version}"
+        part = self._shelf / f".{version}"
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(self._exports / version, part, ignore=shutil.ignore_patterns("__pycache__"))
         # Python would write these when the version is first loaded, and Triton take the change of
         # the folder for a new version: the next load would replace one that serves.
         compileall.compile_dir(part, ddir=str(self._served / version), quiet=2)
-        part.rename(self._shelf(version))
+        part.rename(self._shelf / version)
 
     def _configure(self) -> None:
         for source in self._exports.rglob("*.pbtxt"):

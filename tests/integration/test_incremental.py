@@ -12,7 +12,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from fm_intent.export import TOP, export
 from fm_intent.network import Interactions
-from tests.integration.test_model_serving import Request, assert_answers, infer
+from tests.integration.test_model_serving import Request, assert_answers, infer, inputs
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
 from tests.unit.fm_intent.test_network import one_window
@@ -149,6 +149,25 @@ def test_another_version_does_not_answer_from_the_cache_of_the_one_before(
         stack.load_model(versions[number])
         assert ask(client, stack, versions[number], models[number], x)["misses"] == 1
         assert ask(client, stack, versions[number], models[number], x)["hits"] == 1
+
+
+def test_a_version_loaded_beside_another_leaves_that_one_s_cache_warm(
+    client: InferenceServerClient,
+    stack: Stack,
+    versions: list[str],
+    models: list[FMIntent],
+    model_repository: Path,
+) -> None:
+    golden = tiny.windows(tiny.sequences())
+    live = str(export(models[0], manifest(), golden, model_repository).version)
+    stack.load_model(live)
+    window = inputs(request(models[0], 78, part(one_window(20, seed=9), 0, 20)))
+    client.infer("fm_intent", window, model_version=live)
+    for served in ((versions[0], live), (live,)):
+        stack.load_model(*served)
+        before = counted(stack, live)
+        client.infer("fm_intent", window, model_version=live)
+        assert counted(stack, live)["hits"] == before["hits"] + 1
 
 
 def test_a_server_that_was_restarted_answers_alike(
