@@ -162,7 +162,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _land(self, places: Iterable[TopicPartition]) -> None:
         """Land what is held of the partitions that this process owns, then commit behind it."""
         done: dict[TopicPartition, int] = {}
-        self._lands = True
+        lands = True
         for place in places:
             landing = self._landing(place)
             records = self._held[place]
@@ -172,7 +172,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 told = await asyncio.to_thread(landing.land, records)
             except OSError as error:
                 _log.error("The rows of %s can't be landed and are held: %r", place, error)
-                self._lands = False
+                lands = False
                 continue
             _log.info("%s, up to offset %d: %s", place, records[-1].offset, dict(told))
             metrics.SINK_FILES.inc(told.pop("files", 0))
@@ -180,6 +180,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 metrics.SINK_RECORDS.labels(outcome).inc(count)
             done[place] = records[-1].offset + 1
             del self._held[place]
+        self._lands = lands
         if done:
             try:
                 await self._consumer.commit(done)
