@@ -9,8 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.titles import exported_vectors, publish_titles
-from infra.local.paths import LOCAL
-from infra.sources import prepare
 from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
 
 if TYPE_CHECKING:
@@ -19,26 +17,22 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 
-def publish_titles_of(version: int, settings: Settings, models: Path) -> int:
+def publish_titles_of(version: int, models: Path, data_dir: Path, settings: Settings) -> int:
     """Land and serve the titles of the source that a version was trained on, with its vectors.
 
     Vectors are dated by the source's last event: none of them knows of a later one.
 
     Args:
         version: number of the version.
-        settings: where the feature store is.
         models: model repository with the version.
+        data_dir: the source's folder, with its two files.
+        settings: where the feature store is.
 
     Returns:
         The number of titles.
-
-    Raises:
-        NoVersionError: when there is no such version.
-        SourceError: when its source can't be had.
     """
-    from fm_intent.export import MODEL, MODEL_FILE, read_manifest
+    from fm_intent.export import MODEL, MODEL_FILE
 
-    data_dir = prepare(read_manifest(models, version).source, LOCAL)
     catalogue = pq.read_table(data_dir / CATALOGUE_FILE)
     times = pq.read_table(data_dir / EVENTS_FILE, columns=["occurred_at_ms"])
     trained_until = datetime.fromtimestamp(pc.max(times["occurred_at_ms"]).as_py() / 1000, UTC)

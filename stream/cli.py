@@ -66,13 +66,15 @@ def titles(
     ] = None,
 ) -> None:
     """Publish what is known of titles, with their vectors of a model version."""
-    from fm_intent.export import versions
-    from infra.local.paths import MODEL_REPOSITORY
+    from fm_intent.export import read_manifest, versions
+    from infra.local.paths import LOCAL, MODEL_REPOSITORY
+    from infra.sources import prepare as prepare_source
     from infra.titles import publish_titles_of
     from stream.settings import settings
 
     number = version or max(versions(MODEL_REPOSITORY), default=0)
-    count = publish_titles_of(number, settings(), MODEL_REPOSITORY)
+    data_dir = prepare_source(read_manifest(MODEL_REPOSITORY, number).source, LOCAL)
+    count = publish_titles_of(number, MODEL_REPOSITORY, data_dir, settings())
     typer.echo(f"published {count} titles with their vectors of version {number}")
 
 

@@ -98,7 +98,7 @@ def run_demo(
     }
     with unwind_on_sigterm(), ExitStack() as to_stop:
         system = _system(overrides, to_stop)
-        system.start_servers(str(manifest.version))
+        system.start_servers(str(manifest.version), data_dir)
         with step("start the worker, the sink and the prober"):
             prober = to_stop.enter_context(
                 Prober(
@@ -159,7 +159,7 @@ class _System:
         """The folder with its data and logs."""
         return self.stack.home
 
-    def start_servers(self, version: str) -> None:
+    def start_servers(self, version: str, data_dir: Path) -> None:
         """Start what does not run yet, all but the worker and the sink."""
         from features.store import apply
         from infra.titles import publish_titles_of
@@ -172,7 +172,7 @@ class _System:
         with step(f"load model version {version}"):
             self.stack.load_model(version)
         with step("publish the titles and their vectors"):
-            publish_titles_of(int(version), self.settings, MODEL_REPOSITORY)
+            publish_titles_of(int(version), MODEL_REPOSITORY, data_dir, self.settings)
 
 
 def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:

@@ -55,7 +55,7 @@ def up() -> None:
     console.print(f"model version {live}, trained on {source}")
     if catalogue.exists():
         with step("publish the titles and their vectors"):
-            publish_titles_of(int(live), current, stack.models)
+            publish_titles_of(int(live), stack.models, catalogue.parent, current)
     stack = Stack(LOCAL, current)
     with step("start the worker and the sink"):
         stack.start("worker", "sink")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import mul
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
 
 from features.store import open_store
 from features.titles import exported_vectors, publish_titles
 from features.writer import IntentWriter
+from infra.sources import contract
+from infra.titles import publish_titles_of
 from stream.settings import Settings
 from stream.taxonomy import hash64
 from tests.unit.features.samples import SAMPLE, sample
@@ -179,3 +182,27 @@ def test_exported_vectors_rank_titles_as_the_model_does(exported: Path) -> None:
     best = answer.next_title_hash[0].tolist()
     scores = [sum(map(mul, user, by_hash[title])) for title in best]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_the_titles_of_a_version_are_dated_by_the_last_event_of_its_source(
+    settings: Settings, model_repository: Path, small_model: str, tmp_path: Path
+) -> None:
+    catalogue = {"title_id": ["title-0"], "name": ["First"], "kind": ["movie"], "genres": [["war"]]}
+    event = {"event_id": ["e"], "profile_id": ["p"], "event_type": ["title_open"]}
+    last_ms = round(CUT.timestamp() * 1000)
+    for schema, columns, file in (
+        (contract.CATALOGUE_SCHEMA, catalogue, contract.CATALOGUE_FILE),
+        (contract.EVENTS_SCHEMA, event | {"occurred_at_ms": [last_ms]}, contract.EVENTS_FILE),
+    ):
+        arrays = {name: pa.array(values) for name, values in columns.items()}
+        pq.write_table(contract.table(schema, arrays), tmp_path / file)
+    assert publish_titles_of(int(small_model), model_repository, tmp_path, settings) == 1
+    store = open_store(settings)
+    versions = "title_profile:title_embedding_version"
+    served = store.get_online_features([versions], {"title_id": ["title-0"]}).to_dict()
+    assert served["title_embedding_version"] == [small_model]
+    asked = pd.DataFrame(
+        {"title_id": "title-0", "event_timestamp": [CUT - timedelta(milliseconds=1), CUT]}
+    )
+    dated = store.get_historical_features(asked, [versions]).to_arrow()
+    assert dated["title_embedding_version"].to_pylist() == [None, small_model]
