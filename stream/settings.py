@@ -50,13 +50,13 @@ class Settings(BaseSettings):
         description="The model repository that Triton reads; `model publish` writes into it.",
     )
     release_max_divergence: float = Field(
-        0.2,
+        0.1,
         ge=0,
         le=1,
         description="Mean divergence of a head, in bits, that a new version may have.",
     )
     release_min_overlap: float = Field(
-        0.1,
+        0.2,
         ge=0,
         le=1,
         description="Mean share of next titles that a new version must propose too.",
