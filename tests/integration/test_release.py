@@ -196,8 +196,8 @@ def test_the_shadow_is_compared_on_live_traffic(scene: Scene) -> None:
     drift = scene.published.shadow
     assert drift is not None
     assert drift.rows > 20
-    assert 0 < drift.heads["genre"] < 0.2
-    assert 0.1 < drift.overlap < 1
+    assert 0 < drift.heads["genre"] <= scene.settings.release_max_divergence
+    assert scene.settings.release_min_overlap <= drift.overlap < 1
     told = [orjson.loads(one.value) for one in records(scene.settings, topics.MODEL_SHADOW)]
     assert len(told) >= drift.rows
     assert {one["live"]["model_version"] for one in told} == {scene.first}
