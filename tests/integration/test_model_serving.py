@@ -311,9 +311,9 @@ def test_a_request_that_its_caller_gave_up_is_not_computed(
         )
     errors = [waiting.get(timeout=30) for _ in range(40)]
     assert any(errors)
-    until(lambda: sum(counted()) == computed + dropped + 40, "the end of the queue")
+    # Some may be given up before they reach the server, which counts those nowhere.
+    until(lambda: counted()[1] > dropped, "a request that was taken and not computed")
     assert counted()[0] - computed < 40
-    assert counted()[1] > dropped
 
 
 def test_a_malformed_request_does_not_spoil_the_batch_it_is_in(
