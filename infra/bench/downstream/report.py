@@ -108,7 +108,7 @@ def _plot(results: dict[str, Any], path: Path) -> None:
         for task in TASKS
         for label, kind in _PLOTTED[task]
     ]
-    figure, axes = pyplot.subplots(figsize=(7, 0.5 + 0.5 * len(bars)))
+    figure, axes = pyplot.subplots(figsize=(8, 0.7 + 0.35 * len(bars)))
     for place, (_, lift) in enumerate(bars):
         low, high = lift["ci95"]
         axes.plot([low, high], [place, place], color="tab:blue", linewidth=2)
@@ -116,7 +116,7 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(bars)), [label for label, _ in bars])
     axes.invert_yaxis()
     axes.axvline(0, color="gray", linewidth=1)
-    axes.set_xlabel("lift of NDCG@10 by intent features, per cent, with 95 % interval")
+    axes.set_xlabel("lift of NDCG@10, per cent; 95 % interval")
     figure.tight_layout()
     figure.savefig(path, dpi=120, metadata={"Software": None})
     pyplot.close(figure)
