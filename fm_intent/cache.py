@@ -101,6 +101,8 @@ class Cache:
         )
         self._inputs = self._kept.new_zeros(self.slots, _INPUTS, window, dtype=torch.int64)
         self._valid = self._kept.new_zeros(self.slots, dtype=torch.int64)
+        self._order = torch.arange(window, device=self._valid.device)
+        self._heads = torch.arange(heads, device=self._valid.device)[:, None]
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
         self._many = _Pass(model, top)
@@ -215,11 +217,11 @@ class Cache:
         """The answers, computing the `newest` positions of each row at once."""
         longest = int(x.length_B.max())
         columns = [column[:, :longest] if column.dim() > 1 else column for column in x]
-        last = torch.arange(-newest, 0, device=slot_B.device)
-        position_BQ = (x.length_B[:, None] + last).clamp(min=0)
-        heads = torch.arange(self._model.architecture.heads, device=slot_B.device)
-        first_BH1 = ((slot_B[:, None] * len(heads) + heads) * self._window)[:, :, None]
-        read_BHL = first_BH1 + torch.arange(longest, device=slot_B.device)
+        position_BQ = x.length_B[:, None] - 1
+        if newest > 1:
+            position_BQ = (position_BQ - self._order[:newest].flip(0)).clamp(min=0)
+        first_BH1 = (slot_B[:, None, None] * len(self._heads) + self._heads) * self._window
+        read_BHL = first_BH1 + self._order[:longest]
         self.counts += Counts(positions=position_BQ.numel())
         run = self._one if newest == 1 else self._many
         written_BHQ = first_BH1 + position_BQ[:, None]

@@ -9,7 +9,7 @@ fraction of what torch takes to begin an operation, and a GPU would be waited fo
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -95,8 +95,10 @@ class TritonPythonModel:
             joined = _joined(good.values())
         if good:
             answer = self._answer(joined)
-            rows = [len(batch["length"]) for batch in good.values()]
-            parts = zip(*(torch.split(output, rows) for output in answer), strict=True)
+            parts: Iterable[Sequence[Tensor]] = [answer]
+            if len(good) > 1:
+                rows = [len(batch["length"]) for batch in good.values()]
+                parts = zip(*(torch.split(output, rows) for output in answer), strict=True)
             for place, part in zip(good, parts, strict=True):
                 responses[place] = pb.InferenceResponse(
                     output_tensors=[
