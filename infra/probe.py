@@ -32,7 +32,7 @@ def stuck_versions(url: str, deadline_s: float = DEADLINE_S) -> list[str]:
 
     Args:
         url: of Triton's HTTP service.
-        deadline_s: for one inference.
+        deadline_s: for one answer.
 
     Raises:
         TimeoutError: when the server itself takes requests and doesn't answer.
@@ -40,20 +40,20 @@ def stuck_versions(url: str, deadline_s: float = DEADLINE_S) -> list[str]:
     """
     return [
         f"{model}/{version}"
-        for model, version in ready_versions(url)
+        for model, version in ready_versions(url, deadline_s)
         if not any(_answers(url, model, version, deadline_s) for _ in range(_TRIES))
         # It may have been unloaded meanwhile.
-        and (model, version) in ready_versions(url)
+        and (model, version) in ready_versions(url, deadline_s)
     ]
 
 
-def ready_versions(url: str) -> list[tuple[str, str]]:
+def ready_versions(url: str, deadline_s: float = DEADLINE_S) -> list[tuple[str, str]]:
     """Names and versions of the models that say they are ready.
 
     Raises:
         OSError: as `stuck_versions`.
     """
-    index = _call(f"{url}/v2/repository/index", {}, DEADLINE_S)
+    index = _call(f"{url}/v2/repository/index", {}, deadline_s)
     return [(one["name"], one["version"]) for one in index if one.get("state") == "READY"]
 
 

@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A Triton of its own, without its guard, that serves a model."""
+    """A Triton of its own, without its guard, that serves a model; version 2 takes its time."""
     home = tmp_path_factory.mktemp("guarded")
-    (home / "models" / "tiny" / "1").mkdir(parents=True)
-    (home / "models" / "tiny" / "1" / "model.py").write_text(TINY_MODEL)
-    (home / "models" / "tiny" / "config.pbtxt").write_text(TINY_CONFIG)
+    slow = TINY_MODEL.replace(
+        "        responses = []", "        time.sleep(3)\n        responses = []"
+    )
+    for version, code in (("1", TINY_MODEL), ("2", f"import time\n{slow}")):
+        (home / "models" / "tiny" / version).mkdir(parents=True)
+        (home / "models" / "tiny" / version / "model.py").write_text(code)
+    both = "version_policy { latest { num_versions: 2 } }"
+    (home / "models" / "tiny" / "config.pbtxt").write_text(TINY_CONFIG + both)
     settings = free_settings(home).model_copy(update={"model_name": "tiny"})
     with Stack(home / "stack", settings, home / "models") as stack:
         stack.start("triton")
@@ -61,6 +66,29 @@ def test_a_server_that_answers_is_healthy(tiny: Stack) -> None:
 def test_where_nothing_listens_the_server_is_not_up() -> None:
     (port,) = free_ports(1)
     assert probed(f"http://127.0.0.1:{port}") == 1
+
+
+def test_a_server_that_takes_requests_and_does_not_answer_is_told_from_one_that_is_not_up(
+    tiny: Stack,
+) -> None:
+    os.kill(tiny.pid("triton"), signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            probe.stuck_versions(url(tiny), deadline_s=0.3)
+    finally:
+        os.kill(tiny.pid("triton"), signal.SIGCONT)
+    until(lambda: probe.stuck_versions(url(tiny)) == [], "a server that answers again")
+
+
+def test_only_the_version_that_does_not_answer_in_time_is_stuck(tiny: Stack) -> None:
+    tiny.load_model("1", "2")
+    try:
+        assert probe.ready_versions(url(tiny)) == [("tiny", "1"), ("tiny", "2")]
+        assert probe.stuck_versions(url(tiny), deadline_s=1.0) == ["tiny/2"]
+    finally:
+        tiny.load_model("1")
+        server = psutil.Process(tiny.pid("triton"))
+        until(lambda: len(server.children()) == 1, "the end of the slow version")
 
 
 def test_a_dead_model_process_is_seen_by_the_probe_and_in_the_status(tiny: Stack) -> None:
