@@ -12,7 +12,7 @@ from feast.repo_config import MaterializationConfig, RegistryConfig
 
 from features import definitions
 from features.offline_store import AsServedOfflineStoreConfig
-from features.online_store import FencedRedisOnlineStoreConfig, view_ttls
+from features.online_store import FencedRedisOnlineStoreConfig, typed_errors, view_ttls
 
 if TYPE_CHECKING:
     from feast import FileSource
@@ -75,6 +75,18 @@ def apply(settings: Settings) -> FeatureStore:
     if settings.online_store == "sqlite" or not _is_current(store):
         store.apply(definitions.OBJECTS)
     return store
+
+
+def check_online(settings: Settings) -> None:
+    """Read nothing in particular of the online store.
+
+    Raises:
+        StoreUnavailableError: when the store can't be read now.
+        StoreRefusedError: when the store answers with an error that needs an operator.
+    """
+    titles, key = definitions.title_profile, definitions.title.join_key
+    with typed_errors():
+        apply(settings).get_online_features([f"{titles.name}:title_kind"], {key: [""]})
 
 
 def _is_current(store: FeatureStore) -> bool:

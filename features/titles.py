@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.definitions import title, title_profile, title_profiles
+from features.online_store import typed_errors
 from features.store import apply, source_folder
 from stream.taxonomy import hash64
 
@@ -109,6 +110,11 @@ def publish_titles(
 
     Returns:
         The number of titles served.
+
+    Raises:
+        StoreUnavailableError: when the store can't be written now; landed they are. Do the same
+            again later.
+        StoreRefusedError: when the store answers with an error that needs an operator.
     """
     store = apply(settings)
     now = datetime.now(UTC)
@@ -120,7 +126,8 @@ def publish_titles(
     part.replace(folder / f"version-{model_version}.parquet")
     newest = table.to_pandas().drop_duplicates(title.join_key, keep="last")
     served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
-    store.write_to_online_store(title_profile.name, served)
+    with typed_errors():
+        store.write_to_online_store(title_profile.name, served)
     return len(served)
 
 

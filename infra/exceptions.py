@@ -52,6 +52,10 @@ class ReleaseError(InfraError):
     """A model version can't be published or gone back to as things are."""
 
 
+class TitlesNotServedError(InfraError):
+    """A model version is live, but the titles' vectors that are served are not of it."""
+
+
 class ModelVersionError(InfraError):
     """A model version is absent, or Triton can't load it."""
 

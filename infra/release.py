@@ -104,7 +104,7 @@ async def publish(
 
     served = served_models(settings, exports)
     version = version or str(max(versions(exports), default=0))
-    with _alone(settings):
+    with alone(settings):
         before = await read_release(settings)
         if before.live == version:
             raise ReleaseError(f"version {version} is live already; publish another")
@@ -138,7 +138,7 @@ async def rollback(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> R
         ModelVersionError: when Triton lost it and can't load it.
         BrokerUnavailable: when Kafka does not answer.
     """
-    with _alone(settings):
+    with alone(settings):
         before = await read_release(settings)
         if not before.previous:
             raise ReleaseError(
@@ -202,8 +202,12 @@ def show_drift(publication: Publication) -> None:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """Keeps a second publication on this machine out."""
+def alone(settings: Settings) -> Iterator[None]:
+    """Keeps a second publication on this machine out.
+
+    Raises:
+        ReleaseError: when one runs.
+    """
     models = REPOSITORY / settings.triton_models
     models.parent.mkdir(parents=True, exist_ok=True)
     with models.with_name(f"{models.name}.lock").open("w") as lock:

@@ -1,15 +1,24 @@
-"""Publishes what is known of titles, with the vectors of an exported model version."""
+"""Publishes what is known of titles, with the vectors of a model version."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.exceptions import FeaturesError
 from features.titles import exported_vectors, publish_titles
+from fm_intent.exceptions import ModelError
+from infra.exceptions import InfraError, TitlesNotServedError
+from infra.local.paths import REPOSITORY
+from infra.release import alone
+from infra.sources import prepare
 from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
+from infra.steps import step
+from stream.release import read_release
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,3 +47,36 @@ def publish_titles_of(version: int, models: Path, data_dir: Path, settings: Sett
     trained_until = datetime.fromtimestamp(pc.max(times["occurred_at_ms"]).as_py() / 1000, UTC)
     vectors = exported_vectors(models / MODEL / str(version) / MODEL_FILE, catalogue)
     return publish_titles(settings, catalogue, vectors, str(version), trained_until)
+
+
+def publish_live_titles(settings: Settings, home: Path) -> int:
+    """Land and serve the titles of the version that is live now, with the vectors that it answers.
+
+    No publication changes the version meanwhile, and the weights are the ones that Triton reads.
+
+    Args:
+        settings: where Kafka, the feature store and Triton's model repository are.
+        home: holds all local data, the version's source too; see `infra.sources.prepare`.
+
+    Returns:
+        The number of titles.
+
+    Raises:
+        TitlesNotServedError: with what to run once the cause is mended; the version stays live.
+        ReleaseError: when a publication runs.
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    models = REPOSITORY / settings.triton_models
+    with alone(settings):
+        live = asyncio.run(read_release(settings)).live
+        try:
+            from fm_intent.export import read_manifest
+
+            data_dir = prepare(read_manifest(models, int(live)).source, home)
+            with step(f"serve the title vectors of version {live}"):
+                return publish_titles_of(int(live), models, data_dir, settings)
+        except (FeaturesError, InfraError, ModelError, OSError, ImportError) as error:
+            raise TitlesNotServedError(
+                f"version {live} is live, but its title vectors are not served: {error} "
+                f"Run `intentstream titles {live}` then; until that, embedding_match is null"
+            ) from error

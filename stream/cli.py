@@ -143,30 +143,39 @@ def model_publish(
     ] = 0.1,
     shadow_s: Annotated[float, typer.Option(min=0, help="For how many seconds.")] = 60.0,
 ) -> None:
-    """Validate an exported version, load it, shadow live traffic, and make it live."""
+    """Validate an exported version, load it, shadow live traffic, make it live with its titles."""
     import os
 
+    from features.store import check_online
+    from infra.local.paths import LOCAL
     from infra.local.signals import unwind_on_sigterm
     from infra.release import publish, show_drift
+    from infra.titles import publish_live_titles
     from stream.settings import settings
 
     os.nice(10)  # a server and workers on this machine go first
+    config = settings()
+    # Now, because a version that is live without its title vectors would be half a release.
+    check_online(config)
     with unwind_on_sigterm():
-        done = asyncio.run(publish(settings(), str(version or ""), share=share, shadow_s=shadow_s))
+        done = asyncio.run(publish(config, str(version or ""), share=share, shadow_s=shadow_s))
     show_drift(done)
     typer.echo(f"version {done.release.live} is live; {done.release.previous or 'none'} is kept")
-    typer.echo(f"`intentstream titles {done.release.live}` serves its title vectors")
+    publish_live_titles(config, LOCAL)
 
 
 @model.command("rollback")
 def model_rollback() -> None:
-    """Make the version before the live one live again."""
+    """Make the version before the live one live again, and serve its title vectors again."""
+    from infra.local.paths import LOCAL
     from infra.release import rollback
+    from infra.titles import publish_live_titles
     from stream.settings import settings
 
-    now = asyncio.run(rollback(settings()))
+    config = settings()
+    now = asyncio.run(rollback(config))
     typer.echo(f"version {now.live} is live again; {now.previous} is kept")
-    typer.echo(f"`intentstream titles {now.live}` serves its title vectors")
+    publish_live_titles(config, LOCAL)
 
 
 @model.command("status")

@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import orjson
+import pyarrow as pa
 import pytest
 import torch
+from pydantic import SecretStr
 
 from features.store import open_store
+from features.titles import exported_vectors
 from fm_intent.exceptions import VersionRefusedError
 from fm_intent.export import export
-from infra.exceptions import ModelVersionError, ReleaseError
+from infra.exceptions import ModelVersionError, ReleaseError, TitlesNotServedError
+from infra.local.paths import LOCAL
 from infra.local.programs import worker_environment
 from infra.local.topics import create_topics
 from infra.release import Publication, publish, rollback, served_models
+from infra.titles import publish_live_titles
 from stream import topics
 from stream.release import Release, read_release, write_release
+from stream.taxonomy import hash64
 from tests.conftest import isolate
 from tests.traffic import Traffic
 from tests.unit.fm_intent import tiny
@@ -34,9 +40,14 @@ from tests.workers import http, lag, online, records, until, worker
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from subprocess import CompletedProcess
 
     from infra.local.stack import Stack
     from stream.settings import Settings
+
+SOURCE = "movietweetings"
+TITLE = "tt0002844"
+"""A title of the source."""
 
 PROFILES = [f"member-{number}" for number in range(60)]
 EVENTS_PER_S = 200
@@ -54,6 +65,8 @@ class Scene:
     refused: dict[str, Exception]
     after_refusals: tuple[Release, list[str]]
     rolled_back: str
+    titles: list[tuple[str, list[float]]]
+    """`title_vector` after each switch."""
     metrics: str
     triton_metrics: str
     rows: dict[int, list[Any]] = field(default_factory=dict)
@@ -61,14 +74,15 @@ class Scene:
 
 
 def exported(model_repository: Path, *, noise: float = 0.0) -> str:
-    """A version of the small network, its weights moved by a little noise."""
+    """A version of the small network that knows `TITLE`, its weights moved by a little noise."""
     data = tiny.sequences()
     model = tiny.network(data)
+    model.hash_T[-1] = hash64(TITLE)
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += noise * torch.randn_like(parameter)
-    return str(export(model, manifest(), tiny.windows(data), model_repository).version)
+    return str(export(model, manifest(SOURCE), tiny.windows(data), model_repository).version)
 
 
 def spoiled(model_repository: Path, version: str, name: str, before: str, after: str) -> str:
@@ -86,12 +100,42 @@ def spoiled(model_repository: Path, version: str, name: str, before: str, after:
     return str(number)
 
 
-def command(settings: Settings, *arguments: str) -> str:
-    environment = {**os.environ, **worker_environment(settings)}
-    line = [sys.executable, "-m", "stream.cli", *arguments]
-    done = subprocess.run(line, env=environment, check=False, capture_output=True, text=True)
+PROGRAM = """\
+import sys
+from pathlib import Path
+from infra.local import paths
+paths.MODEL_REPOSITORY = Path(sys.argv.pop(1))
+from stream.cli import main
+main()
+"""
+"""The command line, with a model repository of the test's own."""
+
+
+def run(settings: Settings, model_repository: Path, *arguments: str) -> CompletedProcess[str]:
+    environment = {**os.environ, **worker_environment(settings), "COLUMNS": "200"}
+    line = [sys.executable, "-c", PROGRAM, str(model_repository), *arguments]
+    return subprocess.run(line, env=environment, check=False, capture_output=True, text=True)
+
+
+def command(settings: Settings, model_repository: Path, *arguments: str) -> str:
+    done = run(settings, model_repository, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def title_vector(settings: Settings) -> tuple[str, list[float]]:
+    """The version and the vector of `TITLE`, as they are served."""
+    names = ["title_embedding_version", "title_embedding"]
+    asked = [f"title_profile:{name}" for name in names]
+    read = open_store(settings).get_online_features(asked, {"title_id": [TITLE]}).to_dict()
+    version, vector = (read[name][0] for name in names)
+    return version, vector
+
+
+def vector_of(model_repository: Path, version: str) -> list[float]:
+    """The vector of `TITLE` that a version has."""
+    model = model_repository / "fm_intent" / version / "model.pt"
+    return exported_vectors(model, pa.table({"title_id": [TITLE]}))[TITLE]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +171,8 @@ def scene(
     stack.load_model(first)
     log = home / "worker.log"
     with worker(settings, log, wait=True), Traffic(settings, PROFILES, EVENTS_PER_S) as traffic:
-        attempt(first)
+        command(settings, model_repository, "model", "publish", first, "--shadow-s", "0")
+        titles = [title_vector(settings)]
         published = attempt(second, share=0.5, shadow_s=4.0)
         until_published(settings, second)
         refused = {}
@@ -137,7 +182,10 @@ def scene(
             refused[why] = caught.value
         served = served_models(settings, model_repository)
         after_refusals = asyncio.run(read_release(settings)), served.versions()
-        rolled_back = command(settings, "model", "rollback")
+        publish_live_titles(settings, LOCAL)
+        titles.append(title_vector(settings))
+        rolled_back = command(settings, model_repository, "model", "rollback")
+        titles.append(title_vector(settings))
         until_published(settings, first)
         traffic.end()
         until(lambda: lag(settings) == 0, "no lag")
@@ -156,6 +204,7 @@ def scene(
             refused,
             after_refusals,
             rolled_back,
+            titles,
             metrics,
             triton_metrics,
             rows,
@@ -235,12 +284,43 @@ def test_a_refusal_changes_nothing(scene: Scene) -> None:
     )
 
 
-def test_after_a_rollback_the_versions_have_changed_places(scene: Scene) -> None:
+def test_after_a_rollback_the_versions_have_changed_places(
+    scene: Scene, model_repository: Path
+) -> None:
     assert f"version {scene.first} is live again; {scene.second} is kept" in scene.rolled_back
-    status = command(scene.settings, "model", "status")
+    status = command(scene.settings, model_repository, "model", "status")
     roles = [tuple(map(str.strip, line.split("│")[1:3])) for line in status.splitlines()]
     assert (scene.first, "live") in roles
     assert (scene.second, "previous") in roles
+
+
+def test_the_title_vectors_that_are_served_are_always_those_of_the_live_version(
+    scene: Scene, model_repository: Path
+) -> None:
+    live = [scene.first, scene.second, scene.first]
+    assert [version for version, _ in scene.titles] == live
+    vectors = {version: vector_of(model_repository, version) for version in live}
+    assert vectors[scene.first] != vectors[scene.second]
+    assert [vector for _, vector in scene.titles] == [vectors[version] for version in live]
+
+
+def test_title_vectors_that_can_t_be_served_are_told_with_the_command_that_serves_them(
+    scene: Scene,
+) -> None:
+    settings = scene.settings.model_copy(update={"redis_url": SecretStr("127.0.0.1:1")})
+    with pytest.raises(TitlesNotServedError, match=f"`intentstream titles {scene.first}`"):
+        publish_live_titles(settings, LOCAL)
+
+
+def test_without_the_feature_store_nothing_is_published(
+    scene: Scene, model_repository: Path
+) -> None:
+    settings = scene.settings.model_copy(update={"redis_url": SecretStr("127.0.0.1:1")})
+    before = asyncio.run(read_release(settings))
+    done = run(settings, model_repository, "model", "publish", scene.second, "--shadow-s", "0")
+    assert done.returncode == 1
+    assert "StoreUnavailableError" in done.stderr
+    assert asyncio.run(read_release(settings)) == before
 
 
 def test_a_version_that_is_live_is_not_published_again(
