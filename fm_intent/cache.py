@@ -21,7 +21,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .network import Answer, FMIntent, Interactions, Layer
 
@@ -93,16 +92,15 @@ class Cache:
         self._top = top
         self._window = window
         # Zeros, not whatever memory holds: a masked NaN would still be one.
-        heads = model.architecture.heads
+        heads, width = model.architecture.heads, self._titles_TD.shape[1]
         # Each head's keys lie together, and each head's values: attention reads them as they are,
         # which over long windows takes a fifth of the time that interleaved ones do.
         self._kept = self._titles_TD.new_zeros(
-            _layers(model), 2, self.slots * heads * window, self._titles_TD.shape[1] // heads
+            _layers(model), 2, self.slots, heads, window, width // heads
         )
         self._inputs = self._kept.new_zeros(self.slots, _INPUTS, window, dtype=torch.int64)
         self._valid = self._kept.new_zeros(self.slots, dtype=torch.int64)
         self._order = torch.arange(window, device=self._valid.device)
-        self._heads = torch.arange(heads, device=self._valid.device)[:, None]
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
         self._many = _Pass(model, top)
@@ -136,7 +134,7 @@ class Cache:
         self._free += slots
 
     def _clear(self, slot_B: Tensor) -> None:
-        self._kept.view(len(self._kept), 2, self.slots, -1)[:, :, slot_B] = 0
+        self._kept[:, :, slot_B] = 0
         self._valid[slot_B] = 0
 
     def _traced(self) -> nn.Module:
@@ -146,16 +144,13 @@ class Cache:
         is to replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
         """
         # Two equal windows of one interaction, in a slot that nobody has yet.
-        place_BH = torch.zeros(
-            2, self._model.architecture.heads, 1, dtype=torch.int64, device=self._kept.device
-        )
         zeros = torch.zeros(2, 1, dtype=torch.int64, device=self._kept.device)
         x = Interactions(zeros, zeros, zeros, zeros.float(), zeros, zeros[:, 0] + 1)
         with warnings.catch_warnings():
             # Of what is recorded as a constant: that one position of each row is new.
             warnings.simplefilter("ignore")
             traced: nn.Module = torch.jit.trace(  # type: ignore[no-untyped-call]
-                self._many, (self._kept, *x, zeros, place_BH, place_BH), check_trace=False
+                self._many, (self._kept, *x, zeros[:, 0], zeros), check_trace=False
             )
         return traced
 
@@ -220,12 +215,9 @@ class Cache:
         position_BQ = x.length_B[:, None] - 1
         if newest > 1:
             position_BQ = (position_BQ - self._order[:newest].flip(0)).clamp(min=0)
-        first_BH1 = (slot_B[:, None, None] * len(self._heads) + self._heads) * self._window
-        read_BHL = first_BH1 + self._order[:longest]
         self.counts += Counts(positions=position_BQ.numel())
         run = self._one if newest == 1 else self._many
-        written_BHQ = first_BH1 + position_BQ[:, None]
-        return Answer(*run(self._kept, *columns, position_BQ, written_BHQ, read_BHL))
+        return Answer(*run(self._kept, *columns, slot_B, position_BQ))
 
 
 class _Pass(nn.Module):
@@ -240,20 +232,25 @@ class _Pass(nn.Module):
         """The fields of `Answer`.
 
         Args:
-            kept: keys and values `[layers, 2, slots * heads * window, E]`; those of new positions
-                are written into it.
-            tensors: the fields of `Interactions`, the new positions `[B, Q]`, and the places in
-                `kept` of those, `[B, H, Q]`, and of all positions, `[B, H, L]`.
+            kept: keys and values `[layers, 2, slots, H, window, E]`; those of new positions are
+                written into it.
+            tensors: the fields of `Interactions`, the slots `[B]`, and the new positions `[B, Q]`.
         """
-        *columns, position_BQ, written_BHQ, read_BHL = tensors
+        *columns, slot_B, position_BQ = tensors
         x = Interactions(*columns)
+        length = x.title_BL.shape[1]
+        heads, window = kept.shape[3:5]
+        head_BH = slot_B[:, None] * heads + torch.arange(heads, device=kept.device)
+        written = (head_BH[:, :, None] * window + position_BQ[:, None]).flatten()
         layers = iter(kept)
 
-        def keep(key_BHQE: Tensor, value_BHQE: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = next(layers)
-            keys.index_copy_(0, written_BHQ.flatten(), key_BHQE.flatten(0, 2))
-            values.index_copy_(0, written_BHQ.flatten(), value_BHQE.flatten(0, 2))
-            return functional.embedding(read_BHL, keys), functional.embedding(read_BHL, values)
+        def keep(*new_BHQE: Tensor) -> tuple[Tensor, Tensor]:
+            layer = next(layers)
+            for part, new in zip(layer, new_BHQE, strict=True):
+                part.flatten(0, 2).index_copy_(0, written, new.flatten(0, 2))
+            # Whole slots, then cut: cut slots would be copied, all of them, to be selected from.
+            keys, values = layer.index_select(1, slot_B)[:, :, :, :length]
+            return keys, values
 
         encoded = self._model.extend(x, position_BQ, self._titles, keep)
         return tuple(self._model.served(encoded, x.title_BL, self._titles.vector_TD, self._top))
