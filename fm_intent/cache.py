@@ -149,10 +149,11 @@ class Cache:
         with warnings.catch_warnings():
             # Of what is recorded as a constant: that one position of each row is new.
             warnings.simplefilter("ignore")
-            traced: nn.Module = torch.jit.trace(  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 self._many, (self._kept, *x, zeros[:, 0], zeros), check_trace=False
             )
-        return traced
+            recorded: nn.Module = torch.jit.freeze(traced.eval())
+        return recorded
 
     def _round(self, profiles: list[int], x: Interactions) -> Answer:
         """Rows of different profiles, no more than there are slots."""

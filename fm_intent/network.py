@@ -290,8 +290,10 @@ class _Lookup(torch.autograd.Function):
 
 def _looked_up(table_HK: Tensor, index: Tensor) -> Tensor:
     """`[H, *index.shape]`, the entries of `table_HK` at `index`."""
-    found: Tensor = _Lookup.apply(table_HK, index)
-    return found
+    if torch.is_grad_enabled():
+        found: Tensor = _Lookup.apply(table_HK, index)
+        return found
+    return table_HK.index_select(1, index.flatten()).view(-1, *index.shape)
 
 
 class Asked(NamedTuple):
