@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +45,10 @@ def open_store(settings: Settings) -> FeatureStore:
         config=RepoConfig(
             project=definitions.project.name,
             provider="local",
-            registry=RegistryConfig(path=str(registry)),
+            registry=RegistryConfig(
+                path=str(registry),
+                registry_store_type="features.registry_store.WholeFileRegistryStore",
+            ),
             online_store=online,
             offline_store=AsServedOfflineStoreConfig(),
             materialization=MaterializationConfig(pull_latest_features=True),
@@ -66,14 +70,20 @@ def _offline_dir(settings: Settings) -> Path:
 def apply(settings: Settings) -> FeatureStore:
     """Register the definitions, as `feast apply` does, where the registry has not got them yet.
 
+    Several processes may do so at once.
+
     Returns:
         The store that they are registered in.
     """
     store = open_store(settings)
-    # An unchanged registry file is left alone, because Feast rewrites it in place under readers.
-    # SQLite's tables are made by `FeatureStore.apply` and may be missing beside a whole registry.
-    if settings.online_store == "sqlite" or not _is_current(store):
-        store.apply(definitions.OBJECTS)
+    registry = Path(store.config.registry.path)
+    with registry.with_name(f"{registry.name}.lock").open("w") as lock:
+        # Two releases at once would leave a mix of both, because Feast loads a file that changes
+        # anew in the midst of applying.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # SQLite's tables are made by `apply` too and may be missing beside a whole registry.
+        if settings.online_store == "sqlite" or not _is_current(store):
+            store.apply(definitions.OBJECTS)
     return store
 
 
