@@ -359,7 +359,7 @@ class Stage(nn.Module):
             x_BLD, bias_BHQK = x_BLD + asked.vector_BLD, asked.bias_BHQK
         if read_B is not None and x_BLD.shape[1] > 1:
             x_BLD = at(x_BLD, read_B)
-            bias_BHQK = bias_BHQK[torch.arange(len(read_B), device=read_B.device), :, read_B]
+            bias_BHQK = bias_BHQK[torch.arange(read_B.shape[0], device=read_B.device), :, read_B]
             bias_BHQK = bias_BHQK[:, :, None]
         out: Tensor = self.outlet(last(x_BLD, key, value, bias_BHQK))
         return out
@@ -672,7 +672,7 @@ _NUMERICS: Final = 3
 
 def at(x_BLD: Tensor, position_B: Tensor) -> Tensor:
     """`x` at one position of each row: `[B, 1, D]`."""
-    return x_BLD[torch.arange(len(position_B), device=x_BLD.device), position_B][:, None]
+    return x_BLD[torch.arange(position_B.shape[0], device=x_BLD.device), position_B][:, None]
 
 
 def largest(scores_BV: Tensor, count: int) -> tuple[Tensor, Tensor]:

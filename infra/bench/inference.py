@@ -5,17 +5,23 @@
 Measures the network alone, in this process and on one thread, then the real Triton server on free
 ports of loopback, and compares cached with uncached answers over 10,000 random event streams. The
 networks are untrained: their arithmetic is that of trained ones. Other programs may use the
-machine, so CPU time stands beside wall time, and the two paths of each row take turns. Prints its
-tables and writes `docs/results/inference.json`.
+machine, so CPU time stands beside wall time, and the paths of each row take turns. Prints its
+tables and writes `docs/results/inference.json`. Runtimes of others need the extra `bench`.
+
+Where NVIDIA's `perf_analyzer` is on the PATH it puts the server under load, too. Its binary is in
+tritonclient's wheels up to 2.60; that of 2.50 runs with glibc 2.34 and later, beside `libb64` and
+CUDA's runtime library (Debian's `libb64-0d`, PyPI's `nvidia-cuda-runtime-cu12`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 import time
 import warnings
@@ -29,6 +35,8 @@ from statistics import median
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
+import onnxruntime
+import openvino
 import psutil
 import torch
 import tritonclient.grpc.aio as triton
@@ -75,7 +83,9 @@ IN_FLIGHT: Final = 4
 OFFERED: Final = 0.7
 """Of the rate that the server answers at most, where latencies are measured."""
 
-OFFERED_B1: Final = 50.0
+OFFERED_B1: Final = (50.0, 200.0)
+"""Requests of one row per second: of a server that idles most of the time, and of a busier one."""
+
 _START_MS: Final = 1_700_000_000_000
 
 
@@ -127,11 +137,54 @@ class Whole(nn.Module):
 
     def __init__(self, model: FMIntent) -> None:
         super().__init__()
-        self._model, self._titles_TD = model, model.titles()
+        self._model, self._titles_TD = model, model.titles().detach()
 
     def forward(self, *columns: torch.Tensor) -> tuple[Any, ...]:
         """The fields of `Answer` for those of `Interactions`."""
         return tuple(self._model.answer(Interactions(*columns), self._titles_TD, TOP))
+
+
+class Foreign:
+    """Full recompute of a network in other runtimes, on one thread, from one ONNX graph."""
+
+    def __init__(self, model: FMIntent, folder: Path) -> None:
+        graph = folder / "model.onnx"
+        sizes = torch.export.Dim.DYNAMIC
+        example = full_windows(3, min(LENGTHS))
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                Whole(model),
+                tuple(example),
+                input_names=list(Interactions._fields),
+                dynamic_shapes=(tuple(dict.fromkeys(range(x.dim()), sizes) for x in example),),
+                dynamo=True,
+                verbose=False,
+            )
+        assert program is not None
+        program.save(graph)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"]
+        )
+        self._request = openvino.compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",
+            },
+        ).create_infer_request()
+
+    def paths(self, x: Interactions) -> dict[tuple[str, str], Callable[[], object]]:
+        """By path and runtime, what answers `x`."""
+        columns = {name: column.numpy() for name, column in x._asdict().items()}
+        return {
+            ("full", "ONNX Runtime"): partial(self._session.run, None, columns),
+            ("full", "OpenVINO"): partial(self._request.infer, columns, share_inputs=True),
+        }
 
 
 class Cost(NamedTuple):
@@ -170,6 +223,8 @@ def measure_network() -> list[dict[str, Any]]:
     rows = []
     for layers, architecture in DEPTHS.items():
         model = untrained(architecture)
+        with tempfile.TemporaryDirectory() as folder:
+            foreign = Foreign(model, Path(folder))
         for length in LENGTHS:
             for batch in BATCHES:
                 x = full_windows(batch, length)
@@ -187,6 +242,7 @@ def measure_network() -> list[dict[str, Any]]:
                     {
                         ("full", "torch eager"): partial(whole, *x),
                         ("full", "torch recorded"): partial(recorded, *x),
+                        **foreign.paths(x),
                         ("incremental", "torch recorded"): _updates(cache, names, x),
                     }
                 )
@@ -258,6 +314,26 @@ class Load:
             inputs.append(tensor)
         return inputs
 
+    def step_file(self, path: Path) -> None:
+        """Write the newest window of each profile, for `perf_analyzer` to send again and again.
+
+        A window that comes again costs what a new event does: its newest position is computed.
+        """
+        columns = {
+            **self._columns,
+            "length": self._length[:, None],
+            "profile_hash": np.arange(PROFILES)[:, None],
+            "sequence_no": np.zeros((PROFILES, 1), np.int64),
+        }
+        steps = [
+            {
+                name: {"content": values[row].tolist(), "shape": [values.shape[1]]}
+                for name, values in columns.items()
+            }
+            for row in range(PROFILES)
+        ]
+        path.write_text(json.dumps({"data": steps}))
+
 
 async def closed_loop(ask: Callable[[], Awaitable[object]]) -> float:
     """Requests per second with a fixed number of them in flight."""
@@ -316,6 +392,38 @@ class ServerTime:
         return sum(one.cpu_times().user + one.cpu_times().system for one in family)
 
 
+def perf_analyzer(url: str, load: Load) -> list[dict[str, Any]]:
+    """The same load by NVIDIA's client, a row per run; none where its binary isn't there."""
+    binary = shutil.which("perf_analyzer")
+    if binary is None:
+        return []
+    offers = [(1, f"--request-rate-range={rate:g}") for rate in OFFERED_B1]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        steps, table = Path(folder, "steps.json"), Path(folder, "table.csv")
+        load.step_file(steps)
+        for batch, offer in (*offers, (64, f"--concurrency-range={IN_FLIGHT}")):
+            command = [
+                *(binary, "-m", "fm_intent", "-u", url, "-i", "grpc", "--async", offer),
+                *("-b", str(batch), "--input-data", str(steps), "-f", str(table)),
+                *("--measurement-interval", f"{1000 * LOAD_S:.0f}", "--percentile=99"),
+                "--stability-percentage=100",
+            ]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+            with table.open() as lines:
+                found = next(csv.DictReader(lines))
+            rows.append(
+                {
+                    "batch": batch,
+                    "load": offer.removeprefix("--"),
+                    "updates_per_s": float(found["Inferences/Second"]),
+                    "p50_ms": float(found["p50 latency"]) / 1000,
+                    "p99_ms": float(found["p99 latency"]) / 1000,
+                }
+            )
+    return rows
+
+
 async def measure_server(stack: Stack, model: FMIntent) -> dict[str, Any]:
     """The load on the running server."""
     load = Load(model)
@@ -331,10 +439,21 @@ async def measure_server(stack: Stack, model: FMIntent) -> dict[str, Any]:
         peak = await closed_loop(lambda: ask(64))
         cpu = spent.now() - before
         batches = await open_loop(lambda: ask(64), OFFERED * peak)
-        before_single = spent.now()
-        singles = await open_loop(lambda: ask(1), OFFERED_B1)
-        single_cpu = spent.now() - before_single
-    batch, alone = percentiles(batches.latencies), percentiles(singles.latencies)
+        singles = []
+        for rate in OFFERED_B1:
+            before = spent.now()
+            one = await open_loop(lambda: ask(1), rate)
+            singles.append(
+                {
+                    "offered_per_s": rate,
+                    **percentiles(one.latencies),
+                    "refused": one.refused,
+                    "server_cpu_ms_per_update": round(
+                        (spent.now() - before) / len(one.latencies) * 1000, 3
+                    ),
+                }
+            )
+    batch = percentiles(batches.latencies)
     return {
         "grpc_updates_per_s_b64": round(64 * peak, 1),
         "grpc_server_cpu_us_per_update_b64": round(cpu / (64 * peak * LOAD_S) * 1e6, 1),
@@ -342,10 +461,9 @@ async def measure_server(stack: Stack, model: FMIntent) -> dict[str, Any]:
         "grpc_b64_p99_ms": batch["p99_ms"],
         "grpc_b64_offered_updates_per_s": round(64 * OFFERED * peak, 1),
         "grpc_b64_refused": batches.refused,
-        "grpc_b1_p50_ms": alone["p50_ms"],
-        "grpc_b1_p99_ms": alone["p99_ms"],
-        "grpc_b1_refused": singles.refused,
-        "grpc_server_cpu_ms_per_update_b1": round(single_cpu / len(singles.latencies) * 1000, 3),
+        "grpc_b1": singles,
+        "grpc_b1_p99_ms": singles[0]["p99_ms"],
+        "perf_analyzer": perf_analyzer(stack.settings.triton_url, load),
     }
 
 
