@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fm_intent import metrics
 from fm_intent.baselines import Popularity
@@ -179,7 +180,9 @@ def record(results: Path, row: Row, judged: Judged) -> Row:
         rows = [one for one in rows if _key(one) != _key(row)] + [row]
         rows.sort(key=lambda one: (splits.index(one["split"]), one["target_time"], one["ndcg10"]))
         for one in rows:
-            one["vs_best_baseline"] = _against_best(one, rows, results)
+            one["vs_best_baseline"] = _against_best(one, rows, results, "ndcg10")
+            for intent, head in one["intents"].items():
+                head["vs_best_baseline"] = _against_best(one, rows, results, intent)
             one["headroom"] = _headroom(one, rows)
         part = results.with_suffix(".part")
         part.write_text(json.dumps(rows, indent=1) + "\n")
@@ -207,16 +210,20 @@ def _kept(results: Path, row: Row) -> Path:
     return results.with_suffix("") / f"{row['split']}-{row['model']}-{row['seed']}{told}.npz"
 
 
-def _against_best(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
-    """What `row` gains over the baseline that is best on the test part of the same table.
+def _against_best(row: Row, rows: Sequence[Row], results: Path, figure: str) -> Row | None:
+    """What `row` gains in a figure over the baseline of the same table that has it highest.
 
     To choose it by the figure that it is then beaten by favours the baseline.
     """
     table = ("dataset", "split", "target_time")
     rivals = [
-        one for one in rows if one["baseline"] and all(one[name] == row[name] for name in table)
+        one
+        for one in rows
+        if one["baseline"]
+        and all(one[name] == row[name] for name in table)
+        and _height(one, figure) is not None
     ]
-    best = max(rivals, key=lambda one: float(one["ndcg10"]), default=None)
+    best = max(rivals, key=lambda one: float(_height(one, figure) or 0), default=None)
     if best is None or best is row:
         return None
     for one in (row, best):
@@ -226,13 +233,31 @@ def _against_best(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
                 f"`{one['command']}` again, or take the row out of {results}"
             )
     with np.load(_kept(results, row)) as ours, np.load(_kept(results, best)) as theirs:
-        _, mine, other = np.intersect1d(
+        compared = metrics.paired(*_pairs(ours, theirs, figure))
+    return {"model": best["model"], "seed": best["seed"], **compared._asdict()}
+
+
+def _pairs(
+    ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]], figure: str
+) -> tuple[metrics.PerRow, metrics.PerRow]:
+    """Both models' values of a figure, row by row."""
+    if figure == "ndcg10":
+        _, our, their = np.intersect1d(
             ours["profile_id"], theirs["profile_id"], assume_unique=True, return_indices=True
         )
-        compared = metrics.paired(
-            metrics.gains(ours["rank"][mine], 10), metrics.gains(theirs["rank"][other], 10)
-        )
-    return {"model": best["model"], "seed": best["seed"], **compared._asdict()}
+        return metrics.gains(ours["rank"][our], 10), metrics.gains(theirs["rank"][their], 10)
+    # Of profiles in the order of the data, whatever the model; NaN where nobody knows the label.
+    mine, other = ours[f"intent_{figure}"], theirs[f"intent_{figure}"]
+    known = ~np.isnan(mine)
+    return mine[known], other[known]
+
+
+def _height(row: Row, figure: str) -> float | None:
+    """`ndcg10`, or how well an intent is told; None where it isn't."""
+    if figure == "ndcg10":
+        return float(row["ndcg10"])
+    head = row["intents"].get(figure)
+    return None if head is None else float(head[main_figure(head)])
 
 
 def _headroom(row: Row, rows: Sequence[Row]) -> dict[str, float]:

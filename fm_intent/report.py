@@ -126,7 +126,8 @@ def _intents(table: Sequence[Row]) -> Iterator[str]:
         return
     yield (
         "Intent of the next interaction: accuracy, of genre mean average precision. *By titles* "
-        "means: as the distribution over titles has it."
+        "means: as the distribution over titles has it. Gains are over the baseline that tells the "
+        "intent best, by a test in pairs."
     )
     yield ""
     rows = [
@@ -153,7 +154,9 @@ def _head(head: Row | None, share: float | None) -> str:
     if head is None:
         return ""
     told = _with_interval(head, main_figure(head)) + _share(share)
-    return told + (" *by titles*" if head["through_titles"] else "")
+    told += " *by titles*" if head["through_titles"] else ""
+    versus = _versus(head["vs_best_baseline"])
+    return f"{told}; {versus}" if versus else told
 
 
 def _share(headroom: float | None) -> str:

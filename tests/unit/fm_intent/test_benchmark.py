@@ -254,21 +254,47 @@ def test_bounds_that_can_not_be_told_apart_leave_no_headroom(tmp_path: Path) -> 
     assert found == {"lower": {}, "ours": {}, "upper": {}}
 
 
+def told(right: int) -> Judged:
+    """Of 100 profiles, of which the first have their next kind told right, and one is unknown."""
+    kind = np.where(np.arange(101) < right, 1.0, 0.0)
+    kind[100] = np.nan
+    accuracy = right / 100
+    found = judged([0, 1, 2])._replace(intents={"kind": kind})
+    found.report["intents"]["kind"] = {
+        "accuracy": accuracy,
+        "ci95": {"accuracy": [accuracy - 0.01, accuracy + 0.01]},
+        "commonest_accuracy": 0.1,
+        "newest_accuracy": 0.1,
+        "through_titles": False,
+    }
+    return found
+
+
 def test_of_an_intent_the_headroom_is_that_of_its_own_figure(tmp_path: Path) -> None:
     results = tmp_path / "models.json"
-    for model, accuracy in (("lower", 0.2), ("upper", 0.6), ("ours", 0.5)):
-        found = judged([0, 1, 2])
-        found.report["intents"]["kind"] = {
-            "accuracy": accuracy,
-            "ci95": {"accuracy": [accuracy - 0.01, accuracy + 0.01]},
-            "commonest_accuracy": 0.1,
-            "newest_accuracy": 0.1,
-            "through_titles": False,
-        }
-        bound = {} if model == "ours" else {"bound": model}
-        record(results, row(model, **bound), found)
+    record(results, row("lower", bound="lower"), told(20))
+    record(results, row("upper", bound="upper"), told(60))
+    record(results, row("ours"), told(50))
     shares = {one["model"]: one["headroom"] for one in rows(tmp_path)}
     assert shares["ours"] == pytest.approx({"kind": 0.75})
+
+
+def test_an_intent_is_held_against_the_baseline_that_tells_it_best(tmp_path: Path) -> None:
+    results = tmp_path / "models.json"
+    record(results, row("titles-only"), judged([0, 0, 0]))
+    record(results, row("weak"), told(30))
+    record(results, row("strong"), told(40))
+    record(results, row("ours", baseline=False), told(60))
+    versus = {
+        one["model"]: one["intents"]["kind"]["vs_best_baseline"]
+        for one in rows(tmp_path)
+        if "kind" in one["intents"]
+    }
+    assert versus["strong"] is None
+    assert versus["ours"]["model"] == versus["weak"]["model"] == "strong"
+    assert versus["ours"]["delta_pct"] == pytest.approx(50)
+    assert versus["ours"]["p"] < 0.001 < versus["weak"]["p"]
+    assert "; +50.0 %, p < 0.001 (strong)" in (tmp_path / "models.md").read_text()
 
 
 def test_rows_of_runs_that_end_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
