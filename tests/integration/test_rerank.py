@@ -19,8 +19,10 @@ from pydantic import SecretStr
 
 import features.store
 from features.client import Freshness
+from features.definitions import search_rerank_v1
 from features.exceptions import CandidatesError, StoreUnavailableError
-from features.rerank import Candidate, Order, Reranker, Weights
+from features.rerank import MATCHES, Candidate, Order, Reranker, Weights
+from features.store import open_store
 from features.titles import publish_titles
 from features.writer import IntentWriter
 from infra.local.ports import free_ports
@@ -108,6 +110,22 @@ def test_the_reasons_say_what_was_read(settings: Settings) -> None:
         "embedding_match": 1.0,
     }
     assert set(read["unheard of"].values()) == {None}
+
+
+@pytest.mark.parametrize("profile_id", [SAMPLE.profile_id, "other model"])
+def test_the_features_are_those_that_feast_answers(settings: Settings, profile_id: str) -> None:
+    store = open_store(settings)
+    titles = [one.title_id for one in FOUND]
+    by_feast = store.get_online_features(
+        store.get_feature_service(search_rerank_v1.name),
+        {"profile_id": [profile_id] * len(titles), "title_id": titles},
+    ).to_dict()
+    for one in _reranker(settings).rerank(profile_id, FOUND).candidates:
+        read = {reason.term: reason.value for reason in one.reasons}
+        place = titles.index(one.title_id)
+        assert {name: read[name] for name in MATCHES} == {
+            name: by_feast[name][place] for name in MATCHES
+        }
 
 
 def test_the_embedding_is_left_out_between_two_model_versions(settings: Settings) -> None:
