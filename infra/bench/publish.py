@@ -51,6 +51,7 @@ BATCH: Final = 2_048
 ROUNDS: Final = 5
 PUSHES: Final = 100
 READS: Final = 500
+TURN: Final = 50
 READ_PROFILES: Final = 100
 EMBEDDING: Final = 64
 NEXT_TITLES: Final = 20
@@ -217,14 +218,21 @@ def measure_reads(stores: dict[str, FeatureStore]) -> dict[str, dict[str, float]
         f"{definitions.profile_intent.name}:{feature.name}"
         for feature in definitions.profile_intent.features
     ]
-    times: dict[str, list[float]] = {name: [] for name in stores}
-    for _ in range(READS):
+
+    def read(store: FeatureStore) -> float:
         numbers = chance.sample(range(PROFILES), READ_PROFILES)
         asked = {"profile_id": [f"profile-{number}" for number in numbers]}
+        started = time.perf_counter()
+        store.get_online_features(features, asked)
+        return 1000 * (time.perf_counter() - started)
+
+    times: dict[str, list[float]] = {name: [] for name in stores}
+    for _ in range(READS // TURN):
         for name, store in stores.items():
-            started = time.perf_counter()
-            store.get_online_features(features, asked)
-            times[name].append(1000 * (time.perf_counter() - started))
+            # Feast forgets what it knows of the features when another store of the process is
+            # asked, so a turn's first read takes longer than any where there is one store.
+            read(store)
+            times[name] += [read(store) for _ in range(TURN)]
     return {name: percentiles(values) for name, values in times.items()}
 
 
