@@ -125,11 +125,13 @@ _SCRIPT_SHA: Final = hashlib.sha1(COMPARE_AND_WRITE, usedforsecurity=False).hexd
 
 
 class FencedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]
-    """Feast's Redis configuration; the connection string defaults to `INTENT_REDIS_URL`."""
+    """Feast's Redis configuration; where the server is defaults to the settings."""
 
     type: Literal["features.online_store.FencedRedisOnlineStore"] = (
         "features.online_store.FencedRedisOnlineStore"
     )
+    redis_type: RedisType = Field(default_factory=lambda: RedisType(settings().redis_type))
+    sentinel_master: StrictStr = Field(default_factory=lambda: settings().redis_sentinel_master)
     connection_string: StrictStr = Field(
         default_factory=lambda: settings().redis_url.get_secret_value(), repr=False
     )

@@ -72,7 +72,12 @@ curl -s localhost:6566/get-online-features -H 'Content-Type: application/json' \
   -d '{{"feature_service": "ranker_v1", "entities": {{"profile_id": ["profile-1"]}}}}'
 ```
 
-The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=...,ssl=true`.
+The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=...,ssl=true`. With
+`INTENT_REDIS_TYPE` it is that of a single server (`redis`), of nodes of a cluster (`redis_cluster`,
+several with commas), or of Sentinels (`redis_sentinel`), which know the master as
+`INTENT_REDIS_SENTINEL_MASTER`; password and TLS are the master's then. Redis replicates behind the
+writer's back, so a failover may lose the last writes, each until its profile's next event. A user
+of a single server needs the rights HMGET, HSET, EXPIRE, EVALSHA and SCRIPT LOAD.
 
 ## Train on what was served
 

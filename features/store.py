@@ -36,6 +36,7 @@ def open_store(settings: Settings) -> FeatureStore:
     if settings.online_store == "redis":
         online = FencedRedisOnlineStoreConfig(
             redis_type=settings.redis_type,
+            sentinel_master=settings.redis_sentinel_master,
             connection_string=settings.redis_url.get_secret_value(),
             view_ttl_seconds=view_ttls(settings),
         )

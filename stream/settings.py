@@ -70,7 +70,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("127.0.0.1:6379"), description="Feast's Redis connection string."
     )
-    redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = "redis"
+    redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = Field(
+        "redis", description="One server, a cluster, or a master that Sentinels name."
+    )
+    redis_sentinel_master: str = Field(
+        "mymaster", description="Sentinel's name of the master; INTENT_REDIS_URL: the Sentinels."
+    )
     feature_registry: Path | None = Field(
         None, description="Feast registry file; default features/data/registry.db."
     )

@@ -1,4 +1,4 @@
-"""The writer and the reader on the ways in which Redis is deployed: cluster, TLS, users, Valkey."""
+"""The writer and reader on what Redis is deployed as: cluster, Sentinel, TLS, users, Valkey."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import redis as redis_client
 from pydantic import SecretStr
 
 from features.client import IntentReader
-from features.exceptions import StoreRefusedError
+from features.exceptions import StoreRefusedError, StoreUnavailableError
+from features.store import apply
 from features.writer import IntentWriter
 from infra.local.ports import free_ports
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
+from tests.workers import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,7 @@ PATIENCE_S = 60
 
 def start(folder: Path, *arguments: str, program: str = "redis-server") -> subprocess.Popen[bytes]:
     folder.mkdir()
-    command = [program, "--bind", "127.0.0.1", "--save", "", *arguments]
+    command = [program, *arguments, "--bind", "127.0.0.1", "--save", ""]
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
@@ -118,6 +120,87 @@ def test_an_older_row_is_refused_by_a_cluster(on_cluster: Settings) -> None:
     write(on_cluster, sample(profile_id="fenced"))
     older = SAMPLE.last_event_at_ms - 1
     assert write(on_cluster, sample(profile_id="fenced", last_event_at_ms=older)) == 1
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[redis_client.Redis]:
+    """A Sentinel that watches a master and its replica."""
+    master, replica, port = free_ports(3)
+    rules = tmp_path / "sentinel.conf"
+    rules.write_text(f"sentinel monitor intents 127.0.0.1 {master} 1\n")
+    servers = [
+        start(tmp_path / "master", "--port", str(master), "--repl-diskless-sync-delay", "0"),
+        start(tmp_path / "replica", "--port", str(replica), "--replicaof", f"127.0.0.1 {master}"),
+    ]
+    try:
+        with redis_client.Redis(port=replica) as client:
+            wait_for(client)
+            until(lambda: client.info("replication")["master_link_status"] == "up", "a replica")
+        # It comes last, because it asks a master for its replicas at once and then seldom.
+        servers.append(start(tmp_path / "watch", str(rules), "--sentinel", "--port", str(port)))
+        with redis_client.Redis(port=port, decode_responses=True) as client:
+            wait_for(client)
+            yield client
+    finally:
+        stop(servers)
+
+
+def test_a_writer_and_a_reader_go_on_with_the_new_master_after_a_failover(
+    sentinel: redis_client.Redis, tmp_path: Path
+) -> None:
+    settings = Settings(
+        redis_type="redis_sentinel",
+        redis_sentinel_master="intents",
+        redis_url=f"127.0.0.1:{sentinel.connection_pool.connection_kwargs['port']}",
+        feature_registry=tmp_path / "registry.db",
+    )
+    apply(settings)
+    reader = IntentReader(settings)
+
+    def read() -> int | None:
+        (intent,) = reader.read([SAMPLE.profile_id])
+        return intent.row.sequence_no if intent.row else None
+
+    async def run() -> None:
+        writer = IntentWriter(settings)
+        await writer.start()
+        await writer.write([SAMPLE])
+        assert read() == SAMPLE.sequence_no
+        fail_over(sentinel)
+        async with asyncio.timeout(PATIENCE_S):
+            await until_written(writer, sample(sequence_no=SAMPLE.sequence_no + 1))
+        await writer.close()
+
+    asyncio.run(run())
+    until(lambda: read() == SAMPLE.sequence_no + 1, "the new master's row")
+
+
+def fail_over(sentinel: redis_client.Redis) -> None:
+    """Make the replica the master."""
+
+    def master() -> list[str]:
+        address: list[str] = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "intents")
+        return address
+
+    def started() -> bool:
+        try:
+            return bool(sentinel.execute_command("SENTINEL FAILOVER", "intents"))
+        except redis_client.ResponseError:  # it does not know of the replica yet
+            return False
+
+    before = master()
+    until(started, "a failover")
+    until(lambda: master() != before, "a new master")
+
+
+async def until_written(writer: IntentWriter, row: IntentRow) -> None:
+    while True:
+        try:
+            await writer.write([row])
+        except StoreUnavailableError:
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 @pytest.fixture(scope="module")
