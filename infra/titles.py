@@ -50,7 +50,7 @@ def publish_titles_of(version: int, models: Path, data_dir: Path, settings: Sett
 
 
 def publish_live_titles(settings: Settings, home: Path) -> int:
-    """Land and serve the titles of the version that is live now, with the vectors that it answers.
+    """Land and serve the titles of the version that is live now, with its vectors.
 
     No publication changes the version meanwhile, and the weights are the ones that Triton reads.
 
