@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +43,7 @@ _OUTPUTS: Final = (
 _TOP: Final = 20
 _NO_CLUSTER: Final = -1
 _LONGEST: Final = 256
+_COUNT_EVERY_S: Final = 0.1
 _LAST_MS: Final = 1 << 53
 
 Batch = dict[str, NDArray[Any]]
@@ -106,8 +108,11 @@ class TritonPythonModel:
                         for name, tensor in zip(_OUTPUTS, part, strict=True)
                     ]
                 )
-            self._metrics.report()
         return responses
+
+    def finalize(self) -> None:
+        """Count what wasn't yet, and end."""
+        self._metrics.close()
 
     def _broken(self, requests: dict[int, Batch], batch: Batch) -> dict[int, str]:
         """What is wrong with the numbers of requests, by place; of those alone that break a rule.
@@ -187,11 +192,16 @@ class TritonPythonModel:
 
 
 class _Metrics:
-    """What the cache does, among Triton's own metrics, by version and instance."""
+    """What the cache does, among Triton's own metrics, by version and instance.
+
+    A metric is kept by the server's process, and to count in it takes a message and its answer: on
+    an idle machine longer than to answer a request. So a thread counts, now and then, what was done
+    since the last time.
+    """
 
     def __init__(self, args: dict[str, str], cache: Cache) -> None:
         self._cache = cache
-        self._reported = cache.counts
+        self._counted = cache.counts
         self._labels = {
             "model": args["model_name"],
             "version": args["model_version"],
@@ -217,16 +227,27 @@ class _Metrics:
         ]
         for gauge, (_, value) in zip(self._gauges, sizes.values(), strict=True):
             gauge.set(value)
+        self._closed = Event()
+        self._thread = Thread(target=self._now_and_then, name="metrics", daemon=True)
+        self._thread.start()
 
-    def report(self) -> None:
-        """Count what was done since the last report."""
+    def close(self) -> None:
+        """Count what wasn't yet; nothing is counted afterwards."""
+        self._closed.set()
+        self._thread.join()
+
+    def _now_and_then(self) -> None:
+        while not self._closed.wait(_COUNT_EVERY_S):
+            self._count()
+        self._count()
+
+    def _count(self) -> None:
         counts = self._cache.counts
-        done, before = asdict(counts), asdict(self._reported)
+        done, before = asdict(counts), asdict(self._counted)
         for name, counter in self._counters.items():
-            # A call goes to the server's process and back.
             if done[name] > before[name]:
                 counter.increment(done[name] - before[name])
-        self._reported = counts
+        self._counted = counts
 
     def _metric(self, name: str, text: str, kind: Any) -> Any:
         family = pb.MetricFamily(f"fm_intent_cache_{name}", text, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from fm_intent.network import FMIntent
     from infra.local.stack import Stack
+
+SETTLED_S = 0.3
+"""Three times as long as the server leaves between two counts."""
 
 COUNTERS = ("hits", "misses", "evictions", "positions")
 
@@ -69,7 +73,8 @@ def part(x: Interactions, start: int, end: int) -> Interactions:
 
 
 def counted(stack: Stack, version: str) -> dict[str, float]:
-    """The cache's counters for a version, as Prometheus reads them."""
+    """The cache's counters for a version, as Prometheus reads them, of all that was answered."""
+    time.sleep(SETTLED_S)
     with urlopen(f"http://127.0.0.1:{stack.settings.triton_metrics_port}/metrics") as page:
         lines = page.read().decode().splitlines()
     return {
