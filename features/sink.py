@@ -25,6 +25,7 @@ from features.store import source_folder
 from stream import metrics
 from stream.exceptions import BrokerUnavailable
 from stream.health import HealthServer
+from stream.kafka import client_options, start
 from stream.lag import LagReader
 from stream.preflight import check_topics
 from stream.topics import INTENT_FEATURES
@@ -77,7 +78,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         lateness_s = settings.allowed_lateness_s + settings.max_ahead_s
         self._repeat_hours = math.ceil(lateness_s / 3600) + 1
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
+            **client_options(settings),
             group_id=group_of(settings),
             group_instance_id=settings.instance_id,
             enable_auto_commit=False,
@@ -95,7 +96,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._edges = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._consumer.start()
+        await start(self._consumer, self._settings)
         self._edges.push_async_callback(self._consumer.stop)
         self._consumer.subscribe([self._topic], listener=self)
         endpoint = self._settings.model_copy(update={"metrics_port": self._settings.sink_port})
@@ -206,7 +207,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         """Tell the group's lag, by a client of its own, and whether the group gets anywhere."""
         while True:
             try:
-                async with LagReader(self._settings.kafka_bootstrap) as reader:
+                async with LagReader(self._settings) as reader:
                     while True:
                         lags = await reader.read(group_of(self._settings), [self._topic])
                         self._stalls.observe(lags, monotonic(), is_held=not self._lands)

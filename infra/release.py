@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from rich.table import Table
 
 from infra.exceptions import ReleaseError
@@ -29,9 +28,10 @@ from infra.served import ServedModels
 from infra.steps import console, step
 from stream import topics
 from stream.divergence import HEADS, Divergence, Drift, divergence, drift
-from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
+from stream.exceptions import InferenceRefused, InferenceUnavailable
 from stream.inference import InferenceClient
 from stream.intents import Intents, joined
+from stream.kafka import running
 from stream.recent import recent_windows
 from stream.release import Release, read_release, write_release
 from stream.settings import Settings
@@ -283,10 +283,8 @@ async def _shadow(
 ) -> Drift | None:
     """Drift on live traffic."""
     place = TopicPartition(settings.topic(topics.MODEL_SHADOW), PARTITION)
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
     seen = _Shadowed(version)
-    try:
-        await consumer.start()
+    async with running(AIOKafkaConsumer, settings) as consumer:
         consumer.assign([place])
         await consumer.seek_to_end(place)
         release = Release(live=live, shadow=version, shadow_share=share)
@@ -296,10 +294,6 @@ async def _shadow(
             for records in (await consumer.getmany(timeout_ms=int(left * 1000) + 1)).values():
                 for record in records:
                     seen.take_in(orjson.loads(record.value))
-    except KafkaError as error:
-        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
-    finally:
-        await consumer.stop()
     found = seen.drift()
     _judge(settings, version, found, "on live traffic", seen.complaints())
     return found

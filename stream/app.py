@@ -28,7 +28,7 @@ from stream.serving import ReleasedInference
 from stream.settings import Settings, settings
 from stream.shadow import Shadow
 from stream.table import SessionTable
-from stream.transport import LeanTransport
+from stream.transport import LeanTransport, credentials
 from stream.watchdog import Watchdog
 
 _QUEUE_BATCHES = 4
@@ -107,6 +107,7 @@ def create_app(config: Settings) -> IntentApp:
     app = IntentApp(
         config.consumer_group,
         broker=[URL(f"aiokafka://{address}") for address in config.kafka_bootstrap.split(",")],
+        broker_credentials=credentials(config),
         store="memory://",
         datadir=str(config.data_dir),
         autodiscover=False,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
 from stream import topics
 from stream.deadletters import CONNECT, REASON_HEADER
-from stream.exceptions import BrokerUnavailable
+from stream.kafka import running
 from stream.settings import Settings
 
 DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ)
@@ -64,7 +62,7 @@ async def read_dead_letters(
     Raises:
         BrokerUnavailable: when Kafka does not answer.
     """
-    async with _client(AIOKafkaConsumer, settings) as consumer:
+    async with running(AIOKafkaConsumer, settings) as consumer:
         places = [
             TopicPartition(settings.topic(name), partition)
             for name in DEAD_LETTER_TOPICS
@@ -112,25 +110,13 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
         BrokerUnavailable: when Kafka does not take them.
     """
     sent = 0
-    async with _client(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
+    async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         async for letter in read_dead_letters(settings, reason):
             await producer.send_and_wait(
                 letter.source_topic, letter.value, key=letter.key, headers=letter.headers
             )
             sent += 1
     return sent
-
-
-@asynccontextmanager
-async def _client(kind: Any, settings: Settings, **options: Any) -> AsyncIterator[Any]:
-    client = kind(bootstrap_servers=settings.kafka_bootstrap, **options)
-    try:
-        await client.start()
-        yield client
-    except KafkaError as error:
-        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
-    finally:
-        await client.stop()
 
 
 def _dead_letter(record: Any) -> DeadLetter:

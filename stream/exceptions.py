@@ -59,10 +59,13 @@ class ShuttingDown(StreamError):
     """Work was given up unacknowledged because the worker stops or loses its partitions."""
 
 
+class InvalidSettings(StreamError):
+    """Settings of the environment are wrong, or don't go together."""
+
+
 class BrokerUnavailable(StreamError):
     """Kafka did not answer, or did not take records. Try again later."""
 
-    @classmethod
-    def at(cls, bootstrap: str, error: Exception) -> BrokerUnavailable:
-        """The error of a client that was started for these bootstrap servers."""
-        return cls(f"Kafka at {bootstrap} did not answer ({error!r}); check INTENT_KAFKA_BOOTSTRAP")
+
+class BrokerRefused(BrokerUnavailable):
+    """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""

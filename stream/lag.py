@@ -8,6 +8,7 @@ consumed any more, so they are no lag.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from stream.exceptions import BrokerUnavailable
+from stream.kafka import broker_error, running
 from stream.settings import Settings
 from stream.topics import EVENT_TOPICS
 
@@ -48,26 +49,23 @@ class LagReader:
     """Reads the lag of groups through clients of its own.
 
     Args:
-        bootstrap: Kafka bootstrap servers.
+        settings: where Kafka is.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._admin.start()
-            await self._consumer.start()
-        except KafkaError as error:
-            await self.__aexit__()
-            raise BrokerUnavailable.at(self._bootstrap, error) from error
+        async with AsyncExitStack() as clients:
+            self._admin, self._consumer = [
+                await clients.enter_async_context(running(kind, self._settings))
+                for kind in (AIOKafkaAdminClient, AIOKafkaConsumer)
+            ]
+            self._clients = clients.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
-        await self._admin.close()
+        await self._clients.aclose()
 
     async def read(self, group: str, topics: Sequence[str] = ()) -> list[PartitionLag]:
         """The lag of `group` on every partition that it has committed, and on all of `topics`.
@@ -86,7 +84,7 @@ class LagReader:
             starts = await self._consumer.beginning_offsets(places)
             ends = await self._consumer.end_offsets(places)
         except KafkaError as error:
-            raise BrokerUnavailable.at(self._bootstrap, error) from error
+            raise broker_error(self._settings, error) from error
         return [
             PartitionLag(
                 group=group,
@@ -123,7 +121,7 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
     """
     ours = group in (None, settings.consumer_group)
     topics = [settings.topic(name) for name in EVENT_TOPICS] if ours else []
-    async with LagReader(settings.kafka_bootstrap) as reader:
+    async with LagReader(settings) as reader:
         lags = await reader.read(group or settings.consumer_group, topics)
     if as_json:
         print(orjson.dumps([each.to_json() for each in lags]).decode())

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from stream.exceptions import BrokerUnavailable
+from stream.kafka import broker_error, client_options, start
 from stream.settings import Settings
 
 _BATCH_BYTES: Final = 512 * 1024
@@ -34,19 +34,23 @@ class Outgoing(NamedTuple):
 
 
 class Outbox:
-    """An idempotent producer that delivers many records at once."""
+    """An idempotent producer that delivers many records at once.
+
+    Raises:
+        BrokerUnavailable: on entering, when Kafka does not answer.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=settings.kafka_bootstrap,
+            **client_options(settings),
             enable_idempotence=True,
             max_batch_size=_BATCH_BYTES,
             max_request_size=_REQUEST_BYTES,
         )
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
+        await start(self._producer, self._settings)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -67,7 +71,7 @@ class Outbox:
                 *(self._deliver(*place, some) for place, some in by_partition.items())
             )
         except KafkaError as error:
-            raise BrokerUnavailable(f"Kafka did not take the records: {error!r}") from error
+            raise broker_error(self._settings, error) from error
 
     async def _deliver(self, topic: str, partition: int, records: list[Outgoing]) -> None:
         name = self._settings.topic(topic)

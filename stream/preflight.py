@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import TopicAuthorizationFailedError, for_code
 
-from stream.exceptions import BrokerUnavailable, TopicsMissing
+from stream.exceptions import TopicsMissing
+from stream.kafka import running
 from stream.settings import Settings
 from stream.topics import TOPICS
 
@@ -18,16 +19,14 @@ async def check_topics(settings: Settings) -> None:
 
     Raises:
         TopicsMissing: when one is missing or has another number of partitions.
+        BrokerRefused: when one may not be seen.
         BrokerUnavailable: when Kafka does not answer.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    try:
-        await admin.start()
+    async with running(AIOKafkaAdminClient, settings) as admin:
         described = await admin.describe_topics([settings.topic(topic.name) for topic in TOPICS])
-    except KafkaError as error:
-        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
-    finally:
-        await admin.close()
+        for topic in described:
+            if for_code(topic["error_code"]) is TopicAuthorizationFailedError:
+                raise TopicAuthorizationFailedError(topic["topic"])
     partitions = {topic["topic"]: len(topic["partitions"]) for topic in described}
     missing = sorted(name for name, count in partitions.items() if not count)
     if missing:

@@ -6,11 +6,11 @@ import logging
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from stream import codec, topics
 from stream.catalogue import read_catalogue
-from stream.exceptions import BadState, BrokerUnavailable
+from stream.exceptions import BadState
+from stream.kafka import running
 from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from stream.window import WindowBatch, window_batch
@@ -30,9 +30,7 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
         duration_ms=read_catalogue(settings.catalogue).duration_ms,
     )
     states: dict[bytes, ProfileState] = {}
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
-    try:
-        await consumer.start()
+    async with running(AIOKafkaConsumer, settings) as consumer:
         topic = settings.topic(topics.SESSIONS_CHANGELOG)
         places = [TopicPartition(topic, number) for number in range(settings.topic_partitions)]
         starts = await consumer.beginning_offsets(places)
@@ -43,10 +41,6 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
                 for records in (await consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
                     for record in records:
                         states |= _state(record.key, record.value)
-    except KafkaError as error:
-        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
-    finally:
-        await consumer.stop()
     profiles = [(key.decode(), state) for key, state in states.items() if len(state.window)]
     return window_batch(profiles, rules)
 

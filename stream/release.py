@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import metrics, topics
-from stream.exceptions import BrokerUnavailable
+from stream.kafka import broker_error, client_options, running, start
 from stream.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -53,9 +53,7 @@ class ReleaseFollower:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest"
-        )
+        self._consumer = AIOKafkaConsumer(**client_options(settings), auto_offset_reset="earliest")
         self._following: asyncio.Task[None] | None = None
         self.current = Release(live=settings.model_version)
         self._take(self.current)
@@ -63,12 +61,12 @@ class ReleaseFollower:
     async def __aenter__(self) -> Self:
         if self._settings.model_version:
             return self
+        await start(self._consumer, self._settings)
         try:
-            await self._consumer.start()
             await self._read_to_end()
         except KafkaError as error:
             await self._consumer.stop()
-            raise BrokerUnavailable.at(self._settings.kafka_bootstrap, error) from error
+            raise broker_error(self._settings, error) from error
         self._following = asyncio.create_task(self._follow())
         return self
 
@@ -131,16 +129,10 @@ async def write_release(settings: Settings, release: Release) -> None:
     Raises:
         BrokerUnavailable: when Kafka does not take it.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, enable_idempotence=True)
-    try:
-        await producer.start()
+    async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         await producer.send_and_wait(
             settings.topic(topics.MODEL_RELEASES),
             release.model_dump_json().encode(),
             key=settings.model_name.encode(),
             partition=_PARTITION,
         )
-    except KafkaError as error:
-        raise BrokerUnavailable.at(settings.kafka_bootstrap, error) from error
-    finally:
-        await producer.stop()

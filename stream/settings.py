@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stream.exceptions import InvalidSettings
+
+_SASL: Final = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+_TLS: Final = (
+    "kafka_ssl_cafile",
+    "kafka_ssl_certfile",
+    "kafka_ssl_keyfile",
+    "kafka_ssl_key_password",
+)
+KAFKA_SECURITY: Final = ("kafka_security_protocol", *_SASL, *_TLS)
+"""The settings that say how a connection to Kafka is secured."""
 
 
 class Settings(BaseSettings):
     """Typed settings; each field is the environment variable `INTENT_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="INTENT_", extra="forbid")
+    # The input of a failed validation holds the passwords.
+    model_config = SettingsConfigDict(
+        env_prefix="INTENT_", extra="forbid", hide_input_in_errors=True
+    )
 
     # Kafka
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="Of the listener that the bootstrap servers name."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="OAUTHBEARER and GSSAPI are not supported."
+    )
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="PEM of the authority to trust; default: the system's."
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, description="PEM of our own certificate, where the broker asks for one (mTLS)."
+    )
+    kafka_ssl_keyfile: Path | None = Field(
+        None, description="PEM of its private key, if that isn't in the certificate's file."
+    )
+    kafka_ssl_key_password: SecretStr | None = Field(
+        None, description="Of the private key, if it is encrypted."
+    )
     consumer_group: str = Field("intentstream", description="Faust app id and consumer group.")
     topic_prefix: str = Field("", description="Put before every topic's name.")
     topic_partitions: int = Field(4, ge=1, description="Partitions of the topics we create.")
@@ -120,12 +156,51 @@ class Settings(BaseSettings):
     triton_grpc_port: int = Field(8001, ge=1, le=65535)
     triton_metrics_port: int = Field(8002, ge=1, le=65535)
 
+    @model_validator(mode="after")
+    def _kafka_security_is_whole(self) -> Self:
+        protocol = self.kafka_security_protocol
+        given = {name for name in KAFKA_SECURITY if getattr(self, name) is not None}
+        sasl, tls = given.intersection(_SASL), given.intersection(_TLS)
+        problems = []
+        if protocol.startswith("SASL") and len(sasl) < len(_SASL):
+            problems.append(f"{protocol} needs {_variables({*_SASL} - sasl)} too")
+        if sasl and not protocol.startswith("SASL"):
+            problems.append(
+                f"{_variables(sasl)} would not be used with {protocol}; "
+                "set INTENT_KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT"
+            )
+        if tls and not protocol.endswith("SSL"):
+            problems.append(
+                f"{_variables(tls)} would not be used with {protocol}; "
+                "set INTENT_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
+            )
+        if tls - {"kafka_ssl_cafile"} and "kafka_ssl_certfile" not in tls:
+            problems.append("a private key needs its certificate; set INTENT_KAFKA_SSL_CERTFILE")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
     def topic(self, name: str) -> str:
         """The full name of the topic `name` under the configured prefix."""
         return f"{self.topic_prefix}{name}"
 
 
+def _variables(names: Iterable[str]) -> str:
+    return ", ".join(f"INTENT_{name.upper()}" for name in sorted(names))
+
+
 @cache
 def settings() -> Settings:
-    """The process's settings, read once."""
-    return Settings()
+    """The process's settings, read once.
+
+    Raises:
+        InvalidSettings: when one is wrong, or some don't go together.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"{_variables(map(str, problem['loc']))} {problem['msg']}".lstrip()
+            for problem in error.errors()
+        ]
+        raise InvalidSettings("\n".join(problems)) from None

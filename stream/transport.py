@@ -16,10 +16,32 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 from mode.types import ServiceT
 
+from stream.kafka import client_options
+from stream.settings import Settings
+
 _YIELD_EVERY = 100
+
+
+def credentials(settings: Settings) -> Credentials | None:
+    """What Faust's consumer, which also reads the changelog, and its producer connect with.
+
+    Raises:
+        InvalidSettings: when a certificate or key can't be read.
+    """
+    options = client_options(settings)
+    context = options.get("ssl_context")
+    if "sasl_mechanism" in options:
+        return SASLCredentials(
+            mechanism=options["sasl_mechanism"],
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            ssl_context=context,
+        )
+    return SSLCredentials(context) if context else None
 
 
 class LeanConsumer(driver.Consumer):

@@ -75,7 +75,7 @@ class Watchdog(Service):
         topics = [self._config.topic(name) for name in EVENT_TOPICS]
         while not self.should_stop:
             try:
-                async with LagReader(self._config.kafka_bootstrap) as reader:
+                async with LagReader(self._config) as reader:
                     while not self.should_stop:
                         lags = await reader.read(group, topics)
                         self._stalls.observe(lags, monotonic(), is_held=self._is_held())

@@ -83,7 +83,7 @@ def unlanded(settings: Settings) -> int:
     """The lag of the sink's group."""
 
     async def read() -> int:
-        async with LagReader(settings.kafka_bootstrap) as reader:
+        async with LagReader(settings) as reader:
             lags = await reader.read(group_of(settings), [settings.topic(INTENT_FEATURES)])
             return sum(lag.lag for lag in lags)
 

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from features.store import open_store
 from infra.local.programs import worker_environment
 from stream import topics
+from stream.kafka import client_options
 from stream.lag import LagReader
 from stream.settings import Settings
 
@@ -44,7 +45,7 @@ def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, byte
     """Produce browse events, or raw (key, value) records, and wait for their delivery."""
 
     async def produce() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, linger_ms=5)
+        producer = AIOKafkaProducer(**client_options(settings), linger_ms=5)
         await producer.start()
         try:
             topic = settings.topic(topics.BROWSE_EVENTS)
@@ -69,7 +70,7 @@ def lag(settings: Settings) -> int:
 
     async def read() -> int:
         names = [settings.topic(name) for name in topics.EVENT_TOPICS]
-        async with LagReader(settings.kafka_bootstrap) as reader:
+        async with LagReader(settings) as reader:
             return sum(each.lag for each in await reader.read(settings.consumer_group, names))
 
     return asyncio.run(read())
@@ -79,7 +80,7 @@ def records(settings: Settings, name: str) -> list[Any]:
     """All records on a topic, partition by partition."""
 
     async def read() -> list[Any]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+        consumer = AIOKafkaConsumer(**client_options(settings))
         await consumer.start()
         try:
             places = [

@@ -54,6 +54,7 @@ from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
 from infra.release import publish, rollback
 from stream import topics
+from stream.kafka import client_options
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -95,11 +96,9 @@ class Stream:
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
         """Events flow while the block runs; at its end, all that were sent have been announced."""
-        bootstrap = self.settings.kafka_bootstrap
-        consumer = AIOKafkaConsumer(
-            self.settings.topic(topics.INTENT_FEATURES), bootstrap_servers=bootstrap
-        )
-        async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer, consumer:
+        options = client_options(self.settings)
+        consumer = AIOKafkaConsumer(self.settings.topic(topics.INTENT_FEATURES), **options)
+        async with AIOKafkaProducer(**options) as producer, consumer:
             watching = asyncio.create_task(self._watch(consumer))
             sending = asyncio.create_task(self._send(producer))
             try:
@@ -187,7 +186,7 @@ async def _release_times(settings: Settings) -> list[float]:
     """When each release was written, in seconds since the epoch."""
     consumer = AIOKafkaConsumer(
         settings.topic(topics.MODEL_RELEASES),
-        bootstrap_servers=settings.kafka_bootstrap,
+        **client_options(settings),
         auto_offset_reset="earliest",
     )
     async with consumer:

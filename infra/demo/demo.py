@@ -207,7 +207,7 @@ async def _replay(
         nonlocal sent
         sent = records
 
-    async with LagReader(config.kafka_bootstrap) as lag_reader:
+    async with LagReader(config) as lag_reader:
         sending = asyncio.create_task(
             replay(
                 plan,

@@ -34,6 +34,7 @@ from infra.local.ports import is_free
 from infra.local.programs import Program, programs
 from infra.local.remote import SOCKET, supervisor_at
 from infra.served import ServedModels
+from stream.settings import KAFKA_SECURITY
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,9 +48,11 @@ _SOCKET_PATH_BYTES: Final = 100
 
 
 def on_loopback(settings: Settings) -> Settings:
-    """`settings` with every client address pointing at the local stack's own ports."""
+    """`settings` with every client address pointing at the local stack's own ports, unsecured."""
+    unsecured = {name: type(settings).model_fields[name].default for name in KAFKA_SECURITY}
     return settings.model_copy(
         update={
+            **unsecured,
             "kafka_bootstrap": f"127.0.0.1:{settings.kafka_port}",
             "triton_url": f"127.0.0.1:{settings.triton_grpc_port}",
             "redis_url": SecretStr(f"127.0.0.1:{settings.redis_port}"),

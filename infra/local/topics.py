@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from infra.exceptions import TopicCreationError, TopicMismatchError
+from stream.kafka import running
 from stream.topics import TOPICS
 
 if TYPE_CHECKING:
@@ -26,12 +27,10 @@ async def create_topics(settings: Settings) -> None:
     Raises:
         TopicMismatchError: when an existing topic has another number of partitions.
         TopicCreationError: when the broker refuses a topic.
-        aiokafka.errors.KafkaConnectionError: when no broker answers.
+        BrokerUnavailable: when no broker answers.
     """
     wanted = {settings.topic(topic.name): topic for topic in TOPICS}
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
-    try:
+    async with running(AIOKafkaAdminClient, settings) as admin:
         response = await admin.create_topics(
             [
                 NewTopic(
@@ -48,8 +47,6 @@ async def create_topics(settings: Settings) -> None:
             if code and error is not TopicAlreadyExistsError:
                 raise TopicCreationError(f"Kafka refused topic {name}: {error.__name__} {message}")
         await _verify(admin, set(wanted), settings.topic_partitions)
-    finally:
-        await admin.close()
 
 
 async def _verify(admin: AIOKafkaAdminClient, names: set[str], partitions: int) -> None:

@@ -29,6 +29,7 @@ from infra.replay.exceptions import ProberError
 from infra.replay.plan import STATELESS
 from stream.events import decode
 from stream.exceptions import BadRecord
+from stream.kafka import client_options
 from stream.settings import Settings, settings
 from stream.taxonomy import hash64
 from stream.topics import EVENT_TOPICS
@@ -242,7 +243,7 @@ async def probe(config: Settings, output: TextIO) -> None:
     from features.client import IntentReader  # Feast takes seconds to import; `Prober` needs none
 
     reader = IntentReader(config)
-    consumer = AIOKafkaConsumer(bootstrap_servers=config.kafka_bootstrap)
+    consumer = AIOKafkaConsumer(**client_options(config))
     async with consumer:
         partitions = [
             TopicPartition(config.topic(name), partition)

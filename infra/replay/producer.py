@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 
 from infra.replay.plan import Fate, Plan, json_values, topic_of
+from stream.kafka import client_options
 from stream.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ async def replay(
         aiokafka.errors.KafkaError: when Kafka does not take a record.
     """
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap,
+        **client_options(settings),
         enable_idempotence=True,
         max_batch_size=_BATCH_BYTES,
     )

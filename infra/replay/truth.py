@@ -16,6 +16,7 @@ import pandas as pd
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.replay.plan import STATELESS, Fate
+from stream.kafka import client_options
 from stream.taxonomy import hash64
 from stream.topics import BROWSE_DLQ, BROWSE_EVENTS, LATE_EVENTS, PLAYBACK_DLQ, PLAYBACK_EVENTS
 
@@ -318,7 +319,7 @@ async def read_turned_away(settings: Settings) -> dict[Origin, TurnedAway]:
     names = {settings.topic(name): name for name in (PLAYBACK_DLQ, BROWSE_DLQ, LATE_EVENTS)}
     plain = {settings.topic(name): name for name in (PLAYBACK_EVENTS, BROWSE_EVENTS)}
     found: dict[Origin, TurnedAway] = {}
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+    consumer = AIOKafkaConsumer(**client_options(settings))
     async with consumer:
         partitions = [
             TopicPartition(name, partition)

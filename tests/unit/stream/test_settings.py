@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from stream.exceptions import InvalidSettings
+from stream.settings import Settings, settings
+
+LOGIN = {
+    "kafka_sasl_mechanism": "SCRAM-SHA-512",
+    "kafka_sasl_username": "intent",
+    "kafka_sasl_password": "hush-hush",
+}
+CERTIFICATE = {"kafka_ssl_certfile": "client.pem", "kafka_ssl_keyfile": "client.key"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"kafka_security_protocol": "SSL"},
+        {"kafka_security_protocol": "SSL", "kafka_ssl_cafile": "ca.pem"},
+        {"kafka_security_protocol": "SSL", **CERTIFICATE},
+        {"kafka_security_protocol": "SSL", "kafka_ssl_certfile": "with-its-key.pem"},
+        {"kafka_security_protocol": "SASL_PLAINTEXT", **LOGIN},
+        {"kafka_security_protocol": "SASL_SSL", **LOGIN},
+        {"kafka_security_protocol": "SASL_SSL", **LOGIN, **CERTIFICATE},
+    ],
+)
+def test_a_whole_set_of_kafka_s_security_is_taken(given: dict[str, str]) -> None:
+    Settings.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (
+            {"kafka_security_protocol": "SASL_SSL"},
+            "SASL_SSL needs INTENT_KAFKA_SASL_MECHANISM, INTENT_KAFKA_SASL_PASSWORD, "
+            "INTENT_KAFKA_SASL_USERNAME too",
+        ),
+        *(
+            (
+                {"kafka_security_protocol": "SASL_PLAINTEXT", **LOGIN, missing: None},
+                f"SASL_PLAINTEXT needs INTENT_{missing.upper()} too",
+            )
+            for missing in LOGIN
+        ),
+        (LOGIN, "set INTENT_KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT"),
+        (
+            {"kafka_security_protocol": "SSL", **LOGIN},
+            "set INTENT_KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT",
+        ),
+        (
+            {"kafka_ssl_cafile": "ca.pem"},
+            "INTENT_KAFKA_SSL_CAFILE would not be used with PLAINTEXT; set "
+            "INTENT_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL",
+        ),
+        (
+            {"kafka_security_protocol": "SASL_PLAINTEXT", **LOGIN, **CERTIFICATE},
+            "set INTENT_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL",
+        ),
+        (
+            {"kafka_security_protocol": "SSL", "kafka_ssl_keyfile": "client.key"},
+            "set INTENT_KAFKA_SSL_CERTFILE",
+        ),
+        (
+            {"kafka_security_protocol": "SSL", "kafka_ssl_key_password": "hush-hush"},
+            "set INTENT_KAFKA_SSL_CERTFILE",
+        ),
+        ({"kafka_security_protocol": "TLS"}, "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL'"),
+        (
+            {"kafka_security_protocol": "SASL_SSL", **LOGIN, "kafka_sasl_mechanism": "OAUTHBEARER"},
+            "'PLAIN', 'SCRAM-SHA-256' or 'SCRAM-SHA-512'",
+        ),
+    ],
+)
+def test_security_that_does_not_go_together_is_refused_with_what_to_set(
+    given: dict[str, str], advice: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate(given)
+    assert advice in str(refused.value)
+    assert "hush-hush" not in str(refused.value)
+
+
+def test_passwords_are_not_printed() -> None:
+    given = Settings.model_validate({"kafka_security_protocol": "SASL_SSL", **LOGIN})
+    assert "hush-hush" not in repr(given)
+
+
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTENT_KAFKA_PORT", "many")
+    monkeypatch.setenv("INTENT_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    settings.cache_clear()
+    with pytest.raises(InvalidSettings, match=r"INTENT_KAFKA_PORT .*integer"):
+        settings()
