@@ -1,0 +1,215 @@
+"""The product on an Apache Kafka that wants TLS, and a login or a certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from infra.local.paths import KAFKA_LIBS
+from infra.local.ports import free_ports
+from infra.local.programs import programs
+from infra.local.stack import Stack
+from infra.local.topics import create_topics
+from stream import codec, topics
+from stream.events import decode
+from stream.exceptions import BrokerRefused, BrokerUnavailable
+from stream.outbox import Outbox, Outgoing
+from stream.preflight import check_topics
+from stream.session import ProfileState, Rules
+from stream.settings import Settings
+from tests.conftest import isolate
+from tests.workers import lag, online, records, send, title_open, until, worker
+
+_EC: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
+_PASSWORD: Final = "hush-hush"
+
+
+def certificate(home: Path, name: str, *extensions: str, authority: str | None = None) -> None:
+    """Make `<name>.pem` and `<name>.key`, signed by `authority`, or by itself."""
+    signer = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key") if authority else ()
+    line = ("openssl", "req", "-x509", *_EC, "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    more = (option for extension in extensions for option in ("-addext", extension))
+    subprocess.run(
+        (*line, "-subj", f"/CN={name}", *signer, *more), cwd=home, check=True, capture_output=True
+    )
+
+
+def secured(home: Path, broker: int, controller: int, login: int, mutual: int) -> str:
+    """A broker's properties beside those of the local stack, of which they take the place.
+
+    At the port `login` it takes users by password, at `mutual` by certificate, both over TLS.
+    Everything is allowed to "intent" and "client", and nothing to "guest".
+    """
+    listeners = f"BROKER://127.0.0.1:{broker},LOGIN://127.0.0.1:{login},MUTUAL://127.0.0.1:{mutual}"
+    module = "org.apache.kafka.common.security"
+    users = f'user_intent="{_PASSWORD}" user_guest="{_PASSWORD}"'
+    return "\n".join(
+        (
+            f"listeners={listeners},CONTROLLER://127.0.0.1:{controller}",
+            f"advertised.listeners={listeners}",
+            "listener.security.protocol.map="
+            "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL",
+            "listener.name.login.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
+            "listener.name.login.plain.sasl.jaas.config="
+            f"{module}.plain.PlainLoginModule required {users};",
+            "listener.name.login.scram-sha-512.sasl.jaas.config="
+            f"{module}.scram.ScramLoginModule required;",
+            "listener.name.mutual.ssl.client.auth=required",
+            "ssl.keystore.type=PEM",
+            f"ssl.keystore.location={home / 'keystore.pem'}",
+            "ssl.truststore.type=PEM",
+            f"ssl.truststore.location={home / 'authority.pem'}",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:ANONYMOUS;User:intent;User:CN=client",
+            "",
+        )
+    )
+
+
+class Ways(NamedTuple):
+    """Settings for the two ways into the broker."""
+
+    login: Settings
+    certificate: Settings
+
+
+@pytest.fixture(scope="module")
+def kafka(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+    """The stack's settings, but for a secured Kafka that takes the place of the stack's."""
+    home = tmp_path_factory.mktemp("secured")
+    certificate(home, "authority")
+    for name in ("server", "client"):
+        leaf = ("subjectAltName=IP:127.0.0.1", "basicConstraints=critical,CA:FALSE")
+        certificate(home, name, *leaf, authority="authority")
+    pair = (home / "server.key").read_text() + (home / "server.pem").read_text()
+    (home / "keystore.pem").write_text(pair)
+
+    plain, controller, login, mutual = free_ports(4)
+    ports = {"kafka_port": plain, "kafka_controller_port": controller}
+    program = programs(home, stack.settings.model_copy(update=ports))["kafka"]
+    program.prepare()
+    with Path(program.command[-1]).open("a") as properties:
+        properties.write(secured(home, plain, controller, login, mutual))
+    with (home / "kafka.log").open("wb") as log:
+        process = subprocess.Popen(
+            ("setpriv", "--pdeathsig", "KILL", "--", *program.command), stdout=log, stderr=log
+        )
+    try:
+        until(program.is_ready, f"a secured Kafka; see {home / 'kafka.log'}")
+        line = ("java", "-XX:TieredStopAtLevel=1", "-cp", f"{KAFKA_LIBS}/*")
+        server = ("kafka.admin.ConfigCommand", "--bootstrap-server", f"127.0.0.1:{plain}")
+        user = ("--alter", "--entity-type", "users", "--entity-name", "intent")
+        credential = ("--add-config", f"SCRAM-SHA-512=[password={_PASSWORD}]")
+        subprocess.run((*line, *server, *user, *credential), check=True, capture_output=True)
+        yield Ways(
+            stack.settings.model_copy(
+                update={
+                    "kafka_bootstrap": f"127.0.0.1:{login}",
+                    "kafka_security_protocol": "SASL_SSL",
+                    "kafka_sasl_mechanism": "SCRAM-SHA-512",
+                    "kafka_sasl_username": "intent",
+                    "kafka_sasl_password": SecretStr(_PASSWORD),
+                    "kafka_ssl_cafile": home / "authority.pem",
+                }
+            ),
+            stack.settings.model_copy(
+                update={
+                    "kafka_bootstrap": f"127.0.0.1:{mutual}",
+                    "kafka_security_protocol": "SSL",
+                    "kafka_ssl_cafile": home / "authority.pem",
+                    "kafka_ssl_certfile": home / "client.pem",
+                    "kafka_ssl_keyfile": home / "client.key",
+                }
+            ),
+        )
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_a_worker_behind_a_login_recovers_its_state_and_carries_an_event_to_features(
+    kafka: Ways, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    settings = isolate(kafka.login, tmp_path).model_copy(update={"model_version": served_model})
+    asyncio.run(create_topics(settings))
+    event = title_open("member")
+    before = title_open("member", occurred_at_ms=event["occurred_at_ms"] - 1)
+    send(settings, [event])
+    (sent,) = records(settings, topics.BROWSE_EVENTS)
+
+    async def leave_state_behind() -> None:
+        state = ProfileState()
+        taken = decode(
+            topics.BROWSE_EVENTS, b"member", orjson.dumps(before), broker_time_ms=sent.timestamp
+        )
+        state.take_in(taken, Rules())
+        changelog = topics.SESSIONS_CHANGELOG
+        async with Outbox(settings) as outbox:
+            await outbox.deliver(
+                [Outgoing(changelog, sent.partition, b"member", codec.encode(state))]
+            )
+
+    asyncio.run(leave_state_behind())
+    log = tmp_path / "worker.log"
+    with worker(settings, log, wait=True):
+        until(lambda: online(settings, "member") == event["event_id"], "the event in the features")
+        assert online(settings, "member", "sequence_no") == 2
+        until(lambda: lag(settings) == 0, "no lag")
+    assert _PASSWORD not in log.read_text()
+
+
+def test_a_password_over_tls_gets_in(kafka: Ways, tmp_path: Path) -> None:
+    works(isolate(kafka.login, tmp_path).model_copy(update={"kafka_sasl_mechanism": "PLAIN"}))
+
+
+def test_a_certificate_gets_in(kafka: Ways, tmp_path: Path) -> None:
+    works(isolate(kafka.certificate, tmp_path))
+
+
+def works(settings: Settings) -> None:
+    asyncio.run(create_topics(settings))
+    send(settings, [title_open("member")])
+    assert len(records(settings, topics.BROWSE_EVENTS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "advice"),
+    [
+        ({"kafka_sasl_password": SecretStr("wrong")}, BrokerRefused, "INTENT_KAFKA_SASL_PASSWORD"),
+        ({"kafka_sasl_mechanism": "SCRAM-SHA-256"}, BrokerRefused, "INTENT_KAFKA_SASL_MECHANISM"),
+        ({"kafka_ssl_cafile": None}, BrokerRefused, "INTENT_KAFKA_SSL_CAFILE"),
+        ({"kafka_security_protocol": "SSL"}, BrokerUnavailable, "INTENT_KAFKA_SECURITY_PROTOCOL"),
+        (
+            {"kafka_security_protocol": "PLAINTEXT"},
+            BrokerUnavailable,
+            "INTENT_KAFKA_SECURITY_PROTOCOL",
+        ),
+        ({"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "guest"}, BrokerRefused, "ACLs"),
+    ],
+)
+def test_who_is_refused_is_told_what_to_check(
+    kafka: Ways,
+    tmp_path: Path,
+    changed: dict[str, Any],
+    kind: type[BrokerUnavailable],
+    advice: str,
+) -> None:
+    with pytest.raises(BrokerUnavailable, match=advice) as refused:
+        asyncio.run(check_topics(isolate(kafka.login, tmp_path).model_copy(update=changed)))
+    assert type(refused.value) is kind
+
+
+def test_a_client_without_its_certificate_is_told_which_is_missing(
+    kafka: Ways, tmp_path: Path
+) -> None:
+    without = {"kafka_ssl_certfile": None, "kafka_ssl_keyfile": None}
+    settings = isolate(kafka.certificate, tmp_path).model_copy(update=without)
+    with pytest.raises(BrokerRefused, match="INTENT_KAFKA_SSL_CERTFILE"):
+        asyncio.run(check_topics(settings))
