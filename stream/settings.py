@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.exceptions import InvalidSettings
@@ -177,7 +178,7 @@ class Settings(BaseSettings):
         if tls - {"kafka_ssl_cafile"} and "kafka_ssl_certfile" not in tls:
             problems.append("a private key needs its certificate; set INTENT_KAFKA_SSL_CERTFILE")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise PydanticCustomError("security", "{problems}", {"problems": "; ".join(problems)})
         return self
 
     def topic(self, name: str) -> str:
