@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from rich.console import Console
 from rich.table import Table
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from stream.kafka import broker_error, running
 from stream.settings import Settings
 from stream.topics import EVENT_TOPICS
+
+_COORDINATOR_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,7 @@ class LagReader:
             BrokerUnavailable: when Kafka does not answer.
         """
         try:
-            offsets = await self._admin.list_consumer_group_offsets(group)
-            committed = {tp: entry.offset for tp, entry in offsets.items() if entry.offset >= 0}
+            committed = await self._committed(group)
             places = sorted({*committed, *await self._partitions(topics)})
             starts = await self._consumer.beginning_offsets(places)
             ends = await self._consumer.end_offsets(places)
@@ -96,6 +98,17 @@ class LagReader:
             )
             for place in places
         ]
+
+    @retry(
+        # A new cluster makes the topic of offsets when it is first asked for a group.
+        retry=retry_if_exception_type(GroupCoordinatorNotAvailableError),
+        wait=wait_fixed(0.2),
+        stop=stop_after_delay(_COORDINATOR_S),
+        reraise=True,
+    )
+    async def _committed(self, group: str) -> dict[TopicPartition, int]:
+        offsets = await self._admin.list_consumer_group_offsets(group)
+        return {place: entry.offset for place, entry in offsets.items() if entry.offset >= 0}
 
     async def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
         if not topics:

@@ -31,12 +31,14 @@ from infra.local.ports import free_ports
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from infra.local.topics import create_topics
+from stream.lag import LagReader
 from stream.topics import SESSIONS_CHANGELOG, TOPICS
 from tests.conftest import free_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from stream.lag import PartitionLag
     from stream.settings import Settings
 
 TINY_CONFIG = """
@@ -247,6 +249,18 @@ def test_a_killed_supervisor_takes_its_programs_with_it(tmp_path: Path) -> None:
         family[0].kill()
         eventually(lambda: not any(process.is_running() for process in family[1:]))
     assert len(family) == 3
+
+
+def test_a_group_of_a_new_cluster_has_no_lag(tmp_path: Path) -> None:
+    settings = free_settings(tmp_path)
+
+    async def read() -> list[PartitionLag]:
+        async with LagReader(settings) as reader:
+            return await reader.read("nobody-yet")
+
+    with Stack(tmp_path, settings) as stack:
+        stack.start("kafka")
+        assert asyncio.run(read()) == []
 
 
 def test_a_stack_outlives_a_caller_that_only_starts_it(tmp_path: Path) -> None:
