@@ -249,13 +249,13 @@ def test_a_malformed_request_is_told_what_is_wrong(
         infer(client, request)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert_answers(infer(client, requests()), expected(model))
-    assert serving_processes(stack) == processes
+    assert serving_processes(stack) <= processes
 
 
-def serving_processes(stack: Stack) -> list[int]:
-    """The server's, and those of the models in it."""
+def serving_processes(stack: Stack) -> set[int]:
+    """The server's, and those of the models in it; one of a version before may still be ending."""
     server = psutil.Process(stack.pid("triton"))
-    return [server.pid, *(child.pid for child in server.children(recursive=True))]
+    return {server.pid, *(child.pid for child in server.children(recursive=True))}
 
 
 def test_a_request_that_lacks_a_tensor_is_refused(client: InferenceServerClient) -> None:
