@@ -68,10 +68,12 @@ def validated(model_repo: Path, version: int) -> Exported:
     return exported
 
 
-def refused(version: int | str, problems: Iterable[str]) -> VersionRefusedError:
-    """The error that says so."""
+def refused(
+    version: int | str, problems: Iterable[str], remedy: str = "Train and export another"
+) -> VersionRefusedError:
+    """The error that says so, and what to do."""
     return VersionRefusedError(
-        f"version {version} is not published: {'; '.join(problems)}. Train and export another"
+        f"version {version} is not published: {'; '.join(problems)}. {remedy}"
     )
 
 

@@ -69,6 +69,12 @@ class Publication:
     shadow: Drift | None
 
 
+_REMEDY: Final = (
+    "Train and export another; or, where it is meant to differ that much, as after a change of "
+    "data, raise INTENT_RELEASE_MAX_DIVERGENCE or lower INTENT_RELEASE_MIN_OVERLAP"
+)
+
+
 async def publish(
     settings: Settings,
     version: str = "",
@@ -347,4 +353,4 @@ def _judge(
             min_overlap=settings.release_min_overlap,
         )
     if problems:
-        raise refused(version, [f"{where}, {problem}" for problem in problems])
+        raise refused(version, [f"{where}, {problem}" for problem in problems], _REMEDY)

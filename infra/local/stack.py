@@ -246,8 +246,13 @@ class Stack:
                     *(_dies_with_parent("TERM") if self._ends_with_caller else ()),
                     *(sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config)),
                 ],
-                # The programs take their settings from the configuration alone.
-                env={k: v for k, v in os.environ.items() if not k.startswith("INTENT_")},
+                # The programs take their settings from the configuration alone, and a folder for
+                # metrics that Feast names in each process that imports it ends with that process.
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith(("INTENT_", "PROMETHEUS_MULTIPROC"))
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

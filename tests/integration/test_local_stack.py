@@ -275,6 +275,17 @@ def test_a_stack_outlives_a_caller_that_only_starts_it(tmp_path: Path) -> None:
         Stack(tmp_path, settings).stop()
 
 
+def test_programs_outlive_the_folder_that_feast_made_for_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "gone"))
+    with Stack(tmp_path, free_settings(tmp_path)) as stack:
+        stack.start("redis")
+        inherited = psutil.Process(stack.pid("redis")).environ()
+    assert not [name for name in inherited if name.startswith("PROMETHEUS")]
+
+
 def test_changed_settings_restart_what_they_concern_and_nothing_else(tmp_path: Path) -> None:
     settings = free_settings(tmp_path)
     with Stack(tmp_path, settings) as stack:
