@@ -230,6 +230,7 @@ class Reranker:
             weights = Weights.read(path) if path else Weights()
         self._weights = weights.vector()
         self._store: FeatureStore = open_store(settings)
+        # Here, rather than at the first query, it shows that the definitions aren't registered.
         self._store.get_feature_service(search_rerank_v1.name)
         self._fresh_for_ms = (settings.session_gap_s if fresh_for_s is None else fresh_for_s) * 1000
         self._clock = clock

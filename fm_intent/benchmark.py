@@ -221,9 +221,9 @@ def _against_best(row: Row, rows: Sequence[Row], results: Path, figure: str) -> 
         for one in rows
         if one["baseline"]
         and all(one[name] == row[name] for name in table)
-        and _height(one, figure) is not None
+        and (figure == "ndcg10" or figure in one["intents"])
     ]
-    best = max(rivals, key=lambda one: float(_height(one, figure) or 0), default=None)
+    best = max(rivals, key=lambda one: _height(one, figure), default=None)
     if best is None or best is row:
         return None
     for one in (row, best):
@@ -252,12 +252,12 @@ def _pairs(
     return mine[known], other[known]
 
 
-def _height(row: Row, figure: str) -> float | None:
-    """`ndcg10`, or how well an intent is told; None where it isn't."""
+def _height(row: Row, figure: str) -> float:
+    """`ndcg10`, or how well an intent is told."""
     if figure == "ndcg10":
         return float(row["ndcg10"])
-    head = row["intents"].get(figure)
-    return None if head is None else float(head[main_figure(head)])
+    head = row["intents"][figure]
+    return float(head[main_figure(head)])
 
 
 def _headroom(row: Row, rows: Sequence[Row]) -> dict[str, float]:
