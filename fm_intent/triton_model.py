@@ -8,6 +8,7 @@ fraction of what torch takes to begin an operation, and a GPU would be waited fo
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
@@ -74,6 +75,9 @@ class TritonPythonModel:
             for _ in ("everything is new", "one position is"):
                 self._answer(_warm_up_batch(rows, window))
         self._metrics = _Metrics(args, self._cache)
+        # What is imported by now is never garbage, and to look through it holds up every answer.
+        gc.collect()
+        gc.freeze()
         pb.Logger.log_info(
             f"{args['model_instance_name']} keeps {self._cache.slots} profiles of "
             f"{self._cache.profile_bytes} bytes"

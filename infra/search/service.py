@@ -6,6 +6,7 @@ late, the engine's own order is the one to show: this service improves it and is
 
 from __future__ import annotations
 
+import gc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Final
@@ -115,8 +116,12 @@ def serve(settings: Settings) -> None:
     if not is_free(settings.search_port):
         raise PortTakenError("the search service", settings.search_port, "INTENT_SEARCH_PORT")
     apply(settings)
+    app = create_app(settings)
+    # To look for garbage in what is imported by now would hold up a query, now and then.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.search_host,
         port=settings.search_port,
         log_level=settings.log_level.lower(),
