@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from fm_intent import metrics
@@ -184,6 +185,7 @@ def record(results: Path, row: Row, judged: Judged) -> Row:
             for intent, head in one["intents"].items():
                 head["vs_best_baseline"] = _against_best(one, rows, results, intent)
             one["headroom"] = _headroom(one, rows)
+            one["over_seeds"] = _over_seeds(one, rows, results)
         part = results.with_suffix(".part")
         part.write_text(json.dumps(rows, indent=1) + "\n")
         part.replace(results)
@@ -215,26 +217,80 @@ def _against_best(row: Row, rows: Sequence[Row], results: Path, figure: str) -> 
 
     To choose it by the figure that it is then beaten by favours the baseline.
     """
-    table = ("dataset", "split", "target_time")
     rivals = [
         one
         for one in rows
         if one["baseline"]
-        and all(one[name] == row[name] for name in table)
+        and _is_beside(one, row)
         and (figure == "ndcg10" or figure in one["intents"])
     ]
     best = max(rivals, key=lambda one: _height(one, figure), default=None)
     if best is None or best is row:
         return None
-    for one in (row, best):
-        if not _kept(results, one).exists():
-            raise DataUnusableError(
-                f"{_kept(results, one)} is missing, so that its row can't be compared; run "
-                f"`{one['command']}` again, or take the row out of {results}"
-            )
-    with np.load(_kept(results, row)) as ours, np.load(_kept(results, best)) as theirs:
+    with _right(results, row) as ours, _right(results, best) as theirs:
         compared = metrics.paired(*_pairs(ours, theirs, figure))
     return {"model": best["model"], "seed": best["seed"], **compared._asdict()}
+
+
+def _over_seeds(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
+    """A model's mean NDCG@10 over its seeds; None where there is but one.
+
+    Its gain is over the baseline of the same table and the same seeds that has the highest mean, by
+    the means of each profile.
+    """
+    models: dict[str, list[Row]] = {}
+    for one in sorted(rows, key=lambda one: int(one["seed"])):
+        if _is_beside(one, row):
+            models.setdefault(one["model"], []).append(one)
+    own = models[row["model"]]
+    seeds = [one["seed"] for one in own]
+    if len(seeds) < 2:
+        return None
+    rivals = [
+        some
+        for some in models.values()
+        if some[0]["baseline"] and [one["seed"] for one in some] == seeds
+    ]
+    best = max(rivals, key=_mean_ndcg10, default=own)
+    found: Row = {"seeds": seeds, "ndcg10": _mean_ndcg10(own), "vs_best_baseline": None}
+    if best is not own:
+        ours, theirs = (
+            np.mean([_gains_by_name(results, one) for one in some], axis=0) for some in (own, best)
+        )
+        compared = metrics.paired(ours, theirs)
+        found["vs_best_baseline"] = {"model": best[0]["model"], **compared._asdict()}
+    return found
+
+
+def _mean_ndcg10(rows: Sequence[Row]) -> float:
+    return float(np.mean([one["ndcg10"] for one in rows]))
+
+
+def _is_beside(row: Row, other: Row) -> bool:
+    """Whether two rows stand in one table."""
+    return all(row[name] == other[name] for name in ("dataset", "split", "target_time"))
+
+
+def _right(results: Path, row: Row) -> NpzFile:
+    """What a row got right, profile by profile.
+
+    Raises:
+        DataUnusableError: when that is gone.
+    """
+    kept = _kept(results, row)
+    if not kept.exists():
+        raise DataUnusableError(
+            f"{kept} is missing, so that its row can't be compared; run `{row['command']}` again, "
+            f"or take the row out of {results}"
+        )
+    found: NpzFile = np.load(kept)
+    return found
+
+
+def _gains_by_name(results: Path, row: Row) -> metrics.PerRow:
+    """Of all profiles, in the order of their names."""
+    with _right(results, row) as right:
+        return metrics.gains(right["rank"][np.argsort(right["profile_id"])], 10)
 
 
 def _pairs(

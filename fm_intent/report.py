@@ -57,7 +57,8 @@ def write_report(rows: Sequence[Row], results: Path) -> None:
         "",
     ]
     for title, table in tables:
-        lines += [f"## {title}", "", *_next_titles(table), *_strata(table), *_intents(table)]
+        lines += [f"## {title}", "", *_next_titles(table)]
+        lines += [*_over_seeds(table), *_strata(table), *_intents(table)]
     lines += ["## Made by", "", "```sh", *(row["command"] for row in rows), "```", ""]
     hashes = sorted({row["data_sha256"] for row in rows})
     lines += [f"Data: SHA-256 `{one}`" for one in hashes]
@@ -98,6 +99,32 @@ def _next_titles(table: Sequence[Row]) -> Iterator[str]:
             "taste, 100 % who infers intents from the same history by the true process."
         )
     yield ""
+
+
+def _over_seeds(table: Sequence[Row]) -> Iterator[str]:
+    models = {row["model"]: row for row in table if row["over_seeds"]}
+    if not models:
+        return
+    yield (
+        "Means over seeds; gains are over the best baseline of the same seeds, by a test of each "
+        "profile's means in pairs:"
+    )
+    yield ""
+    rows = []
+    for model, row in models.items():
+        every, mean = [one for one in table if one["model"] == model], row["over_seeds"]
+        figures = sorted(one["ndcg10"] for one in every)
+        rows.append(
+            [
+                _name(row),
+                ", ".join(map(str, mean["seeds"])),
+                f"{mean['ndcg10']:.4f} ({figures[0]:.4f} – {figures[-1]:.4f})",
+                _versus(mean["vs_best_baseline"]),
+            ]
+        )
+    yield from markdown_table(
+        ["model", "seeds", "NDCG@10 (lowest – highest)", "against the best baseline"], rows
+    )
 
 
 def _strata(table: Sequence[Row]) -> Iterator[str]:

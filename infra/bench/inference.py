@@ -397,12 +397,16 @@ def perf_analyzer(url: str, load: Load) -> list[dict[str, Any]]:
     binary = shutil.which("perf_analyzer")
     if binary is None:
         return []
-    offers = [(1, f"--request-rate-range={rate:g}") for rate in OFFERED_B1]
+    offers = [
+        *((1, f"--request-rate-range={rate:g}") for rate in OFFERED_B1),
+        (1, "--concurrency-range=1"),
+        (64, f"--concurrency-range={IN_FLIGHT}"),
+    ]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         steps, table = Path(folder, "steps.json"), Path(folder, "table.csv")
         load.step_file(steps)
-        for batch, offer in (*offers, (64, f"--concurrency-range={IN_FLIGHT}")):
+        for batch, offer in offers:
             command = [
                 *(binary, "-m", "fm_intent", "-u", url, "-i", "grpc", "--async", offer),
                 *("-b", str(batch), "--input-data", str(steps), "-f", str(table)),

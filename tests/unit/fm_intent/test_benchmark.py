@@ -143,6 +143,29 @@ def test_the_best_baseline_is_what_all_others_are_held_against(tmp_path: Path) -
     assert versus["ours"]["p"] < 1e-6
 
 
+def test_models_of_more_seeds_are_compared_by_their_means_too(tmp_path: Path) -> None:
+    results = tmp_path / "models.json"
+    rng = np.random.default_rng(0)
+    for seed in (0, 1):
+        rank = rng.integers(30, size=200)
+        ours = judged(np.maximum(rank - 2, 0)[::-1].tolist())
+        ours = ours._replace(profile_id=ours.profile_id[::-1])
+        record(results, row("ours", baseline=False, seed=seed), ours)
+        record(results, row("theirs", seed=seed), judged(rank.tolist()))
+    record(results, row("once"), judged([0] * 200))
+    found = {(one["model"], one["seed"]): one for one in rows(tmp_path)}
+    mean = (found["ours", 0]["ndcg10"] + found["ours", 1]["ndcg10"]) / 2
+    over_seeds = found["ours", 1]["over_seeds"]
+    assert over_seeds["seeds"] == [0, 1]
+    assert over_seeds["ndcg10"] == pytest.approx(mean)
+    assert over_seeds["vs_best_baseline"]["model"] == "theirs"
+    assert over_seeds["vs_best_baseline"]["p"] < 1e-6
+    assert found["theirs", 0]["over_seeds"]["vs_best_baseline"] is None
+    assert found["once", 0]["over_seeds"] is None
+    text = (tmp_path / "models.md").read_text()
+    assert f"| **ours** | 0, 1 | {mean:.4f} (" in text
+
+
 def test_profiles_are_paired_by_name_not_by_place(tmp_path: Path) -> None:
     results = tmp_path / "models.json"
     rank = np.arange(50) % 20
