@@ -33,7 +33,7 @@ from features.online_store import (
 from features.store import apply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from feast import FeatureStore, Field
 
@@ -102,6 +102,28 @@ class RowEncoder:
         layout = (f"{len(head)}s{length}f" for head, length in zip(heads, lengths, strict=True))
         return heads, struct.Struct("<" + "".join(layout)).pack
 
+    def emptied(self, profile_id: str, erased_at_ms: int, ahead_ms: int) -> FencedRow:
+        """What takes the place of all that was written of a profile up to its erasure.
+
+        Its features are null. Its time is that of the erasure, so that what was under way then is
+        refused; it replaces what is as much newer as events' clocks may be ahead.
+        """
+        return FencedRow(
+            key=self._key(profile_id),
+            micros=b"%d000" % (erased_at_ms + ahead_ms),
+            sequence=b"",
+            fields=hash_fields(
+                self._count,
+                [
+                    hash_entry(self._time, timestamp(erased_at_ms * 1000)),
+                    *(
+                        hash_entry(hash_name(feature_field(profile_intent.name, one.name)), b"")
+                        for one in profile_intent.features
+                    ),
+                ],
+            ),
+        )
+
 
 def _entry_encoder(view: str, feature: Field) -> Callable[[Any], bytes]:
     """What encodes a value of `feature` to its entry in the hash."""
@@ -117,14 +139,18 @@ def to_protos(
     row: IntentRow,
 ) -> tuple[EntityKey, dict[str, Value], datetime, datetime]:
     """The row as Feast's own `online_write_batch` takes it."""
-    key = EntityKey(join_keys=[profile.join_key], entity_values=[Value(string_val=row.profile_id)])
     values = {
         feature.name: Value.FromString(
             ENCODERS[feature.dtype](attrgetter(row_attribute(feature))(row))
         )
         for feature in profile_intent.features
     }
+    key = _entity_key(row.profile_id)
     return key, values, _datetime(row.last_event_at_ms), _datetime(row.published_at_ms)
+
+
+def _entity_key(profile_id: str) -> EntityKey:
+    return EntityKey(join_keys=[profile.join_key], entity_values=[Value(string_val=profile_id)])
 
 
 def _datetime(milliseconds: int) -> datetime:
@@ -175,6 +201,31 @@ class IntentWriter:
                 return 0
             return await self._write_redis(store, online_store, rows)
 
+    async def erase(self, erased_at_ms: Mapping[str, int]) -> None:
+        """Empty the features of profiles.
+
+        They read as absent until something newer is written. In Redis what an event from before the
+        erasure led to is refused from now on; features of an event that came more than
+        `max_ahead_s` after it stay.
+
+        Args:
+            erased_at_ms: when each was erased, broker time, by profile id.
+
+        Raises:
+            NotStartedError, StoreUnavailableError, StoreRefusedError: as `write`.
+        """
+        store = self._store
+        if store is None:
+            raise NotStartedError("Call `start` before `erase`.")
+        online_store = store.provider.online_store
+        with typed_errors():
+            if not isinstance(online_store, FencedRedisOnlineStore):
+                await asyncio.to_thread(self._write_emptied, store, erased_at_ms)
+                return
+            ahead_ms = self._settings.max_ahead_s * 1000
+            rows = [self._encode.emptied(*one, ahead_ms) for one in erased_at_ms.items()]
+            await online_store.write_rows(store.config, profile_intent, rows)
+
     async def close(self) -> None:
         """Close the connections. The writer can be started again."""
         store, self._store = self._store, None
@@ -206,3 +257,12 @@ class IntentWriter:
         store.provider.online_write_batch(
             store.config, profile_intent, list(map(to_protos, rows)), None
         )
+
+    @staticmethod
+    def _write_emptied(store: FeatureStore, erased_at_ms: Mapping[str, int]) -> None:
+        nothing = {feature.name: Value() for feature in profile_intent.features}
+        rows = [
+            (_entity_key(profile_id), nothing, _datetime(at_ms), _datetime(at_ms))
+            for profile_id, at_ms in erased_at_ms.items()
+        ]
+        store.provider.online_write_batch(store.config, profile_intent, rows, None)

@@ -1,8 +1,9 @@
 """The Faust app: `faust -A stream.app worker` or `intentstream worker`.
 
-One agent reads both event topics. It takes whatever has arrived as one micro-batch, has the
-pipeline carry it to published features, and acknowledges it in offset order; what arrives meanwhile
-is the next batch. So batches grow with load, and no event waits while the worker is idle.
+One agent reads the event topics and that of erasures. It takes whatever has arrived as one
+micro-batch, has the pipeline carry it to published features, and acknowledges it in offset order;
+what arrives meanwhile is the next batch. So batches grow with load, and no event waits while the
+worker is idle.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def create_app(config: Settings) -> IntentApp:
     app.catalogue = read_catalogue(config.catalogue)
     app.table = SessionTable.of(app, config, app.catalogue.duration_ms)
     events = app.topic(
-        *(config.topic(name) for name in topics.EVENT_TOPICS),
+        *(config.topic(name) for name in topics.CONSUMED_TOPICS),
         key_serializer="raw",
         value_serializer="raw",
         allow_empty=True,

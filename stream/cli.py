@@ -122,6 +122,21 @@ def dlq_replay(reason: _Reason = None) -> None:
 
 
 @app.command()
+def erase(
+    profile_ids: Annotated[list[str], typer.Argument(help="Profiles to be erased.")],
+) -> None:
+    """Erase profiles: their state, what the model keeps of them, and their online features.
+
+    The worker does it within moments. docs/erasure.md lists the other copies, and how they go.
+    """
+    from stream.erasure import request_erasure
+    from stream.settings import settings
+
+    count = asyncio.run(request_erasure(settings(), profile_ids))
+    typer.echo(f"asked for {count} profiles to be erased")
+
+
+@app.command()
 def search() -> None:
     """Serve POST /search/rerank: search candidates re-ranked on live intent; GET /health, /docs.
 

@@ -17,8 +17,9 @@ from stream.interactions import INTERACTION
 from stream.session import MEMORY, ProfileState
 
 _MAGIC: Final = b"IS"
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<2sBBHHHqqqq")
+_VERSION: Final = 2
+_HEADERS: Final = {1: struct.Struct("<2sBBHHHqqqq"), _VERSION: struct.Struct("<2sBBHHHqqqqq")}
+"""By version; the first knew no erasure."""
 _CHECKSUM: Final = struct.Struct("<Q")
 
 
@@ -30,7 +31,7 @@ def encode(state: ProfileState) -> bytes:
     """
     event_id = state.last_event_id.encode()
     try:
-        header = _HEADER.pack(
+        header = _HEADERS[_VERSION].pack(
             _MAGIC,
             _VERSION,
             len(state.dropped),
@@ -40,6 +41,7 @@ def encode(state: ProfileState) -> bytes:
             state.last_at_ms,
             state.folded,
             *state.horizon,
+            state.erased_at_ms,
         )
     except struct.error as error:
         raise BadState(f"this state can't be encoded: {error}") from None
@@ -61,17 +63,20 @@ def decode(data: bytes) -> ProfileState:
     Raises:
         BadState: when the bytes are damaged, cut short, or of a version that this code can't read.
     """
-    if len(data) < _HEADER.size + _CHECKSUM.size or data[:2] != _MAGIC:
+    if len(data) < 3 or data[:2] != _MAGIC:
         raise BadState("not session state: the header is missing")
+    header = _HEADERS.get(data[2])
+    if header is None:
+        raise BadState(f"state of version {data[2]}; this code reads up to {_VERSION}")
+    if len(data) < header.size + _CHECKSUM.size:
+        raise BadState(f"session state of {len(data)} bytes, cut short within its header")
     body, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
-    if data[2] != _VERSION:
-        raise BadState(f"state of version {data[2]}; this code reads version {_VERSION}")
     if _CHECKSUM.unpack(checksum)[0] != xxhash.xxh3_64_intdigest(body):
         raise BadState("damaged session state: the checksum differs")
-    _, _, dropped, event_id, window, memory, last_at_ms, folded, start_ms, key = (
-        _HEADER.unpack_from(body)
+    _, _, dropped, event_id, window, memory, last_at_ms, folded, start_ms, key, *added = (
+        header.unpack_from(body)
     )
-    at = _HEADER.size
+    at = header.size
     expected = (
         at + event_id + window * INTERACTION.itemsize + memory * MEMORY.itemsize + dropped * 8
     )
@@ -91,4 +96,5 @@ def decode(data: bytes) -> ProfileState:
         folded=folded,
         last_at_ms=last_at_ms,
         last_event_id=last_event_id,
+        erased_at_ms=added[0] if added else 0,
     )

@@ -18,6 +18,7 @@ CONNECT: Final = "__connect.errors."
 _DLQ_OF: Final = {
     topics.PLAYBACK_EVENTS: topics.PLAYBACK_DLQ,
     topics.BROWSE_EVENTS: topics.BROWSE_DLQ,
+    topics.PROFILE_ERASURES: topics.ERASURES_DLQ,
 }
 
 

@@ -16,7 +16,7 @@ from stream.deadletters import CONNECT, REASON_HEADER
 from stream.kafka import running
 from stream.settings import Settings
 
-DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ)
+DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ, topics.ERASURES_DLQ)
 
 
 @dataclass(frozen=True, slots=True)

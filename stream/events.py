@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from stream import topics
 from stream.exceptions import BadRecord, Reason
 
+_LONGEST_ID: Final = 128
+
 _Id = Annotated[str, Field(min_length=1, max_length=64)]
-_LongId = Annotated[str, Field(min_length=1, max_length=128)]
+_LongId = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID)]
 _Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
 _Number = Annotated[int, Field(ge=0, le=32_767)]
 
@@ -139,6 +141,25 @@ def decode(
             f"occurred_at_ms is {ahead_s} s ahead of the broker; at most {max_ahead_s} s may be",
         )
     return event
+
+
+def erased_profile(key: bytes | None) -> str:
+    """The profile that a record on `profile-erasures` is about: its key; the value says nothing.
+
+    Raises:
+        BadRecord: when the key can't be a profile's id.
+    """
+    if not key:
+        raise BadRecord(Reason.EMPTY, "the record has no key, which is to be the profile_id")
+    try:
+        profile_id = key.decode()
+    except UnicodeDecodeError as bad:
+        raise BadRecord(Reason.BAD_UTF8, f"byte {bad.start} of the key is not UTF-8") from None
+    if len(profile_id) > _LONGEST_ID:
+        raise BadRecord(
+            Reason.OUT_OF_RANGE, f"a key of {len(profile_id)} characters; at most {_LONGEST_ID}"
+        )
+    return profile_id
 
 
 def json_schema(topic: str) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class InferenceUnavailable(StreamError):
     """Triton did not answer in time, or can't take the request now. Retry it later."""
 
 
+class VersionNotServed(InferenceUnavailable):
+    """Triton doesn't serve this version of the model, yet or any more."""
+
+
 class InferenceRefused(StreamError):
     """Triton refused a request for good: the model and the worker disagree on the contract."""
 

@@ -13,7 +13,7 @@ import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from stream.exceptions import InferenceRefused, InferenceUnavailable
+from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
 from stream.intents import OUTPUTS, Intents, joined
 from stream.settings import Settings
 from stream.window import WindowBatch
@@ -28,11 +28,11 @@ _RETRYABLE: Final = {
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.NOT_FOUND,
     )
 }
-"""Codes of failures that pass; `NOT_FOUND` is a model version that is not loaded yet."""
+"""Codes of failures that pass."""
 
+_NOT_SERVED: Final = f"StatusCode.{grpc.StatusCode.NOT_FOUND.name}"
 
 FORGET: Final = -1
 """The `sequence_no` of a row whose profile the model is to forget."""
@@ -128,6 +128,8 @@ class InferenceClient:
                     client_timeout=self._settings.inference_deadline_s,
                 )
             except InferenceServerException as error:
+                if error.status() == _NOT_SERVED:
+                    raise VersionNotServed(f"{error.status()}: {error.message()}") from error
                 if error.status() in _RETRYABLE:
                     raise InferenceUnavailable(f"{error.status()}: {error.message()}") from error
                 raise InferenceRefused(

@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from stream.kafka import broker_error, running
 from stream.settings import Settings
-from stream.topics import EVENT_TOPICS
+from stream.topics import CONSUMED_TOPICS
 
 _COORDINATOR_S: Final = 10.0
 
@@ -133,7 +133,7 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
         BrokerUnavailable: when Kafka does not answer.
     """
     ours = group in (None, settings.consumer_group)
-    topics = [settings.topic(name) for name in EVENT_TOPICS] if ours else []
+    topics = [settings.topic(name) for name in CONSUMED_TOPICS] if ours else []
     async with LagReader(settings) as reader:
         lags = await reader.read(group or settings.consumer_group, topics)
     if as_json:

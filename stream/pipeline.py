@@ -1,5 +1,8 @@
 """One micro-batch, from raw records to published features: decode → session → infer → publish.
 
+A profile that is to be erased goes the same way: its state is emptied, the model's cache and the
+online store are made to forget it, and what happened before is not taken in again.
+
 The order of effects is what keeps everything: the state's changelog, the dead letters and the late
 events are delivered before features are published, and only after the publication may the caller
 acknowledge. A crash anywhere between leaves unacknowledged records; their redelivery changes
@@ -11,11 +14,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import Final, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -28,7 +33,7 @@ from features.rows import IntentRow
 from stream import codec, metrics, topics
 from stream.catalogue import Catalogue
 from stream.deadletters import Record, dead_letter, late_event
-from stream.events import decode
+from stream.events import decode, erased_profile
 from stream.exceptions import (
     BadRecord,
     BrokerUnavailable,
@@ -41,6 +46,7 @@ from stream.outbox import Outgoing
 from stream.rows import intent_rows
 from stream.session import Outcome, ProfileState, Rules
 from stream.settings import Settings
+from stream.taxonomy import hash64
 from stream.window import WindowBatch, window_batch
 
 _T = TypeVar("_T")
@@ -80,12 +86,18 @@ class Infers(Protocol):
     async def infer(self, batch: WindowBatch) -> Intents:
         """The intents of every profile of the batch."""
 
+    async def forget(self, profile_hash: NDArray[np.int64]) -> None:
+        """Drop whatever is kept of profiles, `[B]` hashes of their ids."""
+
 
 class Writes(Protocol):
     """The online store's writer, as far as the pipeline knows it."""
 
     async def write(self, rows: Sequence[IntentRow]) -> int:
         """Write rows; return how many were refused as stale."""
+
+    async def erase(self, erased_at_ms: Mapping[str, int]) -> None:
+        """Empty the features of profiles that were erased at these times."""
 
 
 @dataclass(slots=True)
@@ -105,12 +117,29 @@ class Batch:
     touched: dict[bytes, Touched] = field(default_factory=dict)
     turned_away: list[Outgoing] = field(default_factory=list)
     broker_times: list[float] = field(default_factory=list)
-    """Broker time, in seconds, of each record that touched a profile."""
+    """Broker time, in seconds, of each event that touched a profile."""
+
+    erased: set[str] = field(default_factory=set)
+    """Profiles that the batch has an erasure of."""
+
+    @property
+    def scored(self) -> dict[bytes, Touched]:
+        """The touched profiles that there is something to say of."""
+        return {key: one for key, one in self.touched.items() if len(one.state.window)}
+
+    @property
+    def emptied(self) -> dict[str, int]:
+        """When the touched profiles were erased of which there is nothing left."""
+        return {
+            one.profile_id: one.state.erased_at_ms
+            for one in self.touched.values()
+            if not len(one.state.window)
+        }
 
     @property
     def profiles(self) -> list[tuple[str, ProfileState]]:
-        """Ids and states of the touched profiles, each once."""
-        return [(t.profile_id, t.state) for t in self.touched.values()]
+        """Ids and states of the profiles to be scored, each once."""
+        return [(one.profile_id, one.state) for one in self.scored.values()]
 
 
 class Pipeline:
@@ -148,7 +177,7 @@ class Pipeline:
         self._store = store
         self._gives_up = gives_up
         self._clock = clock
-        self._plain_topic = {settings.topic(name): name for name in topics.EVENT_TOPICS}
+        self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
         self.waits_for: str | None = None
         """The dependency that is down and retried right now, if any."""
 
@@ -162,8 +191,9 @@ class Pipeline:
         metrics.BATCH_EVENTS.observe(len(records))
         batch = self.take_in(records)
         await self.save(batch)
-        if batch.touched:
-            metrics.BATCH_PROFILES.observe(len(batch.touched))
+        await self.erase(batch)
+        if batch.scored:
+            metrics.BATCH_PROFILES.observe(len(batch.scored))
             intents = await self.infer(batch)
             inferred_at = self._clock()
             rows = self.rows(batch, intents)
@@ -189,42 +219,58 @@ class Pipeline:
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
         broker_ms = round(record.timestamp * 1000)
-        settings = self._settings
         try:
-            event = decode(
-                topic,
-                record.key,
-                record.value,
-                broker_time_ms=broker_ms,
-                headers=record.headers,
-                max_ahead_s=settings.max_ahead_s,
-                max_bytes=settings.max_event_bytes,
-            )
+            if topic == topics.PROFILE_ERASURES:
+                return self._take_in_erasure(record, broker_ms, batch).value
+            return self._take_in_event(topic, record, broker_ms, batch).value
         except BadRecord as error:
             batch.turned_away.append(dead_letter(topic, record, broker_ms, error))
             metrics.DEAD_LETTERS.labels(topic, error.reason.value).inc()
             return "dead_letter"
+
+    def _take_in_erasure(self, record: StampedRecord, broker_ms: int, batch: Batch) -> Outcome:
+        profile_id = erased_profile(record.key)
+        touched = self._touch(profile_id, record, batch)
+        before, touched.state = touched.state, touched.state.erased(broker_ms)
+        batch.erased.add(profile_id)
+        return Outcome.UNCHANGED if touched.state is before else Outcome.APPLIED
+
+    def _take_in_event(
+        self, topic: str, record: StampedRecord, broker_ms: int, batch: Batch
+    ) -> Outcome:
+        settings = self._settings
+        event = decode(
+            topic,
+            record.key,
+            record.value,
+            broker_time_ms=broker_ms,
+            headers=record.headers,
+            max_ahead_s=settings.max_ahead_s,
+            max_bytes=settings.max_event_bytes,
+        )
         if event.occurred_at_ms < broker_ms - settings.allowed_lateness_s * 1000:
             batch.turned_away.append(late_event(record, broker_ms, "behind_broker"))
-            return Outcome.LATE.value
+            return Outcome.LATE
         if not carries_state(event):
-            return Outcome.STATELESS.value
+            return Outcome.STATELESS
         # An unchanged profile is touched too: its last publication may have been cut short.
-        state = self._touch(event.profile_id, record, batch)
+        state = self._touch(event.profile_id, record, batch).state
+        batch.broker_times.append(record.timestamp)
+        if min(event.occurred_at_ms, broker_ms) <= state.erased_at_ms:
+            return Outcome.ERASED
         outcome = state.take_in(event, self._rules)
         if outcome is Outcome.LATE:
             batch.turned_away.append(late_event(record, broker_ms, "before_window"))
-        return outcome.value
+        return outcome
 
-    def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> ProfileState:
+    def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> Touched:
         key = profile_id.encode()
         touched = batch.touched.get(key)
         if touched is None:
             data = self._states.fetch(key)
             state = codec.decode(data) if data else ProfileState()
             touched = batch.touched[key] = Touched(profile_id, record.partition, state)
-        batch.broker_times.append(record.timestamp)
-        return touched.state
+        return touched
 
     async def save(self, batch: Batch) -> None:
         """Deliver the changelog of the touched states, the dead letters and the late events."""
@@ -235,13 +281,21 @@ class Pipeline:
         records = changelog + batch.turned_away
         await self._insist("kafka", lambda: self._outbox.deliver(records))
 
+    async def erase(self, batch: Batch) -> None:
+        """Make the model and the online store forget what the batch has erased."""
+        if batch.erased:
+            hashes = np.array([hash64(profile_id) for profile_id in batch.erased], np.int64)
+            await self._insist("triton", lambda: self._inference.forget(hashes))
+        if emptied := batch.emptied:
+            await self._insist("online_store", lambda: self._store.erase(emptied))
+
     async def infer(self, batch: Batch) -> Intents:
-        """The intents of every profile touched."""
+        """The intents of every profile to be scored."""
         windows = window_batch(batch.profiles, self._rules)
         return await self._insist("triton", lambda: self._inference.infer(windows))
 
     def rows(self, batch: Batch, intents: Intents) -> list[IntentRow]:
-        """The rows to publish, one for each profile touched."""
+        """The rows to publish, one for each profile scored."""
         return intent_rows(
             batch.profiles,
             intents,
@@ -260,7 +314,7 @@ class Pipeline:
         """Write the rows to the topic `intent-features`."""
         records = [
             Outgoing(topics.INTENT_FEATURES, touched.partition, key, row.to_json())
-            for (key, touched), row in zip(batch.touched.items(), rows, strict=True)
+            for (key, touched), row in zip(batch.scored.items(), rows, strict=True)
         ]
         await self._insist("kafka", lambda: self._outbox.deliver(records))
 

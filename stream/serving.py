@@ -1,9 +1,14 @@
-"""What the pipeline asks: the live version answers, the shadow is offered its share."""
+"""What the pipeline asks: the live version answers, the shadow is offered its share, all forget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.exceptions import VersionNotServed
 from stream.inference import InferenceClient
 from stream.intents import Intents
 from stream.release import Release
@@ -38,3 +43,19 @@ class ReleasedInference:
         intents = await self._client.infer(batch, release.live)
         self._shadow.offer(release, batch, intents)
         return intents
+
+    async def forget(self, profile_hash: NDArray[np.int64]) -> None:
+        """Have all versions of the release drop what they keep of profiles.
+
+        Args:
+            profile_hash: `[B]` hashes of their ids.
+
+        Raises:
+            InferenceUnavailable: when a retry may help.
+            InferenceRefused: when it can't.
+        """
+        release = self._release()
+        await self._client.forget(profile_hash, release.live)
+        for version in {release.shadow, release.previous} - {"", release.live}:
+            with suppress(VersionNotServed):  # it keeps nothing
+                await self._client.forget(profile_hash, version)

@@ -3,6 +3,9 @@
 Taking in an event is a join (commutative, associative, idempotent), so duplicates, redelivery,
 disorder and even two owners of one partition can't make a wrong state.
 
+Erasure is part of the join: of two states the one that was erased later covers the other whole, and
+what happened up to an erasure is never taken in again.
+
 At the window's edge: when a window would hold more than `window_length` interactions its oldest
 half is dropped at once, so that what a model server caches of the rest stays valid for long. The
 `horizon` is the place, in (start, key) order, of the newest interaction dropped. From then on
@@ -15,7 +18,7 @@ has left the window.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -51,6 +54,7 @@ class Outcome(Enum):
     UNCHANGED = "unchanged"
     LATE = "late"
     STATELESS = "stateless"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class ProfileState:
 
     `window` `[N]` of `INTERACTION` in (start_ms, key) order; `memory` `[M]` of `MEMORY` by title;
     `dropped` the keys of the block dropped last; `folded` the measure of everything dropped;
-    `last_at_ms` and `last_event_id` name the newest event, ties decided by the id's hash.
+    `last_at_ms` and `last_event_id` name the newest event, ties decided by the id's hash;
+    `erased_at_ms` is the broker time of the last erasure, 0 where there was none.
     """
 
     window: Interactions = field(default_factory=lambda: np.empty(0, INTERACTION))
@@ -79,6 +84,7 @@ class ProfileState:
     folded: int = 0
     last_at_ms: int = 0
     last_event_id: str = ""
+    erased_at_ms: int = 0
 
     @property
     def sequence_no(self) -> int:
@@ -101,8 +107,15 @@ class ProfileState:
         self._drop_oldest(rules)
         return Outcome.APPLIED
 
+    def erased(self, at_ms: int) -> ProfileState:
+        """The state once the profile was erased at `at_ms`; this one if that is no news."""
+        return self if at_ms <= self.erased_at_ms else ProfileState(erased_at_ms=at_ms)
+
     def joined(self, other: ProfileState, rules: Rules) -> ProfileState:
         """The least state that covers this one and `other`, two states of the same profile."""
+        if self.erased_at_ms != other.erased_at_ms:
+            later = max(self, other, key=lambda state: state.erased_at_ms)
+            return replace(later, window=later.window.copy())
         ahead, behind = (self, other) if self.horizon >= other.horizon else (other, self)
         state = ProfileState(
             window=ahead.window.copy(),
@@ -112,6 +125,7 @@ class ProfileState:
             folded=max(ahead.folded, behind.folded),
             last_at_ms=ahead.last_at_ms,
             last_event_id=ahead.last_event_id,
+            erased_at_ms=ahead.erased_at_ms,
         )
         if ahead.horizon == behind.horizon:
             state.dropped = np.union1d(ahead.dropped, behind.dropped)

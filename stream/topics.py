@@ -9,6 +9,8 @@ PLAYBACK_EVENTS: Final = "playback-events"
 BROWSE_EVENTS: Final = "browse-events"
 PLAYBACK_DLQ: Final = "playback-events.dlq"
 BROWSE_DLQ: Final = "browse-events.dlq"
+PROFILE_ERASURES: Final = "profile-erasures"
+ERASURES_DLQ: Final = "profile-erasures.dlq"
 LATE_EVENTS: Final = "late-events"
 INTENT_FEATURES: Final = "intent-features"
 SESSIONS_CHANGELOG: Final = "sessions-changelog"
@@ -16,6 +18,8 @@ MODEL_RELEASES: Final = "intent-model"
 MODEL_SHADOW: Final = "intent-shadow"
 
 EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
+CONSUMED_TOPICS: Final = (*EVENT_TOPICS, PROFILE_ERASURES)
+"""What the worker's group consumes."""
 
 _BROKER_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
 _ROOM_FOR_ERROR_HEADERS: Final = {"max.message.bytes": str(2 * 1024 * 1024)}
@@ -34,6 +38,8 @@ TOPICS: Final = (
     Topic(BROWSE_EVENTS, dict(_BROKER_TIME)),
     Topic(PLAYBACK_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
     Topic(BROWSE_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
+    Topic(PROFILE_ERASURES, dict(_BROKER_TIME)),
+    Topic(ERASURES_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
     Topic(LATE_EVENTS),
     Topic(INTENT_FEATURES),
     Topic(

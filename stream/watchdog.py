@@ -16,7 +16,7 @@ from stream import metrics
 from stream.exceptions import BrokerUnavailable
 from stream.lag import LagReader, PartitionLag
 from stream.settings import Settings
-from stream.topics import EVENT_TOPICS
+from stream.topics import CONSUMED_TOPICS
 
 _INTERVAL_S = 5.0
 _STALLED_AFTER_S = 60.0
@@ -72,7 +72,7 @@ class Watchdog(Service):
     @Service.task
     async def _watch(self) -> None:
         group = self._config.consumer_group
-        topics = [self._config.topic(name) for name in EVENT_TOPICS]
+        topics = [self._config.topic(name) for name in CONSUMED_TOPICS]
         while not self.should_stop:
             try:
                 async with LagReader(self._config) as reader:

@@ -66,10 +66,10 @@ def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, byte
 
 
 def lag(settings: Settings) -> int:
-    """The group's lag over both event topics."""
+    """The group's lag over all that it consumes."""
 
     async def read() -> int:
-        names = [settings.topic(name) for name in topics.EVENT_TOPICS]
+        names = [settings.topic(name) for name in topics.CONSUMED_TOPICS]
         async with LagReader(settings) as reader:
             return sum(each.lag for each in await reader.read(settings.consumer_group, names))
 

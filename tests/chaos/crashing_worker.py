@@ -1,8 +1,9 @@
-"""A worker that kills itself at one boundary of the batch that holds one event.
+"""A worker that kills itself at one boundary of the batch that holds one event or erasure.
 
-    python -m tests.chaos.crashing_worker STEP EVENT_ID
+    python -m tests.chaos.crashing_worker STEP ID
 
-STEP is the method of `Pipeline` after which the process gets SIGKILL.
+STEP is the method of `Pipeline` after which the process gets SIGKILL; ID that of an event, or of a
+profile that is erased.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from stream.app import app
 from stream.pipeline import Pipeline
 
 
-def crashing(step: str, event_id: str) -> type[Pipeline]:
-    """`Pipeline`, but killed after `step` of a batch in which a profile's newest event is ours."""
+def crashing(step: str, wanted: str) -> type[Pipeline]:
+    """`Pipeline`, but killed after `step` of a batch.
+
+    It is one in which `wanted` is a profile's newest event, or a profile that is erased.
+    """
 
     class CrashingPipeline(Pipeline):
         armed = False
 
         def take_in(self, records: Any) -> Any:
             batch = super().take_in(records)
-            self.armed = any(state.last_event_id == event_id for _, state in batch.profiles)
+            newest = (state.last_event_id for _, state in batch.profiles)
+            self.armed = wanted in batch.erased or wanted in newest
             self.crash_after("take_in")
             return batch
 

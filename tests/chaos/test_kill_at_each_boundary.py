@@ -11,6 +11,7 @@ import pytest
 
 from infra.local.topics import create_topics
 from stream import codec, topics
+from stream.erasure import request_erasure
 from stream.settings import Settings
 from tests.workers import lag, online, records, send, title_open, until, worker
 
@@ -61,3 +62,20 @@ def test_the_last_event_survives_a_kill_at_every_boundary(
         until(lambda: lag(settings) == 0, "no lag")
     assert online(settings, PROFILE) == last["event_id"]
     assert online(settings, PROFILE, "sequence_no") == len(BOUNDARIES) + 1
+
+
+def test_an_erasure_survives_a_kill_before_the_store_forgets(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    event = title_open(PROFILE)
+    send(settings, [event])
+    with worker(settings, log, wait=True):
+        until(lambda: online(settings, PROFILE) == event["event_id"], "the event online")
+    asyncio.run(request_erasure(settings, [PROFILE]))
+    with worker(settings, log, "tests.chaos.crashing_worker", "save", PROFILE) as process:
+        assert process.wait(timeout=90) == -signal.SIGKILL, log.read_text()[-3000:]
+    assert online(settings, PROFILE) == event["event_id"]
+    with worker(settings, log):
+        until(lambda: lag(settings) == 0, "no lag")
+    assert online(settings, PROFILE) is None

@@ -280,6 +280,66 @@ def test_two_racing_writers_always_leave_the_newest(
     assert read.last_event_id == f"e-{newest[0]}-{newest[1]}"
 
 
+# Erasure
+
+
+def erase(settings: Settings, at_ms: int) -> None:
+    async def use(writer: IntentWriter) -> int:
+        await writer.erase({SAMPLE.profile_id: at_ms})
+        return 0
+
+    with_writer(settings, use)
+
+
+def freshness(settings: Settings) -> Freshness:
+    return IntentReader(settings).read([SAMPLE.profile_id])[0].freshness
+
+
+def test_no_feature_of_an_erased_profile_is_left(
+    settings: Settings, database: redis_client.Redis
+) -> None:
+    write(settings, SAMPLE)
+    erase(settings, SAMPLE.last_event_at_ms + 1)
+    (fields,) = contents(database).values()
+    assert fields.pop(b"_ts:profile_intent")
+    assert set(fields.values()) == {b""}
+    assert freshness(settings) is Freshness.ABSENT
+
+
+def test_features_of_an_event_with_a_clock_ahead_of_the_erasure_go_too(settings: Settings) -> None:
+    write(settings, sample(last_event_at_ms=SAMPLE.last_event_at_ms + 1000))
+    erase(settings, SAMPLE.last_event_at_ms)
+    assert freshness(settings) is Freshness.ABSENT
+
+
+def test_what_was_under_way_when_a_profile_was_erased_does_not_come_back(
+    settings: Settings,
+) -> None:
+    erase(settings, SAMPLE.last_event_at_ms + 1)
+    assert write(settings, SAMPLE) == 1
+    assert freshness(settings) is Freshness.ABSENT
+
+
+def test_an_erasure_that_comes_late_leaves_what_is_much_newer(settings: Settings) -> None:
+    write(settings, SAMPLE)
+    erase(settings, SAMPLE.last_event_at_ms - settings.max_ahead_s * 1000 - 1)
+    assert freshness(settings) is Freshness.STALE
+
+
+def test_an_erased_profile_has_features_again_after_its_next_event(settings: Settings) -> None:
+    erase(settings, SAMPLE.last_event_at_ms - 1)
+    assert write(settings, SAMPLE) == 0
+    assert freshness(settings) is Freshness.STALE
+
+
+def test_an_erased_profile_is_absent_in_sqlite_too(tmp_path: Path) -> None:
+    first_look = Settings(online_store="sqlite", feature_registry=tmp_path / "registry.db")
+    write(first_look, SAMPLE)
+    assert freshness(first_look) is Freshness.STALE
+    erase(first_look, SAMPLE.last_event_at_ms + 1)
+    assert freshness(first_look) is Freshness.ABSENT
+
+
 plain_view = FeatureView(
     name="plain",
     entities=[definitions.profile],

@@ -10,7 +10,7 @@ import pytest
 
 from infra.local.ports import free_ports
 from stream.events import Browse
-from stream.exceptions import InferenceRefused, InferenceUnavailable
+from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
 from stream.inference import InferenceClient
 from stream.intents import Intents
 from stream.session import Rules, state_of
@@ -67,7 +67,7 @@ def test_each_answer_names_the_version_that_gave_it(settings: Settings, served_m
 
 
 def test_a_version_that_is_not_loaded_may_come_later(settings: Settings) -> None:
-    with pytest.raises(InferenceUnavailable):
+    with pytest.raises(VersionNotServed):
         infer(settings.model_copy(update={"model_version": "987"}), windows(1))
 
 

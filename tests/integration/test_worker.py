@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
+from features.client import Freshness, IntentReader
 from features.rerank import MATCHES, Candidate, Order, Reranker
 from features.titles import exported_vectors, publish_titles
 from infra.local.programs import worker_environment
@@ -71,6 +72,22 @@ def test_an_event_becomes_features_that_feast_reads_back(
     assert online(settings, "reader", "model_version") == served_model
     assert len(online(settings, "reader", "next_title_ids")) == 20
     assert sum(online(settings, "reader", "action_probs")) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_erased_profile_is_absent_until_it_does_something_again(settings: Settings) -> None:
+    before = title_open("leaver")
+    send(settings, [before])
+    until(lambda: online(settings, "leaver") == before["event_id"], "the event in the features")
+    assert "1 profile" in command(settings, "erase", "leaver")
+    until(lambda: online(settings, "leaver") is None, "no features")
+    assert IntentReader(settings).read(["leaver"])[0].freshness is Freshness.ABSENT
+    send(settings, [before])
+    until(lambda: lag(settings) == 0, "no lag")
+    assert online(settings, "leaver") is None
+    after = title_open("leaver")
+    send(settings, [after])
+    until(lambda: online(settings, "leaver") == after["event_id"], "the new event")
+    assert online(settings, "leaver", "sequence_no") == 1
 
 
 def test_a_search_is_re_ranked_on_what_was_just_looked_at(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from features.rows import IntentRow
 from stream.intents import Intents
@@ -46,6 +47,11 @@ def message(fields: dict[str, Any], topic: str = "browse-events", **kwargs: Any)
     return Message(topic, value=orjson.dumps(event), **kwargs)
 
 
+def erasure(profile_id: str = "p1", **kwargs: Any) -> Message:
+    """A request to erase a profile."""
+    return Message("profile-erasures", profile_id.encode(), None, **kwargs)
+
+
 @dataclass
 class Edges:
     """States, outbox, inference and store in one; `log` tells in which order they were used."""
@@ -55,6 +61,8 @@ class Edges:
     delivered: list[Outgoing] = field(default_factory=list)
     windows: list[WindowBatch] = field(default_factory=list)
     rows: list[IntentRow] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
+    emptied: dict[str, int] = field(default_factory=dict)
     failures: dict[str, list[Exception]] = field(default_factory=dict)
 
     def _use(self, name: str) -> None:
@@ -82,6 +90,14 @@ class Edges:
         self._use("write")
         self.rows += rows
         return 0
+
+    async def forget(self, profile_hash: NDArray[np.int64]) -> None:
+        self._use("forget")
+        self.forgotten += profile_hash.tolist()
+
+    async def erase(self, erased_at_ms: Mapping[str, int]) -> None:
+        self._use("erase")
+        self.emptied |= erased_at_ms
 
     def topics(self) -> list[str]:
         return [record.topic for record in self.delivered]

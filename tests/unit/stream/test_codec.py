@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +19,22 @@ from tests.unit.stream.strategies import histories
 SMALL = Rules(window_length=4, memory_length=3)
 
 
-@given(histories)
-def test_a_state_survives_the_round_trip(events: list[Event]) -> None:
-    state = state_of(events, SMALL)
+@given(histories, st.integers(0, 2**62))
+def test_a_state_survives_the_round_trip(events: list[Event], erased_at_ms: int) -> None:
+    state = replace(state_of(events, SMALL), erased_at_ms=erased_at_ms)
     again = decode(encode(state))
     assert encode(again) == encode(state)
     assert again.sequence_no == state.sequence_no
+
+
+@given(histories)
+def test_a_state_of_the_version_before_is_one_that_was_never_erased(events: list[Event]) -> None:
+    state = state_of(events, SMALL)
+    now = encode(state)[:-8]
+    scalars = struct.calcsize("<2sBBHHHqqqq")
+    before = now[:2] + b"\x01" + now[3:scalars] + now[scalars + 8 :]
+    again = decode(before + struct.pack("<Q", xxhash.xxh3_64_intdigest(before)))
+    assert encode(again) == encode(state)
 
 
 @given(histories, st.data())

@@ -18,7 +18,8 @@ from stream.exceptions import (
 )
 from stream.pipeline import Pipeline
 from stream.settings import Settings
-from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, message
+from stream.taxonomy import hash64
+from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, erasure, message
 
 
 def process(edges: Edges, *messages: Message, gives_up: Any = lambda: False, **config: Any) -> None:
@@ -110,6 +111,76 @@ def test_an_event_older_than_a_full_window_is_late_and_its_profile_still_publish
     late = [record for record in edges.delivered if record.topic == topics.LATE_EVENTS]
     assert [header(record, "intent.reason") for record in late] == ["before_window"]
     assert edges.rows[0].last_event_id == "e4"
+
+
+def test_an_erased_profile_is_forgotten_by_state_model_and_store() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    edges.log.clear()
+    process(edges, erasure())
+    assert edges.log == ["keep", "deliver", "forget", "erase"]
+    assert edges.emptied == {"p1": NOW_MS}
+    assert edges.forgotten == [hash64("p1")]
+    state = codec.decode(edges.states[b"p1"])
+    assert (len(state.window), state.last_event_id, state.erased_at_ms) == (0, "", NOW_MS)
+    assert edges.delivered[-1].value == edges.states[b"p1"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        message({"occurred_at_ms": NOW_MS - 1}, timestamp=NOW_S + 5),
+        message({"occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S),
+    ],
+    ids=["happened before", "arrived before"],
+)
+def test_an_event_from_before_the_erasure_is_not_taken_in_and_leaves_no_copy(
+    event: Message,
+) -> None:
+    edges = Edges()
+    process(edges, erasure())
+    process(edges, event)
+    assert len(codec.decode(edges.states[b"p1"]).window) == 0
+    assert set(edges.topics()) == {topics.SESSIONS_CHANGELOG}
+    assert edges.rows == []
+
+
+def test_what_a_profile_does_after_its_erasure_is_published_again() -> None:
+    edges = Edges()
+    after = message({"event_id": "new", "occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
+    process(edges, message({}), erasure(), after)
+    assert edges.emptied == {}
+    assert [(row.last_event_id, row.sequence_no) for row in edges.rows] == [("new", 1)]
+
+
+def test_an_erasure_that_is_delivered_again_takes_nothing_that_came_since() -> None:
+    edges = Edges()
+    after = message({"occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
+    process(edges, erasure(), after)
+    process(edges, erasure())
+    assert edges.emptied == {}
+    assert [row.sequence_no for row in edges.rows] == [1, 1]
+
+
+def test_profiles_beside_an_erased_one_are_published_as_ever() -> None:
+    edges = Edges()
+    process(edges, message({}), message({"profile_id": "p2"}), erasure())
+    assert [row.profile_id for row in edges.rows] == ["p2"]
+    assert edges.windows[0].length.tolist() == [[1]]
+    announced = [one.key for one in edges.delivered if one.topic == topics.INTENT_FEATURES]
+    assert announced == [b"p2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [(None, "empty"), (b"", "empty"), (b"\xff", "bad_utf8"), (b"x" * 129, "out_of_range")],
+)
+def test_an_erasure_of_nobody_goes_to_its_dead_letter_topic(key: bytes | None, reason: str) -> None:
+    edges = Edges()
+    process(edges, Message("profile-erasures", key, None))
+    (letter,) = edges.delivered
+    assert letter.topic == topics.ERASURES_DLQ
+    assert header(letter, "intent.reason") == reason
 
 
 @pytest.mark.parametrize(

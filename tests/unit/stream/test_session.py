@@ -17,6 +17,9 @@ RULES = Rules()
 SMALL = Rules(window_length=4, memory_length=3)
 
 
+_erasures = st.sampled_from([0, 1_500, 2_500])
+
+
 def play(number: int, at_ms: int, **fields: object) -> Playback:
     return Playback.model_validate(
         {
@@ -53,22 +56,30 @@ def test_repeated_events_change_nothing(events: list[Event], data: st.DataObject
     assert same(state, state_of(events, RULES))
 
 
-@given(histories, histories)
-def test_joining_states_is_commutative(a: list[Event], b: list[Event]) -> None:
-    one, other = state_of(a, RULES), state_of(b, RULES)
+def after(erased_at_ms: int, events: list[Event]) -> ProfileState:
+    """The state of events after an erasure."""
+    state = ProfileState().erased(erased_at_ms)
+    for event in events:
+        state.take_in(event, RULES)
+    return state
+
+
+states = st.builds(after, _erasures, histories)
+
+
+@given(states, states)
+def test_joining_states_is_commutative(one: ProfileState, other: ProfileState) -> None:
     assert same(one.joined(other, RULES), other.joined(one, RULES))
 
 
-@given(histories, histories, histories)
-def test_joining_states_is_associative(a: list[Event], b: list[Event], c: list[Event]) -> None:
-    x, y, z = (state_of(events, RULES) for events in (a, b, c))
+@given(states, states, states)
+def test_joining_states_is_associative(x: ProfileState, y: ProfileState, z: ProfileState) -> None:
     left = x.joined(y, RULES).joined(z, RULES)
     assert same(left, x.joined(y.joined(z, RULES), RULES))
 
 
-@given(histories)
-def test_joining_a_state_with_itself_is_idempotent(events: list[Event]) -> None:
-    state = state_of(events, RULES)
+@given(states)
+def test_joining_a_state_with_itself_is_idempotent(state: ProfileState) -> None:
     assert same(state.joined(state, RULES), state)
 
 
@@ -153,6 +164,17 @@ def test_a_recovered_successor_is_not_undone_by_a_paused_former_owner() -> None:
     events = [play(n, 100 + n) for n in range(8)]
     former, successor = state_of(events[:5], SMALL), state_of(events, SMALL)
     assert same(successor.joined(former, SMALL), successor)
+
+
+def test_nothing_of_a_state_is_left_when_its_profile_was_erased_elsewhere() -> None:
+    former, successor = state_of([play(1, 5)], SMALL), ProfileState().erased(10)
+    assert same(former.joined(successor, SMALL), successor)
+
+
+def test_an_erasure_that_is_no_news_leaves_what_came_since() -> None:
+    state = after(10, [play(1, 20)])
+    assert state.erased(10) is state
+    assert len(state.erased(11).window) == 0
 
 
 def test_an_impression_carries_no_state() -> None:
