@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import orjson
 import pyarrow as pa
@@ -21,6 +23,7 @@ from pydantic import SecretStr
 from features.client import Freshness, IntentReader
 from features.rerank import MATCHES, Candidate, Order, Reranker
 from features.titles import exported_vectors, publish_titles
+from infra.local.paths import REPOSITORY
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from infra.local.topics import create_topics
@@ -181,6 +184,24 @@ def test_the_metrics_tell_what_became_of_the_events(settings: Settings) -> None:
     assert 'intentstream_events_total{outcome="applied",topic="browse-events"}' in text
     assert 'intentstream_freshness_seconds_bucket{le="0.001",leg="produced_readable"}' in text
     until(lambda: "kafka_consumergroup_lag{" in http(settings, "/metrics")[1], "lag in the metrics")
+
+
+def test_every_metric_that_a_dashboard_or_an_alert_reads_is_exported(
+    settings: Settings, stack: Stack
+) -> None:
+    port = stack.settings.triton_metrics_port
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+        exported = http(settings, "/metrics")[1] + page.read().decode()
+    known = set(re.findall(r"^# TYPE (\w+)", exported, re.MULTILINE))
+    read = {
+        name.removesuffix("_bucket")
+        for file in ("prometheus/rules.yml", "grafana/dashboards/intentstream.json")
+        for name in re.findall(
+            r"\b(?:intentstream|kafka|fm_intent|nv)_\w+", (REPOSITORY / "infra" / file).read_text()
+        )
+    }
+    assert len(read) > 20
+    assert read <= known
 
 
 def test_lag_is_told_for_any_group_as_json(settings: Settings) -> None:
