@@ -51,7 +51,7 @@ class Freshness(StrEnum):
     STALE = "stale"
     """There are features, but of a session that has ended."""
     ABSENT = "absent"
-    """There are no features: an unknown profile, or one whose features have expired."""
+    """There are none: the profile is unknown, or its features expired, or it was erased."""
 
 
 @dataclass(frozen=True, slots=True)

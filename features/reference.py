@@ -130,8 +130,9 @@ def page() -> str:
         ("`stale`", "there are features, of a session that has ended"),
         (
             "`absent`",
-            "there are none: an unknown profile, or one whose features expired "
-            "(`INTENT_FEATURE_TTL_S`; titles: `INTENT_TITLE_TTL_S`)",
+            "there are none: an unknown profile, one whose features expired "
+            "(`INTENT_FEATURE_TTL_S`; titles: `INTENT_TITLE_TTL_S`), or one that was "
+            "[erased](erasure.md)",
         ),
     )
     head = _HEAD.format(
