@@ -47,8 +47,8 @@ RECENT: Final = 1_000
 _FAILED_SHARE: Final = 0.01
 """Of a shadow's answers may fail: a busy server misses a deadline now and then."""
 
-_ROWS: Final = 16
-"""Windows of a request beside live traffic."""
+_ROWS: Final = 4
+"""Windows of a request beside live traffic: a live one may have to wait for the end of it."""
 
 _PATIENCE_S: Final = 30.0
 

@@ -1,8 +1,9 @@
 """A candidate version answers a share of the traffic beside the live one, where nobody sees it.
 
-The live path waits for none of it: one comparison runs at a time, on a client of its own, and what
-comes meanwhile isn't compared. Both answers, with how far they are apart, go to the topic
-`intent-shadow`, in partition 0.
+The live path waits for none of it. One comparison runs at a time, on a client of its own; rows are
+gathered for it, because a request for each batch would take much of the server from live ones, and
+what is more than a request takes isn't compared. Both answers, with how far they are apart, go to
+the topic `intent-shadow`, in partition 0.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 from stream import metrics, topics
 from stream.divergence import HEADS, Divergence, divergence
 from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
-from stream.intents import Intents
+from stream.intents import Intents, joined
 from stream.outbox import Outgoing
 from stream.release import Release
-from stream.window import WindowBatch
+from stream.window import WindowBatch, joined_windows
 
 PARTITION: Final = 0
 
@@ -54,12 +55,15 @@ class Shadow:
         client: the shadow's own, so that the live path never waits for its turn.
         outbox: where comparisons go.
         most: rows of a comparison.
+        gather_s: for how long they are gathered.
     """
 
-    def __init__(self, client: Infers, outbox: Delivers, most: int) -> None:
+    def __init__(self, client: Infers, outbox: Delivers, most: int, gather_s: float = 0.1) -> None:
         self._client = client
         self._outbox = outbox
         self._most = most
+        self._gather_s = gather_s
+        self._gathered: dict[str, list[tuple[WindowBatch, Intents]]] = {}
         self._comparison: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,13 +80,22 @@ class Shadow:
         if not release.shadow:
             return
         rows = np.flatnonzero(is_shadowed(batch.profile_hash[:, 0], release.shadow_share))
-        busy = self._comparison is not None and not self._comparison.done()
-        chosen = rows[: 0 if busy else self._most]
+        waiting = sum(len(one) for some in self._gathered.values() for one, _ in some)
+        chosen = rows[: self._most - waiting]
         metrics.SHADOW_ROWS.labels("skipped").inc(len(rows) - len(chosen))
         if len(chosen):
-            self._comparison = asyncio.create_task(
-                self._compare(release.shadow, batch.rows(chosen), live.rows(chosen))
-            )
+            gathered = self._gathered.setdefault(release.shadow, [])
+            gathered.append((batch.rows(chosen), live.rows(chosen)))
+            if self._comparison is None or self._comparison.done():
+                self._comparison = asyncio.create_task(self._compare_gathered())
+
+    async def _compare_gathered(self) -> None:
+        while self._gathered:
+            await asyncio.sleep(self._gather_s)
+            gathered, self._gathered = self._gathered, {}
+            for version, offers in gathered.items():
+                batches, answers = zip(*offers, strict=True)
+                await self._compare(version, joined_windows(batches), joined(answers))
 
     async def _compare(self, version: str, batch: WindowBatch, live: Intents) -> None:
         try:

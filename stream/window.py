@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from stream.actions import action_types
 from stream.interactions import Interactions
 from stream.session import ProfileState, Rules, watched_share
 from stream.taxonomy import hash64
+
+_PER_WINDOW: Final = ("length", "profile_hash", "sequence_no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,23 @@ def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> 
         batch.watched_share[row, :end] = watched_share(window, rules)
         batch.device[row, :end] = window["device"]
     return batch
+
+
+def joined_windows(batches: Sequence[WindowBatch]) -> WindowBatch:
+    """The windows of all batches, one after the other, padded to the longest of them."""
+    longest = max(batch.title_hash.shape[1] for batch in batches)
+
+    def column(name: str) -> NDArray[Any]:
+        parts = [getattr(batch, name) for batch in batches]
+        if name not in _PER_WINDOW:
+            padding = -1 if name == "watched_share" else 0
+            parts = [
+                np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=padding)
+                for part in parts
+            ]
+        return np.concatenate(parts)
+
+    return WindowBatch(**{f.name: column(f.name) for f in fields(WindowBatch)})
 
 
 def session_starts(window: Interactions, gap_s: int) -> NDArray[np.intp]:

@@ -67,19 +67,26 @@ def told(edges: Edges) -> list[Any]:
 
 
 def shadowing(
-    *offers: tuple[Release, int], candidate: Candidate | None = None, edges: Edges | None = None
+    *offers: tuple[Release, int],
+    candidate: Candidate | None = None,
+    edges: Edges | None = None,
+    yields: int = 0,
 ) -> tuple[Candidate, list[Any]]:
-    """Offer batches of these rows one after another, and only then let the candidate answer."""
+    """Offer batches of these rows one after another, and only then let the candidate answer.
+
+    After each offer the loop runs `yields` times: three begin the comparison.
+    """
     edges = edges or Edges()
 
     async def offer() -> Candidate:
         asked = candidate or Candidate()
-        async with Shadow(asked, edges, most=64) as shadow:
+        async with Shadow(asked, edges, most=64, gather_s=0) as shadow:
             for release, rows in offers:
                 shadow.offer(release, batch(rows), answer(rows))
-                await asyncio.sleep(0)
+                for _ in range(yields):
+                    await asyncio.sleep(0)
             asked.let_go.set()
-            for _ in range(5):
+            for _ in range(10):
                 await asyncio.sleep(0)
         return asked
 
@@ -98,17 +105,30 @@ def test_both_answers_and_how_far_they_are_apart_are_told() -> None:
     assert records[0]["profile_hash"] == batch(1).profile_hash.item()
 
 
-def test_while_a_comparison_runs_others_are_skipped_not_queued() -> None:
-    before = count("skipped")
+def test_what_is_offered_in_a_short_time_is_one_comparison() -> None:
     candidate, records = shadowing((RELEASE, 3), (RELEASE, 5))
-    assert candidate.asked == [(3, "8")]
-    assert len(records) == 3
-    assert count("skipped") == before + 5
+    assert candidate.asked == [(8, "8")]
+    assert [record["profile_hash"] for record in records] == [
+        *batch(3).profile_hash[:, 0].tolist(),
+        *batch(5).profile_hash[:, 0].tolist(),
+    ]
+
+
+def test_what_is_offered_while_a_comparison_runs_is_the_next_one() -> None:
+    candidate, records = shadowing((RELEASE, 3), (RELEASE, 5), yields=3)
+    assert candidate.asked == [(3, "8"), (5, "8")]
+    assert len(records) == 8
+
+
+def test_each_version_compares_what_was_offered_to_it() -> None:
+    other = RELEASE.model_copy(update={"shadow": "9"})
+    candidate, _ = shadowing((RELEASE, 3), (other, 5))
+    assert candidate.asked == [(3, "8"), (5, "9")]
 
 
 def test_a_comparison_has_no_more_rows_than_a_request() -> None:
     before = count("skipped")
-    candidate, _ = shadowing((RELEASE, 100))
+    candidate, _ = shadowing((RELEASE, 60), (RELEASE, 40))
     assert candidate.asked == [(64, "8")]
     assert count("skipped") == before + 36
 

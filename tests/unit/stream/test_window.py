@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from stream.events import Event, Playback, Search
 from stream.session import ProfileState, Rules, state_of
 from stream.taxonomy import NO_TITLE, hash64
-from stream.window import live_session, session_starts, window_batch
+from stream.window import WindowBatch, joined_windows, live_session, session_starts, window_batch
 
 RULES = Rules()
 
@@ -71,3 +73,14 @@ def test_a_late_event_may_join_two_sessions() -> None:
 
 def test_an_empty_window_has_no_session() -> None:
     assert live_session(ProfileState().window, gap_s=1800) == ("", 0)
+
+
+def test_joined_windows_are_those_of_all_profiles_together() -> None:
+    short = [("a", state_of(play(1, 1), Rules()))]
+    long = [("b", state_of([*play(2, 5), *play(3, 9)], Rules())), ("c", short[0][1])]
+    together = window_batch([*short, *long], Rules())
+    found = joined_windows([window_batch(short, Rules()), window_batch(long, Rules())])
+    for column in fields(WindowBatch):
+        one, other = getattr(found, column.name), getattr(together, column.name)
+        np.testing.assert_array_equal(one, other, err_msg=column.name)
+        assert one.dtype == other.dtype
