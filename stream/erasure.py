@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from stream import topics
 from stream.events import erased_profile
-from stream.kafka import broker_error, running
+from stream.kafka import running
 from stream.settings import Settings
 
 
@@ -27,9 +26,6 @@ async def request_erasure(settings: Settings, profile_ids: Iterable[str]) -> int
         erased_profile(key)
     topic = settings.topic(topics.PROFILE_ERASURES)
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
-        try:
-            for key in keys:
-                await producer.send_and_wait(topic, key=key)
-        except KafkaError as error:
-            raise broker_error(settings, error) from error
+        for key in keys:
+            await producer.send_and_wait(topic, key=key)
     return len(keys)

@@ -111,30 +111,22 @@ class Touched:
 
 @dataclass(slots=True)
 class Batch:
-    """What became of a micro-batch's records: the profiles touched, and what was turned away."""
+    """What became of a micro-batch's records: the profiles touched, and what was turned away.
+
+    Of the touched profiles, once all records are taken in, `scored` are those that there is
+    something to say of; `emptied` tells when the others, of which nothing is left, were erased.
+    """
 
     consumed_at: float
     touched: dict[bytes, Touched] = field(default_factory=dict)
+    scored: dict[bytes, Touched] = field(default_factory=dict)
+    emptied: dict[str, int] = field(default_factory=dict)
     turned_away: list[Outgoing] = field(default_factory=list)
     broker_times: list[float] = field(default_factory=list)
     """Broker time, in seconds, of each event that touched a profile."""
 
     erased: set[str] = field(default_factory=set)
     """Profiles that the batch has an erasure of."""
-
-    @property
-    def scored(self) -> dict[bytes, Touched]:
-        """The touched profiles that there is something to say of."""
-        return {key: one for key, one in self.touched.items() if len(one.state.window)}
-
-    @property
-    def emptied(self) -> dict[str, int]:
-        """When the touched profiles were erased of which there is nothing left."""
-        return {
-            one.profile_id: one.state.erased_at_ms
-            for one in self.touched.values()
-            if not len(one.state.window)
-        }
 
     @property
     def profiles(self) -> list[tuple[str, ProfileState]]:
@@ -215,6 +207,10 @@ class Pipeline:
             produced_consumed.observe(max(batch.consumed_at - broker_time, 0.0))
         for key, touched in batch.touched.items():
             self._states.keep(touched.partition, key, codec.encode(touched.state))
+            if len(touched.state.window):
+                batch.scored[key] = touched
+            else:
+                batch.emptied[touched.profile_id] = touched.state.erased_at_ms
         return batch
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
@@ -249,6 +245,8 @@ class Pipeline:
             max_bytes=settings.max_event_bytes,
         )
         if event.occurred_at_ms < broker_ms - settings.allowed_lateness_s * 1000:
+            if event.occurred_at_ms <= self._state(event.profile_id.encode(), batch).erased_at_ms:
+                return Outcome.ERASED
             batch.turned_away.append(late_event(record, broker_ms, "behind_broker"))
             return Outcome.LATE
         if not carries_state(event):
@@ -267,10 +265,15 @@ class Pipeline:
         key = profile_id.encode()
         touched = batch.touched.get(key)
         if touched is None:
-            data = self._states.fetch(key)
-            state = codec.decode(data) if data else ProfileState()
+            state = self._state(key, batch)
             touched = batch.touched[key] = Touched(profile_id, record.partition, state)
         return touched
+
+    def _state(self, key: bytes, batch: Batch) -> ProfileState:
+        if key in batch.touched:
+            return batch.touched[key].state
+        data = self._states.fetch(key)
+        return codec.decode(data) if data else ProfileState()
 
     async def save(self, batch: Batch) -> None:
         """Deliver the changelog of the touched states, the dead letters and the late events."""
@@ -286,8 +289,8 @@ class Pipeline:
         if batch.erased:
             hashes = np.array([hash64(profile_id) for profile_id in batch.erased], np.int64)
             await self._insist("triton", lambda: self._inference.forget(hashes))
-        if emptied := batch.emptied:
-            await self._insist("online_store", lambda: self._store.erase(emptied))
+        if batch.emptied:
+            await self._insist("online_store", lambda: self._store.erase(batch.emptied))
 
     async def infer(self, batch: Batch) -> Intents:
         """The intents of every profile to be scored."""

@@ -54,6 +54,8 @@ class ReleasedInference:
             InferenceUnavailable: when a retry may help.
             InferenceRefused: when it can't.
         """
+        # What is yet to be compared would fill a cache again.
+        await self._shadow.settle()
         release = self._release()
         await self._client.forget(profile_hash, release.live)
         for version in {release.shadow, release.previous} - {"", release.live}:

@@ -89,6 +89,11 @@ class Shadow:
             if self._comparison is None or self._comparison.done():
                 self._comparison = asyncio.create_task(self._compare_gathered())
 
+    async def settle(self) -> None:
+        """Return when all that was offered is compared."""
+        if self._comparison is not None:
+            await asyncio.wait([self._comparison])
+
     async def _compare_gathered(self) -> None:
         while self._gathered:
             await asyncio.sleep(self._gather_s)

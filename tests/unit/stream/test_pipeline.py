@@ -131,8 +131,9 @@ def test_an_erased_profile_is_forgotten_by_state_model_and_store() -> None:
     [
         message({"occurred_at_ms": NOW_MS - 1}, timestamp=NOW_S + 5),
         message({"occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S),
+        message({"occurred_at_ms": NOW_MS - 1}, timestamp=NOW_S + 7 * 86_400),
     ],
-    ids=["happened before", "arrived before"],
+    ids=["happened before", "arrived before", "happened before and comes too late"],
 )
 def test_an_event_from_before_the_erasure_is_not_taken_in_and_leaves_no_copy(
     event: Message,

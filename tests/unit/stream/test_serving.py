@@ -19,6 +19,7 @@ class Client:
     def __init__(self, **errors: Exception) -> None:
         self.errors = errors
         self.forgot: list[str] = []
+        self.settled = False
 
     async def forget(self, _: Any, version: str) -> None:
         if version in self.errors:
@@ -26,8 +27,21 @@ class Client:
         self.forgot.append(version)
 
 
+class Comparing:
+    """A shadow that has rows of `client` to compare."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def settle(self) -> None:
+        assert not self.client.forgot
+        self.client.settled = True
+
+
 def forget(client: Client, release: Release) -> None:
-    released = ReleasedInference(cast("Any", client), cast("Any", None), lambda: release)
+    released = ReleasedInference(
+        cast("Any", client), cast("Any", Comparing(client)), lambda: release
+    )
     asyncio.run(released.forget(np.array([7])))
 
 
@@ -35,6 +49,13 @@ def test_the_live_version_the_shadow_and_the_one_before_forget() -> None:
     client = Client()
     forget(client, Release(live="3", previous="2", shadow="4", shadow_share=0.1))
     assert sorted(client.forgot) == ["2", "3", "4"]
+
+
+def test_what_the_shadow_has_to_compare_yet_is_compared_first() -> None:
+    client = Client()
+    forget(client, Release(live="3"))
+    assert client.settled
+    assert client.forgot == ["3"]
 
 
 def test_a_version_that_is_no_longer_served_has_nothing_to_forget() -> None:

@@ -120,6 +120,19 @@ def test_what_is_offered_while_a_comparison_runs_is_the_next_one() -> None:
     assert len(records) == 8
 
 
+def test_a_shadow_has_settled_when_all_that_was_offered_is_compared() -> None:
+    async def settled() -> int:
+        candidate, edges = Candidate(), Edges()
+        candidate.let_go.set()
+        async with Shadow(candidate, edges, most=64, gather_s=0.01) as shadow:
+            await shadow.settle()
+            shadow.offer(RELEASE, batch(3), answer(3))
+            await shadow.settle()
+            return len(edges.delivered)
+
+    assert asyncio.run(settled()) == 3
+
+
 def test_each_version_compares_what_was_offered_to_it() -> None:
     other = RELEASE.model_copy(update={"shadow": "9"})
     candidate, _ = shadowing((RELEASE, 3), (other, 5))
