@@ -186,12 +186,25 @@ def test_a_model_told_the_time_is_not_held_against_one_that_is_not(tmp_path: Pat
     assert all(one["vs_best_baseline"] is None for one in rows(tmp_path))
 
 
-def test_a_row_whose_ranks_are_gone_says_how_to_get_them_again(tmp_path: Path) -> None:
+def test_a_comparison_with_what_is_gone_stays_as_it_was(tmp_path: Path) -> None:
     results = tmp_path / "models.json"
-    record(results, row("baseline"), judged([0, 1, 2]))
+    for seed in (0, 1):
+        record(results, row("baseline", seed=seed), judged([0, 4, 2], kind=[1, 0, 1]))
+        record(results, row("ours", seed=seed, baseline=False), judged([0, 1, 2], kind=[1, 1, 1]))
+    before = [one for one in rows(tmp_path) if one["model"] == "ours"]
+    assert all(one["vs_best_baseline"] and one["over_seeds"] for one in before)
+    for kept in (tmp_path / "models").glob("*baseline*.npz"):
+        kept.unlink()
+    record(results, row("weak"), judged([9, 9, 9], kind=[0, 0, 0]))
+    assert [one for one in rows(tmp_path) if one["model"] == "ours"] == before
+
+
+def test_with_what_is_gone_there_is_no_new_comparison(tmp_path: Path) -> None:
+    results = tmp_path / "models.json"
+    record(results, row("baseline"), judged([0, 4, 2]))
     (tmp_path / "models" / "leave-one-out-baseline-0.npz").unlink()
-    with pytest.raises(DataUnusableError, match="intentstream benchmark baseline"):
-        record(results, row("ours", baseline=False), judged([0, 0, 2]))
+    assert record(results, row("ours", baseline=False), judged([0, 1, 2]))["ndcg10"] > 0
+    assert all(one["vs_best_baseline"] is None for one in rows(tmp_path))
 
 
 def test_what_each_row_got_right_is_kept(tmp_path: Path) -> None:
