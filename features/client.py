@@ -299,6 +299,7 @@ _DECODERS: Final[dict[Any, Callable[[Value], Any]]] = {
     String: attrgetter("string_val"),
     Int64: attrgetter("int64_val"),
     UnixTimestamp: lambda value: value.unix_timestamp_val * 1000,
+    Float32: attrgetter("float_val"),
     Array(Float32): lambda value: list(value.float_list_val.val),
     Array(String): lambda value: list(value.string_list_val.val),
 }
@@ -306,5 +307,6 @@ _DECODERS: Final[dict[Any, Callable[[Value], Any]]] = {
 _JSON_DECODERS: Final[dict[Any, Callable[[Any], Any]]] = {
     UnixTimestamp: lambda seconds: seconds * 1000,
     # The server writes as many digits as tell one float32 from the next.
+    Float32: lambda number: float(np.float32(number)),
     Array(Float32): lambda numbers: np.array(numbers, np.float32).tolist(),
 }

@@ -136,9 +136,19 @@ profile_intent = FeatureView(
             "[20]",
             "0 to 1, descending",
         ),
+        _field(
+            "title_log_norm",
+            Float32,
+            "What makes a title's score the log of its probability of being played next, by "
+            "subtraction; see user_embedding.",
+            "scalar",
+            "any float",
+        ),
         _embedding(
             "user_embedding",
-            "Its dot product with a title embedding of the same model version scores that title.",
+            "Its dot product with a title embedding of the same model version is that title's "
+            "score. A title of the profile's newest interactions may have a higher one: where that "
+            "makes it likely, it is among next_title_ids, with its probability.",
         ),
         _field("session_id", String, "Id of the running session.", "scalar", "any string"),
         _field(
@@ -244,8 +254,8 @@ title_profile = FeatureView(
         _field(
             "title_embedding",
             Array(Float32),
-            "The title's vector; its dot product with user_embedding of the same model version is "
-            "the score by which next_title_ids are ranked. Null before the first version.",
+            "The title's vector; its dot product with user_embedding of the same model version "
+            "scores the title for a profile. Null before the first version.",
             "[D], D of the model version",
             "any float",
             _ON_EXPORT,
@@ -270,7 +280,17 @@ title_profile = FeatureView(
 # scalar would make `feast apply` fail; they stand in the view's tags instead.
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
     sources=[
-        profile_intent[["genre_probs", "kind_probs", "user_embedding", "model_version"]],
+        profile_intent[
+            [
+                "genre_probs",
+                "kind_probs",
+                "next_title_ids",
+                "next_title_scores",
+                "title_log_norm",
+                "user_embedding",
+                "model_version",
+            ]
+        ],
         title_profile[["title_genres", "title_kind", "title_embedding", "title_embedding_version"]],
     ],
     schema=[
@@ -285,8 +305,9 @@ title_profile = FeatureView(
         "genre_match": "Sum of the next interaction's genre probabilities over the title's genres.",
         "kind_match": "Probability that the next title is of the title's kind.",
         "embedding_match": (
-            "Dot product of user_embedding and title_embedding: comparable among titles of one "
-            "profile only, and null where the two are of different model versions."
+            "Log of the title's probability of being played next: that in next_title_scores, else "
+            "the dot product of user_embedding and title_embedding less title_log_norm. Null where "
+            "the two embeddings are of different model versions."
         ),
     },
     owner=OWNER,
@@ -295,6 +316,7 @@ title_profile = FeatureView(
 # imports inside and the quotes.
 def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]":  # noqa: UP037
     """Each match is null where the profile or the title lacks what it needs."""
+    from math import log
     from operator import mul
 
     from stream.taxonomy import GENRES, KINDS
@@ -306,9 +328,28 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
         "kind_match": [],
         "embedding_match": [],
     }
-    for genre_probs, kind_probs, user, version, genres, kind, vector, vector_version in zip(
+    # The join key is there whenever there is a title, but not when Feast infers the outputs.
+    title_ids = inputs.get("title_id", [None] * len(inputs["title_kind"]))
+    for (
+        title_id,
+        genre_probs,
+        kind_probs,
+        listed,
+        listed_scores,
+        log_norm,
+        user,
+        version,
+        genres,
+        kind,
+        vector,
+        vector_version,
+    ) in zip(
+        title_ids,
         inputs["genre_probs"],
         inputs["kind_probs"],
+        inputs["next_title_ids"],
+        inputs["next_title_scores"],
+        inputs["title_log_norm"],
         inputs["user_embedding"],
         inputs["model_version"],
         inputs["title_genres"],
@@ -317,7 +358,11 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
         inputs["title_embedding_version"],
         strict=True,
     ):
-        comparable = user and vector and version == vector_version
+        match = None
+        if user and vector and version == vector_version:
+            probability = dict(zip(listed, listed_scores, strict=True)).get(title_id)
+            match = log(probability) if probability else sum(map(mul, user, vector), -log_norm)
+        matches["embedding_match"].append(match)
         matches["genre_match"].append(
             sum((genre_probs[genre_index[g]] for g in genres if g in genre_index), 0.0)
             if genre_probs and genres
@@ -328,7 +373,6 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
             if kind_probs and kind
             else None
         )
-        matches["embedding_match"].append(sum(map(mul, user, vector), 0.0) if comparable else None)
     return matches
 
 

@@ -43,6 +43,7 @@ def _tag(value_field: str, wire_type: int) -> bytes:
 _STRING: Final = _tag("string_val", _LENGTH_DELIMITED)
 _INT64: Final = _tag("int64_val", 0)
 _UNIX_TIMESTAMP: Final = _tag("unix_timestamp_val", 0)
+_FLOAT: Final = _tag("float_val", 5)
 _FLOAT_LIST: Final = _tag("float_list_val", _LENGTH_DELIMITED)
 _STRING_LIST: Final = _tag("string_list_val", _LENGTH_DELIMITED)
 
@@ -61,6 +62,11 @@ def int64_value(number: int) -> bytes:
 def unix_timestamp_value(milliseconds: int) -> bytes:
     """A `unix_timestamp_val`, which counts whole seconds, of Unix milliseconds."""
     return _UNIX_TIMESTAMP + varint(milliseconds // 1000)
+
+
+def float_value(number: float) -> bytes:
+    """A `float_val`: little-endian float32."""
+    return _FLOAT + struct.pack("<f", number)
 
 
 @cache
@@ -94,6 +100,7 @@ ENCODERS: Final[dict[Any, Callable[[Any], bytes]]] = {
     String: string_value,
     Int64: int64_value,
     UnixTimestamp: unix_timestamp_value,
+    Float32: float_value,
     Array(Float32): float_list_value,
     Array(String): string_list_value,
 }

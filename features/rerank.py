@@ -6,9 +6,10 @@ A candidate's score is the sum of four terms, each times its weight:
   score on scales of their own. Where the engine gives no scores, 1 / log2(1 + place) takes their
   part, the discount of NDCG.
 - `genre_match`, `kind_match`, `embedding_match`: the features of the on-demand view
-  `intent_title_match`, each less its mean over the candidates that have it. A difference of
-  `embedding_match` is one of log-odds under the model. A candidate that lacks a feature counts as
-  average in it: for example in `embedding_match` where title and profile are of two model versions.
+  `intent_title_match`, each less its mean over the candidates that have it. `embedding_match` is
+  the log of the model's own probability that the title is played next. A candidate that lacks a
+  feature counts as average in it: for example in `embedding_match` where title and profile are of
+  two model versions.
 
 So each term of a candidate says how far it stands out among the candidates, and the terms of its
 explanation add up to its score.
@@ -286,7 +287,8 @@ class Reranker:
             return Reranking(
                 profile_id, Order.ENGINE, Freshness.STALE, age_ms, version, _as_found(candidates)
             )
-        ranked = _by_intent(candidates, engine_score, _matches(vectors), self._weights)
+        matches = _matches(candidates, vectors)
+        ranked = _by_intent(candidates, engine_score, matches, self._weights)
         return Reranking(profile_id, Order.INTENT, Freshness.FRESH, age_ms, version, tuple(ranked))
 
 
@@ -313,7 +315,9 @@ def _entities(profile_id: str, candidates: Sequence[Candidate]) -> dict[str, lis
     }
 
 
-def _matches(vectors: dict[str, GetOnlineFeaturesResponse.FeatureVector]) -> NDArray[np.float64]:
+def _matches(
+    candidates: Sequence[Candidate], vectors: dict[str, GetOnlineFeaturesResponse.FeatureVector]
+) -> NDArray[np.float64]:
     """`[C, len(MATCHES)]` of what was read of `C` candidates; NaN for null.
 
     The view's own function computes them, as it does when Feast is asked for the view. Feast looks
@@ -321,6 +325,7 @@ def _matches(vectors: dict[str, GetOnlineFeaturesResponse.FeatureVector]) -> NDA
     a re-rank.
     """
     inputs = {name: list(map(_python, vectors[name].values)) for _, name in _INPUTS}
+    inputs[title.join_key] = [candidate.title_id for candidate in candidates]
     columns = intent_title_match.feature_transformation.udf(inputs)
     return np.array([columns[name] for name in MATCHES], np.float64).T
 

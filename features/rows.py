@@ -37,6 +37,7 @@ class IntentRow:
     intent_embedding: list[float]
     next_title_ids: list[str]
     next_title_scores: list[float]
+    title_log_norm: float
     user_embedding: list[float]
     session_id: str
     session_length: Int64

@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 ROWS_PER_TRIP: Final = 256
 """Rows of one round trip. The event loop is held for their encoding, some 5 ms, and no longer."""
 
-_SELDOM_REPEATED: Final = ("next_title_ids", "session_id", "sequence_no", "last_event_id")
+_SELDOM_REPEATED: Final = (
+    "next_title_ids",
+    "title_log_norm",
+    "session_id",
+    "sequence_no",
+    "last_event_id",
+)
 """Features of which keeping encoded values would cost more than it saves."""
 
 

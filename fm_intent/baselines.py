@@ -274,6 +274,7 @@ class MetadataBaseline(nn.Module):
             item_layers=0,
             intents="none",
             dropout=of.dropout,
+            recall=False,
             target_time=settings.target_time,
         )
         self.domain = sequences.domain

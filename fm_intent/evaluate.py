@@ -15,7 +15,15 @@ from fm_intent import metrics
 from fm_intent.dataset import Context, Part, Sequences, data_sha256, load
 from fm_intent.exceptions import DataUnusableError, NoVersionError
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
-from fm_intent.network import FIRST_ROW, UNKNOWN_DAY, Domain, Encoded, FMIntent, Interactions
+from fm_intent.network import (
+    FIRST_ROW,
+    UNKNOWN_DAY,
+    Domain,
+    Encoded,
+    FMIntent,
+    Interactions,
+    scores,
+)
 from fm_intent.network import load as load_network
 from stream.taxonomy import ACTIONS, INTENTS
 
@@ -70,9 +78,11 @@ class Ranker:
 
     @torch.inference_mode()
     def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
-        """Dot products of user and title vectors."""
-        user = self._encoded(sequences, contexts).user_BLD[:, 0]
-        return (user @ self._model.candidates(self._titles).T).cpu().numpy()
+        """Dot products of user and title vectors, and what the network recalls of the window."""
+        x = sequences.windows(contexts).to(self._device)
+        encoded = self._encoded(sequences, contexts, x)
+        found = scores(encoded, x.title_BL, self._model.candidates(self._titles))
+        return found.cpu().numpy()
 
     @torch.inference_mode()
     def intents(
@@ -81,11 +91,12 @@ class Ranker:
         """The heads' probabilities."""
         return tuple(
             None if logits is None else logits[:, 0].softmax(-1).cpu().numpy()
-            for logits in self._encoded(sequences, contexts).intent_logits
+            for logits in self._encoded(
+                sequences, contexts, sequences.windows(contexts).to(self._device)
+            ).intent_logits
         )
 
-    def _encoded(self, sequences: Sequences, contexts: Context) -> Encoded:
-        x = sequences.windows(contexts).to(self._device)
+    def _encoded(self, sequences: Sequences, contexts: Context, x: Interactions) -> Encoded:
         asked = sequences.asked_ms(contexts).to(self._device)
         return self._model(x, self._titles, newest_only=True, asked_ms_BL=asked)
 

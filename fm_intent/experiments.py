@@ -176,6 +176,13 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
             Architecture(item_layers=4, dropout=0.2), training
         ).items()
     },
+    # What it is worth to point at the window.
+    **{
+        f"{source}-fm-intent-no-recall": Experiment(
+            Architecture(item_layers=4, dropout=0.2, recall=False), _SIMULATED
+        )
+        for source in ("simulator", "simulator-null")
+    },
     # As it was published, so that its figures can be held against others'.
     "ml-1m-sasrec-published": Experiment(SASRecSettings(), replace(_ML_1M, patience=5)),
 }

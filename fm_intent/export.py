@@ -194,7 +194,13 @@ def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
         }
     # Not by the titles' hashes: those whose scores are equal but for rounding may change places.
     for how, answer in given.items():
-        for name in ("attention_BM", "intent_BD", "next_title_score", "user_BD"):
+        for name in (
+            "attention_BM",
+            "intent_BD",
+            "next_title_score",
+            "title_log_norm_B1",
+            "user_BD",
+        ):
             expected, found = getattr(wanted, name).cpu(), getattr(answer, name)
             if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
                 off = (expected - found).abs().max().item()

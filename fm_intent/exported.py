@@ -99,6 +99,7 @@ class Exported:
             intent_cluster=np.full((rows, 1), -1, np.int32),
             next_title_hash=answer.next_title_hash.numpy(),
             next_title_score=answer.next_title_score.numpy(),
+            title_log_norm=answer.title_log_norm_B1.numpy(),
             user_embedding=answer.user_BD.numpy(),
             model_version=[str(self.manifest.version)] * rows,
         )

@@ -20,7 +20,10 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         target_N: Tensor,
         weight_N: Tensor,
         excluded_NK: Tensor | None,
+        gain_NK: Tensor | None,
+        gained_NK: Tensor | None,
     ) -> Tensor:
+        grad_gain = None if gain_NK is None else torch.empty_like(gain_NK)
         grad_x = torch.empty_like(x_ND)
         grad_candidates = torch.zeros_like(candidates_VD)
         total = x_ND.new_zeros(())
@@ -28,6 +31,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + _CHUNK)
             x, target, weight = x_ND[rows], target_N[rows, None], weight_N[rows, None]
             logits = x @ candidates_VD.T
+            if gain_NK is not None and gained_NK is not None:
+                logits.scatter_add_(1, gained_NK[rows], gain_NK[rows])
             if excluded_NK is not None:
                 # The target takes the place of those that exclude nothing, and is put back.
                 wanted = logits.gather(1, target)
@@ -41,14 +46,17 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             total += (weight * (norm.log() + highest - wanted)).sum()
             gradient = probs.mul_(weight / norm).scatter_add_(1, target, -weight)
             torch.mm(gradient, candidates_VD, out=grad_x[rows])
+            if grad_gain is not None and gained_NK is not None:
+                torch.gather(gradient, 1, gained_NK[rows], out=grad_gain[rows])
             grad_candidates.addmm_(gradient.T, x)
-        ctx.save_for_backward(grad_x, grad_candidates)
+        ctx.save_for_backward(grad_x, grad_candidates, grad_gain)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_x, grad_candidates = ctx.saved_tensors
-        return grad_x * grad, grad_candidates * grad, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x, grad_candidates, grad_gain = ctx.saved_tensors
+        gain = None if grad_gain is None else grad_gain * grad
+        return grad_x * grad, grad_candidates * grad, None, None, None, gain, None
 
 
 def weighted_cross_entropy(
@@ -57,6 +65,8 @@ def weighted_cross_entropy(
     target_N: Tensor,
     weight_N: Tensor,
     excluded_NK: Tensor | None = None,
+    gain_NK: Tensor | None = None,
+    gained_NK: Tensor | None = None,
 ) -> Tensor:
     """Weighted sum of the cross-entropies of `softmax(x @ candidates.T)`, a scalar.
 
@@ -71,6 +81,10 @@ def weighted_cross_entropy(
         weight_N: float `[N]`; no gradient flows to it.
         excluded_NK: int64 `[N, K]`, candidates that each row can't choose from, -1 for none; a
             row's target always can.
+        gain_NK: float `[N, K]`, what some candidates score beside the dot product.
+        gained_NK: int64 `[N, K]`, which they are; of one that stands there twice, both count.
     """
-    loss: Tensor = _WeightedCrossEntropy.apply(x_ND, candidates_VD, target_N, weight_N, excluded_NK)
+    loss: Tensor = _WeightedCrossEntropy.apply(
+        x_ND, candidates_VD, target_N, weight_N, excluded_NK, gain_NK, gained_NK
+    )
     return loss

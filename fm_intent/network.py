@@ -69,6 +69,8 @@ class Architecture:
         dropout: of inputs and of what each block adds.
         title_dropout: share of titles whose id is withheld in a training step, so that the unknown
             title's row is trained, as input and as candidate.
+        recall: whether titles of the window may score more than their vectors say; see `Recall`.
+            Of use only where titles are ever played again.
         target_time: whether the item stage is told when the next play happens, as somebody who asks
             at that moment would know. Only its last layer's queries are, so keys and values of past
             interactions don't depend on it.
@@ -84,6 +86,7 @@ class Architecture:
     short_term_s: int = 7 * 86_400
     dropout: float = 0.1
     title_dropout: float = 0.02
+    recall: bool = True
     target_time: bool = False
 
 
@@ -179,6 +182,9 @@ class Encoded(NamedTuple):
     intent_BLD: Tensor
     """The intent embedding Z; zeros unless intents are hierarchical."""
 
+    recall_BLK: Tensor | None = None
+    """What each interaction of the window adds to the score of its title; see `Recall`."""
+
 
 class Titles(NamedTuple):
     """What the network makes of the title table; the same until a weight or the table changes."""
@@ -208,6 +214,9 @@ class Answer(NamedTuple):
 
     next_title_score: Tensor
     """float32 `[B, top]`, probabilities."""
+
+    title_log_norm_B1: Tensor
+    """What is taken from a title's score to make it the log of its probability."""
 
     user_BD: Tensor
 
@@ -302,8 +311,11 @@ class Asked(NamedTuple):
     vector_BLD: Tensor
     """Of the time since each position's interaction."""
 
+    relation: Relation
+    """Of queries placed at that moment."""
+
     bias_BHQK: Tensor
-    """As `Stage.bias`, with queries placed at that moment."""
+    """`Stage.bias` of that relation."""
 
 
 class Stage(nn.Module):
@@ -369,6 +381,47 @@ _NEAR: Final = 32
 """Distances in order from here on share one bias."""
 
 
+class Recall(nn.Module):
+    """What a title of the window scores beyond its vector: it may be gone on with, or seen again.
+
+    A vector can't say "the third title from the end": where members continue and rewatch, the
+    window itself must be pointed at (as in CopyNet, arXiv 1603.06393, and RepeatNet,
+    arXiv 1812.02646). Here each title's latest interaction adds to the title's score, by how the
+    item stage's answer meets the keys of its last layer, which are kept anyway, and by how long ago
+    it was. It never takes away: that is the vectors' part, so that their dot product is what a
+    title scores at least.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.order_bias_HK = nn.Parameter(torch.full((1, _NEAR), -1.0))
+        self.time_bias_HK = nn.Parameter(torch.zeros(1, len(_TIME_EDGES_MS) + 1))
+
+    def forward(
+        self, user_BQD: Tensor, key_BHKE: Tensor, relation: Relation, latest_BQK: Tensor
+    ) -> Tensor:
+        """`[B, Q, K]`, 0 or more, and 0 where `latest` (bool) is not."""
+        key_BKD = key_BHKE.transpose(1, 2).flatten(2)
+        match = self.query(user_BQD) @ key_BKD.transpose(1, 2) / key_BKD.shape[-1] ** 0.5
+        distance = relation.distance_BQK.clamp(0, _NEAR - 1)
+        (order,) = _looked_up(self.order_bias_HK, distance)
+        (time,) = _looked_up(self.time_bias_HK, relation.time_bucket_BQK)
+        return functional.softplus(match + order + time) * latest_BQK
+
+
+NEVER: Final = 1 << 62
+"""Behind every position."""
+
+
+def next_same(title_BL: Tensor) -> Tensor:
+    """Position, int64 `[B, L]`, at which each position's title stands next, or `NEVER`."""
+    sorted_BL, order_BL = title_BL.sort(dim=1, stable=True)
+    again = sorted_BL[:, 1:] == sorted_BL[:, :-1]
+    following = functional.pad(order_BL[:, 1:].where(again, NEVER), (0, 1), value=NEVER)
+    return torch.empty_like(order_BL).scatter_(1, order_BL, following)
+
+
 class FMIntent(nn.Module):
     """The network of all variants; `Architecture` says which.
 
@@ -421,6 +474,7 @@ class FMIntent(nn.Module):
         hierarchical = a.intents == "hierarchical"
         self.intent = Stage(wide, a.intent_layers, a) if hierarchical else None
         self.item = Stage(wide + (a.width if hierarchical else 0), a.item_layers, a)
+        self.recall = Recall(a.width) if a.recall and d.repeats else None
         self.asked = nn.Embedding(len(_TIME_EDGES_MS) + 1, a.width) if a.target_time else None
         wanted = d.trained if a.intents != "none" else (False,) * len(d.trained)
         self.predicted = tuple(i for i, trained in enumerate(wanted) if trained)
@@ -524,8 +578,9 @@ class FMIntent(nn.Module):
         if self.asked is not None and asked_ms_BL is not None:
             elapsed = torch.bucketize(asked_ms_BL - start, self.time_edges)
             relation = self._relation(asked_ms_BL, order_BL, start)
-            asked = Asked(self.asked(elapsed), self.item.bias(relation))
-        return self._encoded(f, self._relation(start, order_BL, start), read_B, asked=asked)
+            asked = Asked(self.asked(elapsed), relation, self.item.bias(relation))
+        relation = self._relation(start, order_BL, start)
+        return self._encoded(f, x.title_BL, order_BL, relation, read_B, asked=asked)
 
     def extend(self, x: Interactions, position_BQ: Tensor, titles: Titles, keep: Keep) -> Encoded:
         """What `forward` says of each row's newest position, where earlier work was kept.
@@ -543,11 +598,14 @@ class FMIntent(nn.Module):
         gaps = self._gaps(x.start_ms_BL).gather(1, position_BQ)
         relation = self._relation(new.start_ms_BL, position_BQ, x.start_ms_BL)
         read_B = torch.full_like(x.length_B, position_BQ.shape[1] - 1)
-        return self._encoded(self._features(new, gaps, titles), relation, read_B, keep)
+        f = self._features(new, gaps, titles)
+        return self._encoded(f, x.title_BL, position_BQ, relation, read_B, keep)
 
     def _encoded(
         self,
         f: Tensor,
+        title_BL: Tensor,
+        position_BQ: Tensor,
         relation: Relation,
         read_B: Tensor | None,
         keep: Keep | None = None,
@@ -557,19 +615,41 @@ class FMIntent(nn.Module):
             within_ms = self.architecture.short_term_s * 1000
             short = self.short(f, self.short.bias(relation, within_ms), keep=keep)
             f = torch.cat([f, short], dim=-1)
+        logits: tuple[Tensor | None, ...] = ()
+        if self.intent is not None:
+            logits = self._logits(self.intent(f, self.intent.bias(relation), keep=keep))
+            attention, z = self._aggregate(logits)
+            f = torch.cat([f, z], dim=-1)
+        keys_values: list[Tensor] = []
+
+        def kept(*new_BHQE: Tensor) -> tuple[Tensor, Tensor]:
+            key, value = keep(*new_BHQE) if keep else new_BHQE
+            keys_values[:] = key, value
+            return key, value
+
+        user = self.item(f, self.item.bias(relation), read_B, kept, asked)
         if self.intent is None:
-            user = self.item(f, self.item.bias(relation), read_B, keep, asked)
             logits = self._logits(user)
             attention = user.new_zeros(*user.shape[:2], len(logits))
-            return Encoded(user, logits, attention, torch.zeros_like(user))
-        logits = self._logits(self.intent(f, self.intent.bias(relation), keep=keep))
-        attention, z = self._aggregate(logits)
-        f = torch.cat([f, z], dim=-1)
-        user = self.item(f, self.item.bias(relation), read_B, keep, asked)
-        if read_B is not None and z.shape[1] > 1:
+            z = torch.zeros_like(user)
+        elif read_B is not None and z.shape[1] > 1:
             logits = tuple(None if one is None else at(one, read_B) for one in logits)
             attention, z = at(attention, read_B), at(z, read_B)
-        return Encoded(user, logits, attention, z)
+        recall = None
+        if self.recall is not None:
+            relation = asked.relation if asked else relation
+            if read_B is not None:
+                rows = read_B.shape[0]
+                position_BQ = at(position_BQ.expand(rows, -1), read_B)
+                relation = Relation(*(at(one.expand(rows, -1, -1), read_B) for one in relation))
+            again_BL = next_same(title_BL)
+            latest = (relation.distance_BQK >= 0) & (again_BL[:, None] > position_BQ[:, :, None])
+            latest = latest & self._is_candidate(title_BL)[:, None]
+            recall = self.recall(user, keys_values[0], relation, latest)
+        return Encoded(user, logits, attention, z, recall)
+
+    def _is_candidate(self, title_BL: Tensor) -> Tensor:
+        return (title_BL >= FIRST_ROW) & (title_BL < FIRST_ROW + self.domain.vocabulary)
 
     def answer(self, x: Interactions, titles_TD: Tensor, top: int) -> Answer:
         """What is served: intents and the `top` next titles after each row's newest interaction."""
@@ -578,7 +658,7 @@ class FMIntent(nn.Module):
     def served(self, encoded: Encoded, title_BL: Tensor, titles_TD: Tensor, top: int) -> Answer:
         """The answer that `encoded` (L = 1) makes for windows of these titles."""
         user_BD = encoded.user_BLD[:, 0]
-        scores_BV = user_BD @ self.candidates(titles_TD).T
+        scores_BV = scores(encoded, title_BL, self.candidates(titles_TD))
         if not self.domain.repeats:
             seen = title_BL - FIRST_ROW
             outside = (seen < 0) | (seen >= self.domain.vocabulary)
@@ -586,7 +666,8 @@ class FMIntent(nn.Module):
             scores_BV = functional.pad(scores_BV, (0, 1))
             scores_BV.scatter_(1, seen.masked_fill(outside, self.domain.vocabulary), -torch.inf)
             scores_BV = scores_BV[:, :-1]
-        best, title = largest(scores_BV.log_softmax(1), min(top, self.domain.vocabulary))
+        log_norm_B1 = scores_BV.logsumexp(1, keepdim=True)
+        best, title = largest(scores_BV - log_norm_B1, min(top, self.domain.vocabulary))
         missing = top - best.shape[1]
         batch = user_BD.shape[0]
         probs = tuple(
@@ -599,6 +680,7 @@ class FMIntent(nn.Module):
             intent_BD=encoded.intent_BLD[:, 0],
             next_title_hash=functional.pad(self.hash_T[title + FIRST_ROW], (0, missing)),
             next_title_score=functional.pad(best.exp(), (0, missing)),
+            title_log_norm_B1=log_norm_B1,
             user_BD=user_BD,
         )
 
@@ -670,8 +752,17 @@ _NUMERICS: Final = 3
 """Watched share, whether it is known, log gap."""
 
 
+def scores(encoded: Encoded, title_BL: Tensor, candidates_VD: Tensor) -> Tensor:
+    """What each candidate scores as the next play, `[B, V]`, by `encoded` (L = 1)."""
+    scores_BV = encoded.user_BLD[:, 0] @ candidates_VD.T
+    if encoded.recall_BLK is None:
+        return scores_BV
+    candidate = (title_BL - FIRST_ROW).clamp(0, len(candidates_VD) - 1)
+    return scores_BV.scatter_add_(1, candidate, encoded.recall_BLK[:, 0])
+
+
 def at(x_BLD: Tensor, position_B: Tensor) -> Tensor:
-    """`x` at one position of each row: `[B, 1, D]`."""
+    """`x` at one position of each row: `[B, 1, D]`, or `[B, 1]`."""
     return x_BLD[torch.arange(position_B.shape[0], device=x_BLD.device), position_B][:, None]
 
 

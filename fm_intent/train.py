@@ -208,12 +208,19 @@ def losses(model: NextTitleModel, batch: Batch, setup: Training) -> tuple[Tensor
     excluded = None
     if setup.exclude_seen and not model.domain.repeats:
         excluded = _seen(batch.interactions.title_BL, model.domain.vocabulary)[wanted]
+    gain = gained = None
+    if encoded.recall_BLK is not None:
+        gain = encoded.recall_BLK[wanted]
+        candidate = (batch.interactions.title_BL - FIRST_ROW).clamp(0, model.domain.vocabulary - 1)
+        gained = candidate[:, None].expand_as(encoded.recall_BLK)[wanted]
     item = weighted_cross_entropy(
         encoded.user_BLD[wanted],
         model.candidates(titles),
         batch.next_play_BL[wanted],
         weight,
         excluded,
+        gain,
+        gained,
     ) / weight.sum().clamp(min=1e-6)
     total = item
     for logits, label in zip(encoded.intent_logits, batch.intents, strict=True):

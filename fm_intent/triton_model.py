@@ -39,6 +39,7 @@ _OUTPUTS: Final = (
     "intent_cluster",
     "next_title_hash",
     "next_title_score",
+    "title_log_norm",
     "user_embedding",
 )
 _TOP: Final = 20
@@ -186,6 +187,7 @@ class TritonPythonModel:
             cluster.int()[:, None],
             answer.next_title_hash,
             answer.next_title_score,
+            answer.title_log_norm_B1,
             answer.user_BD,
         )
         return [output.contiguous() for output in outputs]

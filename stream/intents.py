@@ -35,8 +35,11 @@ class Intents:
     """`[B, K]` the next titles played, likeliest first."""
     next_title_score: NDArray[np.float32]
     """`[B, K]` their probabilities."""
+    title_log_norm: NDArray[np.float32]
+    """`[B, 1]`; a title's score less this is the log of its probability."""
     user_embedding: NDArray[np.float32]
-    """`[B, D]`; its dot product with a title embedding of the same version scores the title."""
+    """`[B, D]`; its dot product with a title embedding of the same version is the title's score, or
+    less than it where the profile's window has the title."""
     model_version: list[str]
     """`[B]` the version that answered each row."""
 

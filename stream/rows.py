@@ -33,6 +33,7 @@ def intent_rows(
     cluster = intents.intent_cluster[:, 0].tolist()
     titles = intents.next_title_hash.tolist()
     scores = intents.next_title_score.tolist()
+    log_norm = intents.title_log_norm[:, 0].tolist()
     user = intents.user_embedding.tolist()
     rows = []
     for i, (profile_id, state) in enumerate(profiles):
@@ -52,6 +53,7 @@ def intent_rows(
                 intent_embedding=embedding[i],
                 next_title_ids=[catalogue.title_id(title) for title in titles[i]],
                 next_title_scores=scores[i],
+                title_log_norm=log_norm[i],
                 user_embedding=user[i],
                 session_id=session_id,
                 session_length=session_length,

@@ -83,6 +83,7 @@ def made_up_rows(count: int, seed: int) -> list[IntentRow]:
             intent_embedding=numbers(EMBEDDING),
             next_title_ids=chance.sample(titles, NEXT_TITLES),
             next_title_scores=numbers(NEXT_TITLES),
+            title_log_norm=chance.random(),
             user_embedding=numbers(EMBEDDING),
             session_id=f"session-{number}",
             session_length=chance.randrange(1, 40),

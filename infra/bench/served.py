@@ -1,8 +1,8 @@
 """The quality of what is served: a version behind a running Triton, judged as any model is.
 
 Windows are cut as the worker cuts them and sent by the worker's own client. Titles are scored by
-the answer's `user_embedding` and the version's title vectors, as a re-ranker does; those scores
-must give the answer's own next titles.
+the answer's `user_embedding` and the version's title vectors, and the answer's own next titles by
+their probabilities, as a re-ranker does; the two must agree.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ class Served:
         self._runner.close()
 
     def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
-        """Dot products of the answered user embeddings and the exported title vectors.
+        """Logs of probabilities: as answered, or else by user embedding and title vector.
 
         Raises:
-            ServedOtherwiseError: when they don't give the next titles of the answer.
+            ServedOtherwiseError: when the two don't agree.
             InferenceUnavailable: when Triton doesn't answer, or not with this version.
         """
         batch = windows(sequences, contexts)
         answer = self._answer(batch)
-        scores: NDArray[np.float32] = answer.user_embedding @ self._titles_VD.T
-        self._compare(scores, answer, None if sequences.domain.repeats else batch.title_hash)
-        return scores
+        by_vectors: NDArray[np.float32] = answer.user_embedding @ self._titles_VD.T
+        by_vectors -= answer.title_log_norm
+        return self._told(by_vectors, answer, batch.title_hash, repeats=sequences.domain.repeats)
 
     def intents(
         self, sequences: Sequences, contexts: Context
@@ -97,27 +97,46 @@ class Served:
     def _answer(self, batch: WindowBatch) -> Intents:
         return self._runner.run(self._client.infer(batch, self._version))
 
-    def _compare(
-        self, scores: NDArray[np.float32], answer: Intents, seen: NDArray[np.int64] | None
-    ) -> None:
-        """By score, not by title: titles whose scores are equal but for rounding may change places.
+    def _told(
+        self,
+        by_vectors: NDArray[np.float32],
+        answer: Intents,
+        window: NDArray[np.int64],
+        *,
+        repeats: bool,
+    ) -> NDArray[np.float32]:
+        """The scores of `by_vectors`, those of the answered next titles replaced by the answer's.
+
+        Compared by score, not by title: titles whose scores are equal but for rounding may change
+        places.
 
         Args:
-            scores: of all titles.
+            by_vectors: of all titles.
             answer: the server's.
-            seen: hashes of titles that are not proposed, by row; None where all may be.
+            window: title hashes of the requests. Their titles may score more than their vectors
+                say, or are not proposed at all.
+            repeats: whether they are proposed.
         """
-        for row, (own, given) in enumerate(zip(scores, answer.next_title_hash, strict=True)):
-            proposed = own.copy()
-            if seen is not None:
-                proposed[np.isin(self._hashes_V, seen[row])] = -np.inf
+        found = by_vectors.copy()
+        for own, given, score, asked in zip(
+            found, answer.next_title_hash, answer.next_title_score, window, strict=True
+        ):
             titles = [self._place[title] for title in given.tolist() if title]
-            best = -np.sort(-proposed)[: len(titles)]
-            if not np.allclose(proposed[titles], best, atol=_TOLERANCE, rtol=_TOLERANCE):
+            told = np.log(score[: len(titles)].clip(min=np.finfo(np.float32).tiny))
+            seen = np.isin(self._hashes_V, asked)
+            above = told - own[titles]
+            others = np.delete(own if repeats else np.where(seen, -np.inf, own), titles)
+            own[titles] = told
+            if (
+                not np.allclose(above[~seen[titles]], 0, atol=_TOLERANCE)
+                or (above < -_TOLERANCE).any()
+                or others.max(initial=-np.inf) > told.min(initial=np.inf) + _TOLERANCE
+            ):
                 raise ServedOtherwiseError(
                     f"version {self._version} names other next titles than its user embedding and "
                     "its exported title vectors give; export it again"
                 )
+        return found
 
 
 def windows(sequences: Sequences, contexts: Context) -> WindowBatch:

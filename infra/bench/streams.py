@@ -109,6 +109,7 @@ def differences(one: Answer, other: Answer) -> float:
         (one.attention_BM, other.attention_BM),
         (one.intent_BD, other.intent_BD),
         (one.next_title_score, other.next_title_score),
+        (one.title_log_norm_B1, other.title_log_norm_B1),
         (one.user_BD, other.user_BD),
     ]
     return max(float((a - b).abs().max()) for a, b in pairs)

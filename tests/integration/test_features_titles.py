@@ -76,7 +76,7 @@ def test_candidates_are_matched_with_the_live_intent(settings: Settings) -> None
         for profile, title in ((SAMPLE.profile_id, "drama"), ("nobody", "drama"))
     ]
     matches = store.get_online_features(service, asked).to_dict()
-    assert matches["embedding_match"] == [5.0, None]
+    assert matches["embedding_match"] == [5.0 - SAMPLE.title_log_norm, None]
     assert matches["kind_match"] == [0.25, None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -63,7 +64,13 @@ def settings(redis: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         )
         genres = [0.0] * len(GENRES)
         genres[GENRES.index("comedy")], genres[GENRES.index("war")] = 0.75, 0.25
-        wants = sample(genre_probs=genres, kind_probs=[0.25, 0.75], user_embedding=[1.0, -1.0])
+        wants = sample(
+            genre_probs=genres,
+            kind_probs=[0.25, 0.75],
+            user_embedding=[1.0, -1.0],
+            next_title_ids=["comedy", "somewhere else"],
+            next_title_scores=[0.5, 0.25],
+        )
         other = sample(profile_id="other model", model_version="5", genre_probs=genres)
         asyncio.run(_write(settings, [wants, other]))
         yield settings
@@ -107,7 +114,7 @@ def test_the_reasons_say_what_was_read(settings: Settings) -> None:
         "engine_score": None,
         "genre_match": 0.75,
         "kind_match": 0.75,
-        "embedding_match": 1.0,
+        "embedding_match": math.log(0.5),
     }
     assert set(read["unheard of"].values()) == {None}
 

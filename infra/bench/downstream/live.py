@@ -35,7 +35,15 @@ FEATURES: Final = (
 )
 
 _TITLE_INPUTS: Final = ("title_genres", "title_kind", "title_embedding", "title_embedding_version")
-_PROFILE_INPUTS: Final = ("genre_probs", "kind_probs", "user_embedding", "model_version")
+_PROFILE_INPUTS: Final = (
+    "genre_probs",
+    "kind_probs",
+    "next_title_ids",
+    "next_title_scores",
+    "title_log_norm",
+    "user_embedding",
+    "model_version",
+)
 
 
 class Live:
@@ -77,6 +85,7 @@ class Live:
         codes = candidates.tolist()
         inputs = {name: [_plain(intent[name])] * len(codes) for name in _PROFILE_INPUTS}
         inputs |= {name: [values[code] for code in codes] for name, values in self._known.items()}
+        inputs["title_id"] = [self._titles.ids[code] for code in codes]
         matches = self._match(inputs)
         genre, kind, embedding = (np.array(matches[name], np.float64) for name in MATCHES)
         place = np.full(len(codes), np.nan)

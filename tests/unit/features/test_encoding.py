@@ -31,6 +31,11 @@ def test_a_time_is_encoded_as_protobuf_does_in_whole_seconds(milliseconds: int) 
     assert encoding.unix_timestamp_value(milliseconds) == expected
 
 
+@given(st.floats(width=32))
+def test_a_float_is_encoded_as_protobuf_does(number: float) -> None:
+    assert encoding.float_value(number) == Value(float_val=number).SerializeToString()
+
+
 @given(st.lists(st.floats(width=32)))
 def test_floats_are_encoded_as_protobuf_does(numbers: list[float]) -> None:
     expected = Value(float_list_val=FloatList(val=numbers)).SerializeToString()

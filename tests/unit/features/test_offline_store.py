@@ -185,7 +185,7 @@ def test_every_candidate_of_a_request_is_answered_in_the_order_asked(settings: S
     table = store.get_historical_features(asked, service).to_arrow()
     assert table["title_id"].to_pylist() == asked["title_id"].to_list()
     assert table["kind_match"].to_pylist() == [None, 0.25, None, None, None]
-    assert table["embedding_match"].to_pylist() == [None, -0.5, None, None, None]
+    assert table["embedding_match"].to_pylist() == [None, -0.5 - SAMPLE.title_log_norm] + [None] * 3
     assert table["sequence_no"].to_pylist() == [1, 1, 1, 1, None]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import log
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,9 @@ def match(**changes: Any) -> dict[str, float | None]:
     inputs: dict[str, Any] = {
         "genre_probs": [0.0] * len(GENRES),
         "kind_probs": [0.25, 0.75],
+        "next_title_ids": ["a", "b"],
+        "next_title_scores": [0.5, 0.125],
+        "title_log_norm": 2.0,
         "user_embedding": [1.0, 2.0],
         "model_version": "3",
         "title_genres": ["drama", "war"],
@@ -83,8 +87,18 @@ def test_a_title_matches_by_the_probability_of_its_kind() -> None:
     assert match(title_kind=KINDS[0])["kind_match"] == 0.25
 
 
-def test_a_title_matches_by_the_product_of_both_vectors() -> None:
-    assert match()["embedding_match"] == -1.5
+def test_a_title_matches_by_the_log_of_its_probability_by_both_vectors() -> None:
+    assert match()["embedding_match"] == -1.5 - 2.0
+    assert match(title_id="c")["embedding_match"] == -1.5 - 2.0
+
+
+def test_one_of_the_next_titles_matches_by_the_log_of_its_probability() -> None:
+    assert match(title_id="b")["embedding_match"] == log(0.125)
+
+
+def test_one_whose_probability_is_too_small_to_tell_matches_by_both_vectors() -> None:
+    found = match(title_id="b", next_title_scores=[1.0, 0.0])
+    assert found["embedding_match"] == -1.5 - 2.0
 
 
 def test_vectors_of_different_versions_are_not_compared() -> None:
@@ -97,7 +111,8 @@ def test_masked_heads_match_nothing() -> None:
 
 
 def test_an_absent_profile_matches_nothing() -> None:
-    absent = dict.fromkeys(("genre_probs", "kind_probs", "user_embedding", "model_version"))
+    read = intent_title_match.source_feature_view_projections["profile_intent"].features
+    absent = dict.fromkeys(feature.name for feature in read)
     assert set(match(**absent).values()) == {None}
 
 

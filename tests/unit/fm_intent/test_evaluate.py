@@ -162,14 +162,24 @@ def test_popularity_ranks_by_plays() -> None:
     np.testing.assert_array_equal(rank, [(plays >= plays[target]).sum() - 1 for target in targets])
 
 
-def test_a_ranker_scores_by_the_dot_product_of_user_and_title() -> None:
-    model = tiny.network(DATA)
+@pytest.mark.parametrize("recalls", [False, True])
+def test_a_ranker_scores_by_the_dot_product_of_user_and_title_and_what_is_recalled(
+    recalls: bool,
+) -> None:
+    model = tiny.network(DATA, Architecture(width=16, hidden=24, recall=recalls))
     with torch.inference_mode():
-        titles = model.titles()
-        user = model(DATA.windows(CONTEXTS), titles, newest_only=True).user_BLD[:, 0]
-        wanted = metrics.ranks((user @ model.candidates(titles).T).numpy(), DATA.targets(CONTEXTS))
+        titles, x = model.titles(), DATA.windows(CONTEXTS)
+        encoded = model(x, titles, newest_only=True)
+        wanted = encoded.user_BLD[:, 0] @ model.candidates(titles).T
+        if recalls:
+            for row, (recalled, seen) in enumerate(
+                zip(encoded.recall_BLK, x.title_BL, strict=True)
+            ):
+                for gain, title in zip(recalled[0], seen.tolist(), strict=True):
+                    if gain:
+                        wanted[row, title - FIRST_ROW] += gain
     found = next_title_ranks(Ranker(model, "cpu"), DATA, CONTEXTS)
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, metrics.ranks(wanted.numpy(), DATA.targets(CONTEXTS)))
 
 
 @pytest.mark.parametrize("told", [False, True])

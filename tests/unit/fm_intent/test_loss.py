@@ -47,3 +47,20 @@ def test_what_is_excluded_leaves_the_softmax_but_a_target_never_does() -> None:
     torch.testing.assert_close(loss, wanted)
     for one, other in zip(ours, torchs, strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_what_candidates_gain_adds_to_their_scores_and_has_a_gradient() -> None:
+    torch.manual_seed(0)
+    x, candidates, gain = torch.randn(1100, 8), torch.randn(37, 8), torch.rand(1100, 5)
+    target, weight = torch.randint(37, (1100,)), torch.rand(1100)
+    gained = torch.randint(37, (1100, 5))
+    ours = [one.clone().requires_grad_() for one in (x, candidates, gain)]
+    torchs = [one.clone().requires_grad_() for one in (x, candidates, gain)]
+    loss = weighted_cross_entropy(ours[0], ours[1], target, weight, None, ours[2], gained)
+    logits = (torchs[0] @ torchs[1].T).scatter_add(1, gained, torchs[2])
+    wanted = functional.cross_entropy(logits, target, reduction="none") @ weight
+    (loss * 3).backward()
+    (wanted * 3).backward()
+    torch.testing.assert_close(loss, wanted)
+    for one, other in zip(ours, torchs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from fm_intent.experiments import variant
 from fm_intent.network import (
+    FIRST_ROW,
+    NEVER,
     NO_ROW,
     UNKNOWN_ROW,
     Architecture,
@@ -17,6 +19,7 @@ from fm_intent.network import (
     FMIntent,
     Interactions,
     Layer,
+    next_same,
 )
 from stream.taxonomy import INTENTS, hash64
 from tests.unit.fm_intent import tiny
@@ -106,6 +109,8 @@ def test_what_comes_later_never_changes_what_was_said_before() -> None:
     x = one_window(30)
     whole, half = encode(model, x), encode(model, cut(x, 0, 15))
     torch.testing.assert_close(whole.user_BLD[:, :15], half.user_BLD, atol=1e-5, rtol=1e-5)
+    assert whole.recall_BLK is not None
+    torch.testing.assert_close(whole.recall_BLK[:, :15, :15], half.recall_BLK, atol=1e-5, rtol=1e-5)
     for one, other in zip(whole.intent_logits, half.intent_logits, strict=True):
         assert one is not None
         torch.testing.assert_close(one[:, :15], other, atol=1e-5, rtol=1e-5)
@@ -122,6 +127,55 @@ def test_the_answer_for_the_newest_is_that_of_its_position() -> None:
     torch.testing.assert_close(newest.user_BLD[:, 0], whole.user_BLD[rows, at])
     torch.testing.assert_close(newest.intent_BLD[:, 0], whole.intent_BLD[rows, at])
     torch.testing.assert_close(newest.attention_BLM[:, 0], whole.attention_BLM[rows, at])
+    assert newest.recall_BLK is not None
+    assert whole.recall_BLK is not None
+    torch.testing.assert_close(newest.recall_BLK[:, 0], whole.recall_BLK[rows, at])
+
+
+@given(titles=st.lists(st.integers(0, 4), min_size=1, max_size=12))
+def test_each_position_knows_where_its_title_stands_next(titles: list[int]) -> None:
+    found = next_same(torch.tensor([titles, titles[::-1]]))
+    for row, own in zip(found.tolist(), (titles, titles[::-1]), strict=True):
+        wanted = [
+            next((later for later in range(at + 1, len(own)) if own[later] == title), NEVER)
+            for at, title in enumerate(own)
+        ]
+        assert row == wanted
+
+
+def test_a_titles_latest_interaction_so_far_alone_adds_to_its_score() -> None:
+    model = tiny.network(DATA, SMALL)
+    x = one_window(40)
+    title = x.title_BL[0].tolist()
+    recall = encode(model, x).recall_BLK
+    assert recall is not None
+    for at in range(40):
+        latest = {title[key]: key for key in range(at + 1)}
+        keys = {
+            key
+            for row, key in latest.items()
+            if FIRST_ROW <= row < FIRST_ROW + DATA.domain.vocabulary
+        }
+        assert set(recall[0, at].nonzero()[:, 0].tolist()) == keys
+        assert recall.min() == 0
+
+
+def test_what_is_recalled_depends_on_when_it_is_asked_for() -> None:
+    model = tiny.network(DATA, replace(SMALL, target_time=True))
+    x = one_window(10)
+    soon, late = (x.start_ms_BL + wait for wait in (0, 300 * DAY_MS))
+    with torch.inference_mode():
+        at_once, later = (
+            model(x, model.titles(), asked_ms_BL=asked).recall_BLK for asked in (soon, late)
+        )
+    assert (at_once - later).abs().max() > 1e-3
+
+
+def test_nothing_is_recalled_where_no_title_is_played_twice() -> None:
+    data = tiny.sequences(browsing=False)
+    once = FMIntent(SMALL, replace(data.domain, repeats=False), data.table)
+    assert once.recall is None
+    assert encode(once.eval(), tiny.windows(data)).recall_BLK is None
 
 
 def test_a_window_is_answered_alike_alone_and_padded_among_others() -> None:
@@ -285,16 +339,18 @@ def test_an_answer_with_fewer_titles_than_asked_for_is_filled_with_zeros() -> No
     assert bool((answer.next_title_score[:, titles:] == 0).all())
 
 
-def test_the_user_embedding_scores_titles_by_its_dot_product() -> None:
+def test_the_user_embedding_says_at_least_how_likely_a_title_is() -> None:
     model = tiny.network(DATA, SMALL)
+    x = tiny.windows(DATA)
     with torch.inference_mode():
         titles = model.titles()
-        answer = model.answer(tiny.windows(DATA), titles, 2)
+        answer = model.answer(x, titles, DATA.domain.vocabulary)
         rows = model.rows(answer.next_title_hash)
-        dots = (titles[rows] * answer.user_BD[:, None]).sum(-1)
-    ratio = (dots[:, 0] - dots[:, 1]).exp()
-    wanted = answer.next_title_score[:, 0] / answer.next_title_score[:, 1]
-    torch.testing.assert_close(ratio, wanted, rtol=1e-3, atol=1e-5)
+        said = (titles[rows] * answer.user_BD[:, None]).sum(-1) - answer.title_log_norm_B1
+    seen = (rows[:, :, None] == x.title_BL[:, None]).any(2)
+    more = answer.next_title_score.log() - said
+    torch.testing.assert_close(more[~seen], torch.zeros_like(more[~seen]), rtol=0, atol=1e-4)
+    assert bool((more[seen] > 0).all())
 
 
 def _with_repeats(repeats: bool) -> Sequences:

@@ -119,6 +119,7 @@ def answer(rows: int) -> Intents:
         intent_cluster=np.full((rows, 1), -1, np.int32),
         next_title_hash=np.tile(np.arange(1, 21, dtype=np.int64), (rows, 1)),
         next_title_score=head(20),
+        title_log_norm=head(1),
         user_embedding=head(8),
         model_version=["7"] * rows,
     )
