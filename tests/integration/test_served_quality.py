@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rated_source(tmp_path_factory.mktemp("sources") / "data" / "made-up")
+@pytest.fixture(scope="module", params=[False, True], ids=["played once", "played again"])
+def source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    folder = tmp_path_factory.mktemp("sources") / "data" / "made-up"
+    return write_rated_source(folder, repeats=request.param)
 
 
 @pytest.fixture(scope="module")

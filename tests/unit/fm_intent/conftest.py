@@ -28,11 +28,13 @@ def source(tmp_path: Path) -> Path:
     return write_rated_source(tmp_path / "data" / "made-up")
 
 
-def write_rated_source(folder: Path) -> Path:
-    """Twelve profiles that each play fifteen of twenty titles, none twice."""
+def write_rated_source(folder: Path, *, repeats: bool = False) -> Path:
+    """Twelve profiles of fifteen plays each, of twenty titles; none twice, but with `repeats`."""
     rng = np.random.default_rng(4)
     folder.mkdir(parents=True)
     played = np.concatenate([rng.permutation(20)[:15] for _ in range(12)])
+    if repeats:
+        played = rng.integers(20, size=len(played))
     count = len(played)
     ids = [f"{row:04d}" for row in range(count)]
     events = {
