@@ -402,8 +402,8 @@ class Recall(nn.Module):
         self, user_BQD: Tensor, key_BHKE: Tensor, relation: Relation, latest_BQK: Tensor
     ) -> Tensor:
         """`[B, Q, K]`, 0 or more, and 0 where `latest` (bool) is not."""
-        key_BKD = key_BHKE.transpose(1, 2).flatten(2)
-        match = self.query(user_BQD) @ key_BKD.transpose(1, 2) / key_BKD.shape[-1] ** 0.5
+        query_BHQE = self.query(user_BQD).unflatten(2, (key_BHKE.shape[1], -1)).transpose(1, 2)
+        match = (query_BHQE @ key_BHKE.mT).sum(1) / user_BQD.shape[-1] ** 0.5
         distance = relation.distance_BQK.clamp(0, _NEAR - 1)
         (order,) = _looked_up(self.order_bias_HK, distance)
         (time,) = _looked_up(self.time_bias_HK, relation.time_bucket_BQK)
