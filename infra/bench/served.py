@@ -121,8 +121,9 @@ class Served:
         for own, given, score, asked in zip(
             found, answer.next_title_hash, answer.next_title_score, window, strict=True
         ):
-            titles = [self._place[title] for title in given.tolist() if title]
-            told = np.log(score[: len(titles)].clip(min=np.finfo(np.float32).tiny))
+            listed = (given != 0) & (score > 0)  # a title that is not proposed may fill the list
+            titles = [self._place[title] for title in given[listed].tolist()]
+            told = np.log(score[listed])
             seen = np.isin(self._hashes_V, asked)
             above = told - own[titles]
             others = np.delete(own if repeats else np.where(seen, -np.inf, own), titles)

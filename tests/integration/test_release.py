@@ -80,8 +80,9 @@ def exported(model_repository: Path, *, noise: float = 0.0) -> str:
     model.hash_T[-1] = hash64(TITLE)
     torch.manual_seed(5)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += noise * torch.randn_like(parameter)
+        for name, parameter in model.named_parameters():
+            if not name.startswith("recall"):  # its scores would be too large to be exact
+                parameter += noise * torch.randn_like(parameter)
     return str(export(model, manifest(SOURCE), tiny.windows(data), model_repository).version)
 
 
@@ -151,7 +152,7 @@ def scene(
     settings = isolate(stack.settings, home)
     asyncio.run(create_topics(settings))
     first = exported(model_repository)
-    second = exported(model_repository, noise=0.003)
+    second = exported(model_repository, noise=0.02)
     bad = {
         "fails validation": spoiled(
             model_repository, second, "network.py", "logits[:, 0].softmax(-1)", "logits[:, 0]"
