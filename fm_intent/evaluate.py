@@ -79,9 +79,8 @@ class Ranker:
     @torch.inference_mode()
     def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
         """Dot products of user and title vectors, and what the network recalls of the window."""
-        x = sequences.windows(contexts).to(self._device)
-        encoded = self._encoded(sequences, contexts, x)
-        found = scores(encoded, x.title_BL, self._model.candidates(self._titles))
+        encoded, title_BL = self._encoded(sequences, contexts)
+        found = scores(encoded, title_BL, self._model.candidates(self._titles))
         return found.cpu().numpy()
 
     @torch.inference_mode()
@@ -89,16 +88,18 @@ class Ranker:
         self, sequences: Sequences, contexts: Context
     ) -> tuple[NDArray[np.float32] | None, ...]:
         """The heads' probabilities."""
+        encoded, _ = self._encoded(sequences, contexts)
         return tuple(
             None if logits is None else logits[:, 0].softmax(-1).cpu().numpy()
-            for logits in self._encoded(
-                sequences, contexts, sequences.windows(contexts).to(self._device)
-            ).intent_logits
+            for logits in encoded.intent_logits
         )
 
-    def _encoded(self, sequences: Sequences, contexts: Context, x: Interactions) -> Encoded:
+    def _encoded(self, sequences: Sequences, contexts: Context) -> tuple[Encoded, Tensor]:
+        """What the network says after each context, and the title rows `[B, L]` of its window."""
+        x = sequences.windows(contexts).to(self._device)
         asked = sequences.asked_ms(contexts).to(self._device)
-        return self._model(x, self._titles, newest_only=True, asked_ms_BL=asked)
+        encoded = self._model(x, self._titles, newest_only=True, asked_ms_BL=asked)
+        return encoded, x.title_BL
 
 
 class Judged(NamedTuple):
