@@ -360,7 +360,8 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
     ):
         match = None
         if user and vector and version == vector_version:
-            probability = dict(zip(listed, listed_scores, strict=True)).get(title_id)
+            place = list(listed).index(title_id) if title_id in listed else None
+            probability = 0.0 if place is None else listed_scores[place]
             match = log(probability) if probability else sum(map(mul, user, vector), -log_norm)
         matches["embedding_match"].append(match)
         matches["genre_match"].append(

@@ -18,14 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32
 
 from features.definitions import profile, profile_intent
-from features.encoding import (
-    ENCODERS,
-    StringKeys,
-    float_list_value,
-    float_value,
-    row_attribute,
-    timestamp,
-)
+from features.encoding import ENCODERS, StringKeys, float_list_value, row_attribute, timestamp
 from features.exceptions import NotStartedError
 from features.online_store import (
     FencedRedisOnlineStore,
@@ -50,7 +43,13 @@ if TYPE_CHECKING:
 ROWS_PER_TRIP: Final = 256
 """Rows of one round trip. The event loop is held for their encoding, some 5 ms, and no longer."""
 
-_SELDOM_REPEATED: Final = ("next_title_ids", "session_id", "sequence_no", "last_event_id")
+_SELDOM_REPEATED: Final = (
+    "next_title_ids",
+    "title_log_norm",
+    "session_id",
+    "sequence_no",
+    "last_event_id",
+)
 """Features of which keeping encoded values would cost more than it saves."""
 
 
@@ -58,24 +57,18 @@ class RowEncoder:
     """Encodes rows of the view `profile_intent` for `FencedRedisOnlineStore.write_rows`.
 
     Encoding is most of what a row costs its writer. So entries of values that come again in row
-    after row (labels, versions, whole seconds) are kept, and all floats of a row are packed by one
-    call, around the bytes between them, which depend on the lists' lengths alone.
+    after row (labels, versions, whole seconds) are kept, and all float lists of a row are packed by
+    one call, around the bytes between them, which depend on the lists' lengths alone.
     """
 
     def __init__(self, project: str) -> None:
         view = profile_intent.name
         lists = [one for one in profile_intent.features if one.dtype == Array(Float32)]
-        scalars = [one for one in profile_intent.features if one.dtype == Float32]
-        others = [one for one in profile_intent.features if one not in (*lists, *scalars)]
+        others = [one for one in profile_intent.features if one.dtype != Array(Float32)]
         self._key = StringKeys(profile.join_key, project)
         self._time = hash_name(timestamp_field(view))
         self._lists = attrgetter(*map(row_attribute, lists))
         self._list_names = [hash_name(feature_field(view, one.name)) for one in lists]
-        self._scalars = [row_attribute(one) for one in scalars]
-        self._scalar_heads = [
-            hash_entry(hash_name(feature_field(view, one.name)), float_value(0.0))[:-4]
-            for one in scalars
-        ]
         self._packers: dict[tuple[int, ...], tuple[list[bytes], Callable[..., bytes]]] = {}
         self._values = attrgetter(*map(row_attribute, others))
         self._entries = [_entry_encoder(view, one) for one in others]
@@ -87,8 +80,7 @@ class RowEncoder:
         entries += [
             entry(value) for entry, value in zip(self._entries, self._values(row), strict=True)
         ]
-        scalars = [getattr(row, name) for name in self._scalars]
-        entries.append(self._float_entries(self._lists(row), scalars))
+        entries.append(self._float_entries(self._lists(row)))
         return FencedRow(
             key=self._key(row.profile_id),
             micros=b"%d000" % row.last_event_at_ms,
@@ -96,7 +88,7 @@ class RowEncoder:
             fields=hash_fields(self._count, entries),
         )
 
-    def _float_entries(self, lists: tuple[list[float], ...], scalars: list[float]) -> bytes:
+    def _float_entries(self, lists: tuple[list[float], ...]) -> bytes:
         lengths = tuple(map(len, lists))
         if lengths not in self._packers:
             self._packers[lengths] = self._packer(lengths)
@@ -105,18 +97,15 @@ class RowEncoder:
         for head, numbers in zip(heads, lists, strict=True):
             arguments.append(head)
             arguments += numbers
-        for head, number in zip(self._scalar_heads, scalars, strict=True):
-            arguments += (head, number)
         return pack(*arguments)
 
     def _packer(self, lengths: tuple[int, ...]) -> tuple[list[bytes], Callable[..., bytes]]:
-        """The bytes ahead of each list of floats, and what packs them and all floats in turn."""
+        """The bytes ahead of each list of floats, and what packs them and the floats in turn."""
         heads = []
         for name, length in zip(self._list_names, lengths, strict=True):
             entry = hash_entry(name, float_list_value([0.0] * length))
             heads.append(entry[: len(entry) - 4 * length])
-        layout = [f"{len(head)}s{length}f" for head, length in zip(heads, lengths, strict=True)]
-        layout += [f"{len(head)}sf" for head in self._scalar_heads]
+        layout = (f"{len(head)}s{length}f" for head, length in zip(heads, lengths, strict=True))
         return heads, struct.Struct("<" + "".join(layout)).pack
 
     def emptied(self, profile_id: str, erased_at_ms: int, ahead_ms: int) -> FencedRow:

@@ -132,6 +132,7 @@ def _compared(full: Architecture, training: Training) -> dict[str, Experiment]:
 
 
 _SERVED: Final = Architecture()
+_FULL: Final = Architecture(item_layers=4, dropout=0.2)
 _ML_1M: Final = Training(
     window=200, crops="recent", batch=4096, average=0.997, patience=3, validation_profiles=2000
 )
@@ -166,21 +167,17 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
         ),
     ),
     "served": Experiment(
-        Architecture(item_layers=4, dropout=0.2),
+        _FULL,
         Training(exclude_seen=True, batch=4096, learning_rate=2e-3, average=0.997),
     ),
     **{
         f"{source}-{name}": experiment
         for source, training in _TRAININGS.items()
-        for name, experiment in _compared(
-            Architecture(item_layers=4, dropout=0.2), training
-        ).items()
+        for name, experiment in _compared(_FULL, training).items()
     },
     # What it is worth to point at the window.
     **{
-        f"{source}-fm-intent-no-recall": Experiment(
-            Architecture(item_layers=4, dropout=0.2, recall=False), _SIMULATED
-        )
+        f"{source}-fm-intent-no-recall": Experiment(replace(_FULL, recall=False), _SIMULATED)
         for source in ("simulator", "simulator-null")
     },
     # As it was published, so that its figures can be held against others'.

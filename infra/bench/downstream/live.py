@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from features.definitions import intent_title_match
+from features.definitions import intent_title_match, profile_intent, title, title_profile
 from features.rerank import MATCHES
 from infra.bench.downstream.history import DAY_MS, UNKNOWN_DAY
 from stream.taxonomy import ACTIONS, INTENTS, RELEASE_AGE_EDGES_DAYS
@@ -34,15 +34,12 @@ FEATURES: Final = (
     *(f"attention_{name}" for name in INTENTS),
 )
 
-_TITLE_INPUTS: Final = ("title_genres", "title_kind", "title_embedding", "title_embedding_version")
-_PROFILE_INPUTS: Final = (
-    "genre_probs",
-    "kind_probs",
-    "next_title_ids",
-    "next_title_scores",
-    "title_log_norm",
-    "user_embedding",
-    "model_version",
+_TITLE_INPUTS, _PROFILE_INPUTS = (
+    [
+        feature.name
+        for feature in intent_title_match.source_feature_view_projections[view.name].features
+    ]
+    for view in (title_profile, profile_intent)
 )
 
 
@@ -85,7 +82,7 @@ class Live:
         codes = candidates.tolist()
         inputs = {name: [_plain(intent[name])] * len(codes) for name in _PROFILE_INPUTS}
         inputs |= {name: [values[code] for code in codes] for name, values in self._known.items()}
-        inputs["title_id"] = [self._titles.ids[code] for code in codes]
+        inputs[title.join_key] = [self._titles.ids[code] for code in codes]
         matches = self._match(inputs)
         genre, kind, embedding = (np.array(matches[name], np.float64) for name in MATCHES)
         place = np.full(len(codes), np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +243,7 @@ def _live() -> NDArray[np.float32]:
         "user_embedding": [3.0, 1.0],
         "title_log_norm": 4.0,
         "next_title_ids": ["t2", "t0"],
-        "next_title_scores": [0.5, 0.25],
+        "next_title_scores": [0.5, math.exp(-1)],
         "release_age_probs": [0.5, 0, 0, 0.25, 0.25, 0, 0],
         "age_s": 100.0,
     }
@@ -260,15 +261,11 @@ def _live() -> NDArray[np.float32]:
 def test_live_features_tell_how_candidates_fit_the_intent() -> None:
     found = dict(zip(live.FEATURES, _live()[0].T.tolist(), strict=True))
     nan = pytest.approx(np.nan, nan_ok=True)
-    listed = pytest.approx(np.log(0.25))
-    assert found["embedding_match"] == [listed, 1.0 - 4.0, nan]
-    middle = (np.log(0.25) - 3.0) / 2
-    assert found["embedding_match_above_mean"] == pytest.approx(
-        [np.log(0.25) - middle, -3.0 - middle, np.nan], nan_ok=True
-    )
+    assert found["embedding_match"] == pytest.approx([-1, -3, np.nan], nan_ok=True)
+    assert found["embedding_match_above_mean"] == pytest.approx([1, -1, np.nan], nan_ok=True)
     assert found["embedding_match_rank"] == pytest.approx([0, 1 / 3, np.nan], nan_ok=True)
     assert found["release_age_match"] == [0.5, 0.25, nan]
-    assert found["next_title_score"] == [0.25, 0.0, 0.5]
+    assert found["next_title_score"] == pytest.approx([math.exp(-1), 0, 0.5])
     assert found["next_title_place"] == [1.0, nan, 0.0]
     assert found["intent_age"] == pytest.approx([np.log1p(100)] * 3)
     assert found["session_length"] == [3.0, 3.0, 3.0]
