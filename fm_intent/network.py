@@ -410,16 +410,19 @@ class Recall(nn.Module):
         return functional.softplus(match + order + time) * latest_BQK
 
 
-NEVER: Final = 1 << 62
-"""Behind every position."""
+NEVER: Final = 1 << 12
+"""Behind every position of a window."""
 
 
 def next_same(title_BL: Tensor) -> Tensor:
     """Position, int64 `[B, L]`, at which each position's title stands next, or `NEVER`."""
-    sorted_BL, order_BL = title_BL.sort(dim=1, stable=True)
-    again = sorted_BL[:, 1:] == sorted_BL[:, :-1]
+    position_L = torch.arange(title_BL.shape[1], device=title_BL.device)
+    # Two numbers in one, so that both are sorted: by title and position, then by position again.
+    sorted_BL = (title_BL * NEVER + position_L).sort(dim=1).values
+    order_BL = sorted_BL % NEVER
+    again = (sorted_BL - order_BL).diff(dim=1) == 0
     following = functional.pad(order_BL[:, 1:].where(again, NEVER), (0, 1), value=NEVER)
-    return torch.empty_like(order_BL).scatter_(1, order_BL, following)
+    return (order_BL * (2 * NEVER) + following).sort(dim=1).values % (2 * NEVER)
 
 
 class FMIntent(nn.Module):
