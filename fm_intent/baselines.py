@@ -20,6 +20,7 @@ from torch.nn import functional
 from fm_intent.dataset import Context, Sequences
 from fm_intent.network import (
     FIRST_ROW,
+    UNKNOWN_ROW,
     Architecture,
     Asked,
     Domain,
@@ -138,6 +139,8 @@ class WithMetadata:
 class TitleBaseline(nn.Module):
     """A network that scores next titles by dot products with title vectors.
 
+    It has none for titles that were looked at and never played, which count as unknown.
+
     Args:
         domain: gives the vocabulary.
         width: D, of title vectors.
@@ -176,7 +179,8 @@ class TitleBaseline(nn.Module):
     ) -> Encoded:
         """As `FMIntent.forward`, without intents; knows no times."""
         del asked_ms_BL
-        user = self.encode(x, functional.embedding(x.title_BL, titles_TD, padding_idx=0))
+        row_BL = x.title_BL.where(x.title_BL < len(titles_TD), UNKNOWN_ROW)
+        user = self.encode(x, functional.embedding(row_BL, titles_TD, padding_idx=0))
         if newest_only:
             user = at(user, x.length_B - 1)
         nothing = (None,) * len(self.domain.trained)

@@ -16,7 +16,7 @@ from fm_intent.baselines import (
 )
 from fm_intent.evaluate import Ranker, next_title_ranks
 from fm_intent.experiments import Experiment, Training
-from fm_intent.network import FIRST_ROW
+from fm_intent.network import FIRST_ROW, UNKNOWN_ROW
 from fm_intent.train import fit
 from tests.unit.fm_intent import tiny
 
@@ -68,6 +68,18 @@ def test_what_comes_later_changes_nothing_before(name: str) -> None:
     one, other = users(model, WINDOWS), users(model, changed)
     torch.testing.assert_close(one[before], other[before])
     assert not torch.allclose(one[rows, last], other[rows, last])
+
+
+@pytest.mark.parametrize("name", ["gru", "sasrec", "transact"])
+def test_without_metadata_a_title_that_was_never_played_is_unknown(name: str) -> None:
+    model = network(name)
+    never_played = len(DATA.table.hash_T) - 1
+    assert never_played >= FIRST_ROW + DATA.domain.vocabulary
+    looked_at, unknown = (
+        WINDOWS._replace(title_BL=torch.full_like(WINDOWS.title_BL, row))
+        for row in (never_played, UNKNOWN_ROW)
+    )
+    torch.testing.assert_close(users(model, looked_at), users(model, unknown))
 
 
 @every_baseline
