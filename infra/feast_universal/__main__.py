@@ -9,6 +9,7 @@ held back by, so they run in an environment of their own, which is made once.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -46,7 +47,8 @@ _PACKAGES: Final = (
     f"redis=={version('redis')}",
     *("httpx", "orjson", "pydantic-settings", "xxhash"),  # ours
     *("assertpy", "boto3", "cryptography", "google-cloud-bigquery", "minio", "pytest"),
-    *("pytest-asyncio", "pytest-mock", "pytest-xdist", "python-keycloak", "testcontainers"),
+    *("pytest-asyncio", "pytest-env", "pytest-mock", "pytest-timeout", "pytest-xdist"),
+    *("python-keycloak", "testcontainers"),
 )
 
 
@@ -57,9 +59,7 @@ def main(
 ) -> None:
     """Run Feast's universal tests on the fenced Redis store and on the as-served offline store."""
     python = _environment()
-    tests = (checkout or _clone()).absolute() / "sdk" / "python"
-    if not (tests / "tests" / "integration").is_dir():
-        raise typer.BadParameter(f"{checkout} is no checkout of Feast's repository")
+    tests = _tests_of(checkout or _clone())
     (port,) = free_ports(1)
     report = HOME / "report.xml"
     with Stack(HOME / "stack", settings().model_copy(update={"redis_port": port})) as stack:
@@ -94,6 +94,17 @@ def _environment() -> Path:
             subprocess.run(install, check=True)  # noqa: S603 - our own command
             made.write_text(str(_PACKAGES))
     return python
+
+
+def _tests_of(checkout: Path) -> Path:
+    """A folder with Feast's tests alone: beside its source they would test that."""
+    source, tests = checkout / "sdk" / "python", HOME / "tests"
+    if not (source / "tests" / "integration").is_dir():
+        raise typer.BadParameter(f"{checkout} is no checkout of Feast's repository")
+    shutil.rmtree(tests, ignore_errors=True)
+    shutil.copytree(source / "tests", tests / "tests")
+    shutil.copy(source / "pytest.ini", tests)
+    return tests
 
 
 def _clone() -> Path:
