@@ -77,7 +77,8 @@ The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=.
 several with commas), or of Sentinels (`redis_sentinel`), which know the master as
 `INTENT_REDIS_SENTINEL_MASTER`; password and TLS are the master's then. Redis replicates behind the
 writer's back, so a failover may lose the last writes, each until its profile's next event. A user
-of a single server needs the rights HMGET, HSET, EXPIRE, EVALSHA and SCRIPT LOAD.
+of a single server needs the rights HMGET, HSET, EXPIRE, EVALSHA and SCRIPT LOAD. Valkey works as
+Redis does ([tried](feast-universal.md)).
 
 ## Train on what was served
 
