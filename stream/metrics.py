@@ -15,6 +15,9 @@ EVENTS: Final = Counter(
 DEAD_LETTERS: Final = Counter(
     "intentstream_dead_letters_total", "Dead letters by reason.", ["topic", "reason"]
 )
+EXPIRED: Final = Counter(
+    "intentstream_expired_profiles_total", "Profiles whose state was dropped for being idle."
+)
 BATCH_EVENTS: Final = Histogram(
     "intentstream_batch_events", "Records in a micro-batch.", buckets=[4**n for n in range(8)]
 )

@@ -55,6 +55,9 @@ _log = logging.getLogger(__name__)
 _FIRST_RETRY_S: Final = 0.05
 _LONGEST_RETRY_S: Final = 5.0
 
+_LOOK_FOR_IDLE_S: Final = 3600
+"""Time between two looks at all states, at most."""
+
 
 class StampedRecord(Record, Protocol):
     """A consumed record with its broker time."""
@@ -69,8 +72,14 @@ class States(Protocol):
     def fetch(self, key: bytes) -> bytes | None:
         """The encoded state of a profile; None where there is none yet."""
 
-    def keep(self, partition: int, key: bytes, value: bytes) -> None:
-        """Keep the encoded state of a profile of a partition."""
+    def keep(self, partition: int, key: bytes, value: bytes, at_s: float) -> None:
+        """Keep the encoded state of a profile of a partition, at this broker time."""
+
+    def idle_since(self, at_s: float) -> Sequence[tuple[int, bytes]]:
+        """Partition and key of each state that was kept last before this broker time."""
+
+    def drop(self, key: bytes) -> None:
+        """Let go of a profile's state."""
 
 
 class Delivers(Protocol):
@@ -118,6 +127,9 @@ class Batch:
     """
 
     consumed_at: float
+    newest_s: float
+    """Broker time, in seconds, of the newest record."""
+
     touched: dict[bytes, Touched] = field(default_factory=dict)
     scored: dict[bytes, Touched] = field(default_factory=dict)
     emptied: dict[str, int] = field(default_factory=dict)
@@ -169,6 +181,7 @@ class Pipeline:
         self._store = store
         self._gives_up = gives_up
         self._clock = clock
+        self._looked_for_idle_at_s = 0.0
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
         self.waits_for: str | None = None
         """The dependency that is down and retried right now, if any."""
@@ -192,10 +205,12 @@ class Pipeline:
             await self.publish(rows)
             _observe_freshness(batch, inferred_at, self._clock())
             await self.announce(batch, rows)
+        await self.expire(batch.newest_s)
 
     def take_in(self, records: Sequence[StampedRecord]) -> Batch:
         """Decode records and join them into the states, which are kept right away."""
-        batch = Batch(consumed_at=self._clock())
+        newest_s = max(record.timestamp for record in records)
+        batch = Batch(consumed_at=self._clock(), newest_s=newest_s)
         outcomes: Counter[tuple[str, str]] = Counter()
         for record in records:
             topic = self._plain_topic[record.topic]
@@ -206,7 +221,7 @@ class Pipeline:
         for broker_time in batch.broker_times:
             produced_consumed.observe(max(batch.consumed_at - broker_time, 0.0))
         for key, touched in batch.touched.items():
-            self._states.keep(touched.partition, key, codec.encode(touched.state))
+            self._states.keep(touched.partition, key, codec.encode(touched.state), newest_s)
             if len(touched.state.window):
                 batch.scored[key] = touched
             else:
@@ -320,6 +335,26 @@ class Pipeline:
             for (key, touched), row in zip(batch.scored.items(), rows, strict=True)
         ]
         await self._insist("kafka", lambda: self._outbox.deliver(records))
+
+    async def expire(self, now_s: float) -> None:
+        """Let go of profiles that have been idle for too long at this broker time.
+
+        Only between batches, and gone from the changelog before they are gone here: a profile that
+        comes back starts anew behind its tombstone.
+        """
+        idle_s = self._settings.idle_profile_s
+        if not idle_s or now_s < self._looked_for_idle_at_s + min(idle_s, _LOOK_FOR_IDLE_S):
+            return
+        self._looked_for_idle_at_s = now_s
+        idle = self._states.idle_since(now_s - idle_s)
+        tombstones = [
+            Outgoing(topics.SESSIONS_CHANGELOG, partition, key, None) for partition, key in idle
+        ]
+        if tombstones:
+            await self._insist("kafka", lambda: self._outbox.deliver(tombstones))
+        for _, key in idle:
+            self._states.drop(key)
+        metrics.EXPIRED.inc(len(idle))
 
     async def _insist(self, dependency: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         def hold(state: RetryCallState) -> None:

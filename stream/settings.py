@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         24 * 3600, gt=0, description="How far behind the broker's time an event may be."
     )
     max_ahead_s: int = Field(300, ge=0, description="How far ahead of the broker's time.")
+    idle_profile_s: int = Field(
+        400 * 86_400,
+        ge=0,
+        description="A profile without an event for so long by the broker's time loses its state; "
+        "longer than the topics keep events, or erased ones could come back. 0: never.",
+    )
     max_event_bytes: int = Field(65_536, gt=0, description="A larger record is a dead letter.")
     catalogue: Path | None = Field(
         None, description="Parquet title catalogue (ids, durations); optional."

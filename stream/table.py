@@ -27,6 +27,8 @@ class SessionTable(faust.Table[bytes, bytes]):
     """
 
     rules: Rules
+    kept_at_s: dict[bytes, float]
+    """Broker time, in seconds, at which each state was kept last."""
 
     @classmethod
     def of(cls, app: faust.App, settings: Settings, duration_ms: Mapping[int, int]) -> SessionTable:
@@ -50,6 +52,7 @@ class SessionTable(faust.Table[bytes, bytes]):
             value_type=bytes,
             changelog_topic=changelog,
         )
+        table.kept_at_s = {}
         table.rules = Rules(window_length=settings.window_length, duration_ms=duration_ms)
         app.tables.add(table)
         return table
@@ -63,21 +66,40 @@ class SessionTable(faust.Table[bytes, bytes]):
         state: bytes | None = self._memory.data.get(key)
         return state
 
-    def keep(self, partition: int, key: bytes, value: bytes) -> None:
+    def keep(self, partition: int, key: bytes, value: bytes, at_s: float) -> None:
         """Keep the encoded state of a profile of a partition; the changelog is the caller's."""
         store = self._memory
         store.data[key] = value
         # Faust's store forgets the keys of partitions that it was told of and that went away.
         store._key_partition[key] = partition
+        self.kept_at_s[key] = max(at_s, self.kept_at_s.get(key, at_s))
+
+    def idle_since(self, at_s: float) -> list[tuple[int, bytes]]:
+        """Partition and key of each state that was kept last before this broker time."""
+        store = self._memory
+        for key in self.kept_at_s.keys() - store.data.keys():
+            del self.kept_at_s[key]
+        return [
+            (store._key_partition[key], key)
+            for key, kept_at_s in self.kept_at_s.items()
+            if kept_at_s < at_s
+        ]
+
+    def drop(self, key: bytes) -> None:
+        """Let go of a profile's state; the changelog is the caller's."""
+        self._memory.data.pop(key, None)
+        self._memory._key_partition.pop(key, None)
+        self.kept_at_s.pop(key, None)
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         """Join the states in changelog records into the table; a tombstone removes one."""
         for event in batch:
             message: Any = event.message
             if message.value is None:
-                self._memory.data.pop(message.key, None)
+                self.drop(message.key)
             else:
-                self.keep(message.partition, message.key, self._joined(message.key, message.value))
+                state = self._joined(message.key, message.value)
+                self.keep(message.partition, message.key, state, message.timestamp)
 
     def _joined(self, key: bytes, value: bytes) -> bytes:
         known = self.fetch(key)

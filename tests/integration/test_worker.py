@@ -261,6 +261,36 @@ def test_a_worker_without_its_topics_ends_and_says_how_to_make_them(
     assert "`intentstream topics` makes them" in log.read_text()
 
 
+def test_a_profile_that_was_idle_starts_anew_also_after_a_restart(
+    isolated: Settings, kafka: str, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    config = isolated.model_copy(update={"model_version": served_model, "idle_profile_s": 5})
+    asyncio.run(create_topics(config))
+    log = tmp_path / "worker.log"
+
+    def happens(profile_id: str) -> None:
+        event = title_open(profile_id)
+        send(config, [event])
+        until(lambda: online(config, profile_id) == event["event_id"], f"{event} in the features")
+
+    def tombstones() -> list[bytes]:
+        changelog = records(config, topics.SESSIONS_CHANGELOG)
+        return [record.key for record in changelog if record.value is None]
+
+    with worker(config, log, wait=True):
+        happens("sleeper")
+    time.sleep(config.idle_profile_s)
+    with worker(config, log, wait=True):
+        assert tombstones() == []
+        happens("other")
+        until(lambda: tombstones() == [b"sleeper"], "the sleeper's tombstone")
+        happens("sleeper")
+        assert online(config, "sleeper", "sequence_no") == 1
+    with worker(config, log, wait=True):
+        happens("sleeper")
+        assert online(config, "sleeper", "sequence_no") == 2
+
+
 def test_a_second_worker_takes_over_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
     second = isolate(settings, tmp_path).model_copy(
         update={

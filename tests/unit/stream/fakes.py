@@ -58,6 +58,7 @@ class Edges:
 
     log: list[str] = field(default_factory=list)
     states: dict[bytes, bytes] = field(default_factory=dict)
+    kept_at_s: dict[bytes, float] = field(default_factory=dict)
     delivered: list[Outgoing] = field(default_factory=list)
     windows: list[WindowBatch] = field(default_factory=list)
     rows: list[IntentRow] = field(default_factory=list)
@@ -73,9 +74,17 @@ class Edges:
     def fetch(self, key: bytes) -> bytes | None:
         return self.states.get(key)
 
-    def keep(self, partition: int, key: bytes, value: bytes) -> None:
+    def keep(self, partition: int, key: bytes, value: bytes, at_s: float) -> None:
         self._use("keep")
         self.states[key] = value
+        self.kept_at_s[key] = at_s
+
+    def idle_since(self, at_s: float) -> list[tuple[int, bytes]]:
+        return [(0, key) for key, kept_at_s in self.kept_at_s.items() if kept_at_s < at_s]
+
+    def drop(self, key: bytes) -> None:
+        self._use("drop")
+        del self.states[key], self.kept_at_s[key]
 
     async def deliver(self, records: Sequence[Outgoing]) -> None:
         self._use("deliver")

@@ -172,6 +172,41 @@ def test_profiles_beside_an_erased_one_are_published_as_ever() -> None:
     assert announced == [b"p2"]
 
 
+DAY_S = 86_400
+
+
+def at(day: int, profile_id: str) -> Message:
+    fields = {"profile_id": profile_id, "occurred_at_ms": NOW_MS + day * DAY_S * 1000}
+    return message({"event_id": f"day {day}", **fields}, timestamp=NOW_S + day * DAY_S)
+
+
+def test_a_profile_that_was_idle_for_too_long_loses_its_state_and_leaves_a_tombstone() -> None:
+    edges = Edges()
+    process(edges, at(0, "gone"), erasure("erased"), idle_profile_s=400 * DAY_S)
+    process(edges, at(2, "stays"), idle_profile_s=400 * DAY_S)
+    edges.log.clear()
+    process(edges, at(401, "new"), idle_profile_s=400 * DAY_S)
+    assert edges.states.keys() == {b"stays", b"new"}
+    tombstones = [(one.topic, one.key) for one in edges.delivered if one.value is None]
+    assert tombstones == [(topics.SESSIONS_CHANGELOG, key) for key in (b"gone", b"erased")]
+    assert edges.log[-3:] == ["deliver", "drop", "drop"]
+
+
+def test_a_profile_that_comes_back_before_anybody_looked_keeps_its_history() -> None:
+    edges = Edges()
+    process(edges, at(0, "back"), idle_profile_s=DAY_S)
+    process(edges, at(9, "back"), idle_profile_s=DAY_S)
+    assert len(codec.decode(edges.states[b"back"]).window) == 2
+    assert None not in [one.value for one in edges.delivered]
+
+
+def test_without_a_limit_idle_profiles_stay() -> None:
+    edges = Edges()
+    process(edges, at(0, "stays"), idle_profile_s=0)
+    process(edges, at(9_000, "new"), idle_profile_s=0)
+    assert edges.states.keys() == {b"stays", b"new"}
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [(None, "empty"), (b"", "empty"), (b"\xff", "bad_utf8"), (b"x" * 129, "out_of_range")],
