@@ -59,7 +59,8 @@ def write_report(rows: Sequence[Row], results: Path) -> None:
     for title, table in tables:
         lines += [f"## {title}", "", *_next_titles(table)]
         lines += [*_over_seeds(table), *_strata(table), *_intents(table)]
-    lines += ["## Made by", "", "```sh", *(row["command"] for row in rows), "```", ""]
+    commands = dict.fromkeys(row["command"] for row in rows)
+    lines += ["## Made by", "", "```sh", *commands, "```", ""]
     hashes = sorted({row["data_sha256"] for row in rows})
     lines += [f"Data: SHA-256 `{one}`" for one in hashes]
     results.with_suffix(".md").write_text("\n".join(lines) + "\n")
