@@ -166,9 +166,14 @@ class Stack:
             self._supervisord.wait()
             self._supervisord = None
 
+    def stop_program(self, name: str) -> None:
+        """Stops the program in good order, if it runs."""
+        if self._info(name)["statename"] in ("STARTING", "RUNNING", "BACKOFF"):
+            self._rpc.stopProcess(name)
+
     def restart(self, name: str) -> None:
         """Stops the program in good order, starts it again and waits until it is ready."""
-        self._stop_program(name)
+        self.stop_program(name)
         self.start(name)
 
     def pid(self, name: str) -> int:
@@ -293,14 +298,10 @@ class Stack:
         _, changed, _ = self._rpc.reloadConfig()[0]
         ran = {name for name in changed if self.pid(name)}
         for name in changed:
-            self._stop_program(name)
+            self.stop_program(name)
             self._rpc.removeProcessGroup(name)
             self._rpc.addProcessGroup(name)
         return ran
-
-    def _stop_program(self, name: str) -> None:
-        if self._info(name)["statename"] in ("STARTING", "RUNNING", "BACKOFF"):
-            self._rpc.stopProcess(name)
 
     def _info(self, name: str) -> dict[str, Any]:
         info: dict[str, Any] = self._rpc.getProcessInfo(name)
