@@ -1,15 +1,11 @@
 """The Faust app: `faust -A stream.app worker` or `intentstream worker`.
 
-One agent reads the event topics and that of erasures. It takes whatever has arrived as one
-micro-batch, has the pipeline carry it to published features, and acknowledges it in offset order;
-what arrives meanwhile is the next batch. So batches grow with load, and no event waits while the
-worker is idle.
+One agent reads the event topics and that of erasures; `stream.agent` says how.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,8 +14,8 @@ from yarl import URL
 
 from features.writer import IntentWriter
 from stream import topics
+from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
-from stream.exceptions import ShuttingDown
 from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.outbox import Outbox
@@ -145,48 +141,9 @@ def create_app(config: Settings) -> IntentApp:
 
     @app.agent(events, name="intents")
     async def intents(stream: Any) -> None:
-        await _serve(app, stream.channel.queue)
+        await serve(app, stream.channel.queue)
 
     return app
-
-
-async def _serve(app: IntentApp, queue: Any) -> None:
-    try:
-        while not app.should_stop:
-            messages = await _next_batch(app, queue)
-            try:
-                if messages:
-                    assert app.pipeline is not None
-                    await app.pipeline.process(messages)
-                    _acknowledge(app, messages)
-            except ShuttingDown as reason:
-                app.log.warning("%s; the batch stays unacknowledged", reason)
-            finally:
-                app.consumer.unacked.difference_update(messages)
-    except StopAsyncIteration:
-        return  # Faust closed the queue: the worker stops
-    except Exception as error:
-        # Faust would restart the agent and go on behind the unacknowledged batch. Ending the
-        # process instead has it delivered again.
-        await app.crash(error)
-        raise
-
-
-async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
-    messages = [(await queue.get()).message]
-    while len(messages) < app.worker_settings.batch_max_events and not queue.empty():
-        messages.append(queue.get_nowait().message)
-    current = [m for m in messages if m.generation_id == app.consumer_generation_id]
-    # Faust lets go of partitions only after the messages in this set are done with.
-    app.consumer.unacked.update(current)
-    return current
-
-
-def _acknowledge(app: IntentApp, messages: Sequence[Any]) -> None:
-    # Faust may commit past a message that is not acknowledged when a later one is.
-    for message in sorted(messages, key=lambda message: (message.tp, message.offset)):
-        if message.generation_id == app.consumer_generation_id:
-            message.ack(app.consumer)
 
 
 app = create_app(settings())

@@ -12,6 +12,7 @@ published again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -54,6 +55,9 @@ _log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S: Final = 0.05
 _LONGEST_RETRY_S: Final = 5.0
+
+_YIELD_EVERY: Final = 64
+"""Records that are taken in at a stretch, some 5 ms: batches ahead need the event loop too."""
 
 _LOOK_FOR_IDLE_S: Final = 3600
 """Time between two looks at all states, at most."""
@@ -183,36 +187,63 @@ class Pipeline:
         self._clock = clock
         self._looked_for_idle_at_s = 0.0
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
-        self.waits_for: str | None = None
-        """The dependency that is down and retried right now, if any."""
+        self._retried: Counter[str] = Counter()
 
-    async def process(self, records: Sequence[StampedRecord]) -> None:
-        """Take records to published features; when this returns they may be acknowledged.
+    @property
+    def waits_for(self) -> str | None:
+        """A dependency that is down and retried right now, if any."""
+        return next(iter(+self._retried), None)
+
+    async def begin(self, records: Sequence[StampedRecord]) -> Batch:
+        """Take records into the states and save these; one batch after the other.
+
+        The next batch may be begun while this one is asked and finished.
 
         Raises:
             ShuttingDown: when a dependency is down and `gives_up` says to stop waiting. Nothing may
                 be acknowledged then.
         """
         metrics.BATCH_EVENTS.observe(len(records))
-        batch = self.take_in(records)
+        batch = await self.take_in(records)
         await self.save(batch)
+        await self.expire(batch.newest_s)
+        return batch
+
+    async def ask(self, batch: Batch) -> Intents | None:
+        """Have what is erased forgotten, and the model asked; one batch after the other.
+
+        Returns:
+            The intents of every profile to be scored; None where there is none.
+
+        Raises:
+            ShuttingDown: as `begin`.
+        """
         await self.erase(batch)
-        if batch.scored:
-            metrics.BATCH_PROFILES.observe(len(batch.scored))
-            intents = await self.infer(batch)
+        return await self.infer(batch) if batch.scored else None
+
+    async def finish(self, batch: Batch, intents: Intents | None) -> None:
+        """Publish what was asked; one batch after the other.
+
+        When this returns the batch's records may be acknowledged.
+
+        Raises:
+            ShuttingDown: as `begin`.
+        """
+        if intents is not None:
             inferred_at = self._clock()
             rows = self.rows(batch, intents)
             await self.publish(rows)
             _observe_freshness(batch, inferred_at, self._clock())
             await self.announce(batch, rows)
-        await self.expire(batch.newest_s)
 
-    def take_in(self, records: Sequence[StampedRecord]) -> Batch:
-        """Decode records and join them into the states, which are kept right away."""
+    async def take_in(self, records: Sequence[StampedRecord]) -> Batch:
+        """Decode records and join them into the states, which are kept at once, all together."""
         newest_s = max(record.timestamp for record in records)
         batch = Batch(consumed_at=self._clock(), newest_s=newest_s)
         outcomes: Counter[tuple[str, str]] = Counter()
-        for record in records:
+        for number, record in enumerate(records):
+            if number % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
             topic = self._plain_topic[record.topic]
             outcomes[topic, self._take_in_one(topic, record, batch)] += 1
         for (topic, outcome), count in outcomes.items():
@@ -309,6 +340,7 @@ class Pipeline:
 
     async def infer(self, batch: Batch) -> Intents:
         """The intents of every profile to be scored."""
+        metrics.BATCH_PROFILES.observe(len(batch.scored))
         windows = window_batch(batch.profiles, self._rules)
         return await self._insist("triton", lambda: self._inference.infer(windows))
 
@@ -339,8 +371,8 @@ class Pipeline:
     async def expire(self, now_s: float) -> None:
         """Let go of profiles that have been idle for too long at this broker time.
 
-        Only between batches, and gone from the changelog before they are gone here: a profile that
-        comes back starts anew behind its tombstone.
+        Before another batch is begun, and gone from the changelog before they are gone here: a
+        profile that comes back starts anew behind its tombstone.
         """
         idle_s = self._settings.idle_profile_s
         if not idle_s or now_s < self._looked_for_idle_at_s + min(idle_s, _LOOK_FOR_IDLE_S):
@@ -357,8 +389,12 @@ class Pipeline:
         metrics.EXPIRED.inc(len(idle))
 
     async def _insist(self, dependency: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        waiting = False
+
         def hold(state: RetryCallState) -> None:
-            self.waits_for = dependency
+            nonlocal waiting
+            self._retried[dependency] += not waiting
+            waiting = True
             metrics.BACK_PRESSURE.set(1)
             metrics.RETRIES.labels(dependency).inc()
             _log.warning("Attempt %d: %s", state.attempt_number, _error_of(state))
@@ -378,9 +414,9 @@ class Pipeline:
         try:
             return await retries(attempt)
         finally:
-            if self.waits_for:
-                self.waits_for = None
-                metrics.BACK_PRESSURE.set(0)
+            if waiting:
+                self._retried[dependency] -= 1
+                metrics.BACK_PRESSURE.set(self.waits_for is not None)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

@@ -15,7 +15,7 @@ from stream.erasure import request_erasure
 from stream.settings import Settings
 from tests.workers import lag, online, records, send, title_open, until, worker
 
-BOUNDARIES: Final = ("take_in", "save", "infer", "publish", "announce", "process")
+BOUNDARIES: Final = ("take_in", "save", "infer", "publish", "announce", "finish")
 """After the state change, the changelog, the inference, the online write, the announcement, and
 before the acknowledgement."""
 

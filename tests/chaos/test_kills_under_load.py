@@ -42,6 +42,8 @@ def test_workers_killed_at_random_lose_nothing_and_make_nothing_wrong(
     settings = isolated.model_copy(
         update={
             "allowed_lateness_s": lateness_s,
+            # So small that whole batches wait, and several are under way when the worker dies.
+            "batch_max_events": 8,
             "model_version": served_model,
             "instance_id": "worker-1",
         }
