@@ -210,7 +210,7 @@ class Pipeline:
         return batch
 
     async def ask(self, batch: Batch) -> Intents | None:
-        """Have what is erased forgotten, and the model asked; one batch after the other.
+        """Have the model forget what is erased, and ask it; one batch after the other.
 
         Returns:
             The intents of every profile to be scored; None where there is none.
@@ -218,17 +218,18 @@ class Pipeline:
         Raises:
             ShuttingDown: as `begin`.
         """
-        await self.erase(batch)
+        await self.forget(batch)
         return await self.infer(batch) if batch.scored else None
 
     async def finish(self, batch: Batch, intents: Intents | None) -> None:
-        """Publish what was asked; one batch after the other.
+        """Empty what is erased, and publish what was asked; one batch after the other.
 
         When this returns the batch's records may be acknowledged.
 
         Raises:
             ShuttingDown: as `begin`.
         """
+        await self.erase(batch)
         if intents is not None:
             inferred_at = self._clock()
             rows = self.rows(batch, intents)
@@ -330,11 +331,14 @@ class Pipeline:
         records = changelog + batch.turned_away
         await self._insist("kafka", lambda: self._outbox.deliver(records))
 
-    async def erase(self, batch: Batch) -> None:
-        """Make the model and the online store forget what the batch has erased."""
+    async def forget(self, batch: Batch) -> None:
+        """Make the model forget what the batch has erased."""
         if batch.erased:
             hashes = np.array([hash64(profile_id) for profile_id in batch.erased], np.int64)
             await self._insist("triton", lambda: self._inference.forget(hashes))
+
+    async def erase(self, batch: Batch) -> None:
+        """Make the online store forget what the batch has erased and nothing was done since."""
         if batch.emptied:
             await self._insist("online_store", lambda: self._store.erase(batch.emptied))
 
