@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 TITLES: Final = 3_000
 
 _TICK_S: Final = 0.02
+_PATIENCE_S: Final = 60.0
 
 
 @contextmanager
@@ -133,7 +134,10 @@ class SteadyEvents:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Events flow while the block runs; at its end, all that were sent have been announced."""
+        """Events flow while the block runs; its end waits until all that were sent are announced.
+
+        What is not within a minute is `lost`.
+        """
         options = client_options(self.settings)
         consumer = AIOKafkaConsumer(self.settings.topic(topics.INTENT_FEATURES), **options)
         async with AIOKafkaProducer(**options) as producer, consumer:
@@ -144,13 +148,14 @@ class SteadyEvents:
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-            while self.newest != self.sent:
+            deadline = time.monotonic() + _PATIENCE_S
+            while self.lost and time.monotonic() < deadline:
                 await asyncio.sleep(0.1)
             watching.cancel()
 
     @property
     def lost(self) -> int:
-        """Events that no announced row reflects."""
+        """Events that no announced row reflects, or not yet."""
         return (self.sent - Counter(self.newest)).total()
 
     async def _send(self, producer: AIOKafkaProducer) -> None:

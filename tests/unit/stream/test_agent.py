@@ -116,18 +116,14 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def served(events: int, **fails: Exception) -> Worker:
-    async def run() -> Worker:
-        named = {name.replace("_", " ", 1).replace("_", "-"): one for name, one in fails.items()}
-        worker = Worker(events, named)
-        await worker.serve(worker.answer)
-        return worker
-
-    return asyncio.run(run())
+def served(events: int, fails: dict[str, Exception] | None = None) -> Worker:
+    worker = Worker(events, fails or {})
+    asyncio.run(worker.serve(worker.answer))
+    return worker
 
 
 def test_a_whole_batch_that_waits_is_begun_while_the_one_ahead_is_with_the_model() -> None:
-    log = served(3 * FULL).log
+    log = served(5 * FULL).log
     begun = {"begin 0-3", "begin 4-7", "begin 8-11"}
     assert set(log[: log.index("answers")]) == {"ask 0-3", *begun}
 
@@ -158,9 +154,9 @@ def test_batches_are_finished_and_acknowledged_in_order() -> None:
     assert [step for step in log if step.startswith("ack")] == [f"ack {n}" for n in range(4 * FULL)]
 
 
-@pytest.mark.parametrize("step", ["begin_0_3", "answer_0_3", "finish_0_3"])
+@pytest.mark.parametrize("step", ["begin 0-3", "answer 0-3", "finish 0-3"])
 def test_what_was_begun_behind_a_batch_that_was_given_up_is_not_acknowledged(step: str) -> None:
-    worker = served(3 * FULL, **{step: ShuttingDown("leaving")})
+    worker = served(3 * FULL, {step: ShuttingDown("leaving")})
     assert not [one for one in worker.log if one.startswith("ack")]
     assert worker.consumer.unacked == set()
     assert worker.crashed is None
@@ -198,9 +194,9 @@ def test_a_worker_that_stops_finishes_what_it_has_begun() -> None:
     assert worker.consumer.unacked == set()
 
 
-@pytest.mark.parametrize("step", ["begin_0_3", "answer_0_3", "finish_0_3"])
+@pytest.mark.parametrize("step", ["begin 0-3", "answer 0-3", "finish 0-3"])
 def test_an_error_that_nobody_expects_ends_the_worker(step: str) -> None:
-    worker = served(3 * FULL, **{step: InferenceRefused("no such input")})
+    worker = served(3 * FULL, {step: InferenceRefused("no such input")})
     assert isinstance(worker.crashed, InferenceRefused)
     assert not [one for one in worker.log if one.startswith("ack")]
 
