@@ -121,7 +121,9 @@ async def publish(
             with step(f"load version {version}"):
                 served.serve(*filter(None, {live, version}))
             with step("ask the server golden requests"):
-                await _check_server(settings, exported)
+                for url in settings.triton_urls:
+                    one = settings.model_copy(update={"triton_url": url})
+                    await _check_server(one, exported)
             recent = shadow = None
             if live and live != version:
                 with step("compare recent windows"):
@@ -190,7 +192,7 @@ async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY)
 def served_models(settings: Settings, exports: Path) -> ServedModels:
     """The model repository that Triton reads."""
     return ServedModels(
-        exports, REPOSITORY / settings.triton_models, settings.model_name, settings.triton_url
+        exports, REPOSITORY / settings.triton_models, settings.model_name, settings.triton_urls
     )
 
 

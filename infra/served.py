@@ -9,6 +9,7 @@ import compileall
 import filecmp
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ from tritonclient.utils import InferenceServerException
 from infra.exceptions import ModelVersionError
 
 _PATIENCE_S: Final = 5.0
+_LOADING_S: Final = 300.0
+_NOT_THERE: Final = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
 
 class ServedModels:
@@ -27,17 +30,17 @@ class ServedModels:
         exports: the model repository that versions are exported into.
         served: the one that Triton reads.
         model: name.
-        triton_url: Triton's gRPC address.
+        triton_urls: the gRPC address of each Triton that reads it.
     """
 
-    def __init__(self, exports: Path, served: Path, model: str, triton_url: str) -> None:
+    def __init__(self, exports: Path, served: Path, model: str, triton_urls: Sequence[str]) -> None:
         self._exports = exports / model
         self._served = served / model
         # Beside the repository: Triton takes anything that changes in a model's folder, but for its
         # versions, for a reason to load all of them again.
         self._shelf = served.with_name(f"{served.name}.shelf")
         self._model = model
-        self._url = triton_url
+        self._urls = triton_urls
 
     def versions(self) -> list[str]:
         """Those that are served, ascending."""
@@ -49,11 +52,11 @@ class ServedModels:
         return dict(sorted(found.items(), key=lambda one: int(one[0])))
 
     def serve(self, *versions: str) -> None:
-        """Make Triton serve exactly these, or none; those that it serves go on untouched.
+        """Make every Triton serve exactly these, or none; those that it serves go on untouched.
 
         Raises:
-            ModelVersionError: when one is absent or can't be loaded. Triton goes on with what it
-                had.
+            ModelVersionError: when one is absent or can't be loaded everywhere. Each Triton goes on
+                with what it had.
         """
         for version in versions:
             if not any((home / version / "model.py").exists() for home in self._homes):
@@ -62,43 +65,59 @@ class ServedModels:
                     "one, `make demo` does it by itself"
                 )
         before = self.versions()
-        with InferenceServerClient(self._url) as client:
-            try:
-                self._hold(versions)
-                self._load(client, versions)
-            except (InferenceServerException, ModelVersionError) as error:
-                self._hold(before)
-                if before:
-                    client.load_model(self._model)
-                raise ModelVersionError(
-                    f"Triton can't load version {', '.join(versions)} of {self._model}: {error}; "
-                    "see its log"
-                ) from error
-            finally:
-                shutil.rmtree(self._shelf, ignore_errors=True)
+        try:
+            self._hold(versions)
+            for url in self._urls:
+                self._load(url, versions)
+            if not versions:
+                # A server that starts would fail at a model without a version.
+                shutil.rmtree(self._served)
+        except ModelVersionError:
+            self._hold(before)
+            for url in self._urls if before else ():
+                # Each tries: what can't be reached reads the repository when it starts.
+                with suppress(ModelVersionError):
+                    self._load(url, before)
+            raise
+        finally:
+            shutil.rmtree(self._shelf, ignore_errors=True)
 
     @property
     def _homes(self) -> tuple[Path, Path]:
         return self._served, self._exports
 
     def is_ready(self, version: str) -> bool:
-        """Whether Triton is there and serves it."""
-        with InferenceServerClient(self._url) as client:
+        """Whether a Triton is there, and each that is there serves it."""
+        answers = [self._is_ready(url, version) for url in self._urls]
+        return any(answers) and False not in answers
+
+    def _is_ready(self, url: str, version: str) -> bool | None:
+        """Whether one Triton serves it; None where it isn't there."""
+        with InferenceServerClient(url) as client:
             try:
                 return bool(client.is_model_ready(self._model, version, client_timeout=_PATIENCE_S))
-            except InferenceServerException:
-                return False
+            except InferenceServerException as error:
+                return None if error.status() in _NOT_THERE else False
 
-    def _load(self, client: InferenceServerClient, versions: Sequence[str]) -> None:
-        if not versions:
-            client.unload_model(self._model)
-            # A server that starts would fail at a model without a version.
-            shutil.rmtree(self._served)
-            return
-        client.load_model(self._model)
-        for version in versions:
-            if not client.is_model_ready(self._model, version):
-                raise ModelVersionError(f"version {version} is not ready")
+    def _load(self, url: str, versions: Sequence[str]) -> None:
+        """Have one Triton read the repository, which holds these versions."""
+        with InferenceServerClient(url) as client:
+            try:
+                if not versions:
+                    client.unload_model(self._model, client_timeout=_LOADING_S)
+                    return
+                client.load_model(self._model, client_timeout=_LOADING_S)
+                for version in versions:
+                    if not client.is_model_ready(self._model, version):
+                        raise ModelVersionError(
+                            f"version {version} of {self._model} is not ready in Triton at {url}; "
+                            "see its log"
+                        )
+            except InferenceServerException as error:
+                raise ModelVersionError(
+                    f"Triton at {url} can't load version {', '.join(versions)} of {self._model}: "
+                    f"{error}; see its log"
+                ) from error
 
     def _hold(self, versions: Iterable[str]) -> None:
         self._served.mkdir(parents=True, exist_ok=True)

@@ -1,61 +1,87 @@
-"""The Triton client: windows in, intents out. One client for the process, batches made here."""
+"""Windows in, intents out: batches are made here, for one Triton or for several.
+
+With several, a profile is asked at always the same one. A server that answers nothing is left, its
+profiles go to the others, which compute their windows whole, and it is asked in the background
+until it answers again. The last one is never left: where none answers, the caller waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import fields
-from typing import Final, Self
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
 
-import grpc
 import numpy as np
-import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from stream import metrics
 from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
-from stream.intents import OUTPUTS, Intents, joined
+from stream.intents import Intents, joined
+from stream.model_server import ModelServer
+from stream.placement import placed
 from stream.settings import Settings
 from stream.window import WindowBatch
-
-_RETRYABLE: Final = {
-    f"StatusCode.{code.name}"
-    for code in (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-    )
-}
-"""Codes of failures that pass."""
-
-_NOT_SERVED: Final = f"StatusCode.{grpc.StatusCode.NOT_FOUND.name}"
 
 FORGET: Final = -1
 """The `sequence_no` of a row whose profile the model is to forget."""
 
+_NOBODY: Final = np.zeros(1, np.int64)
+"""Whom a server is asked to forget that has only to show that it answers."""
+
+_ASK_AGAIN_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Asks(Protocol):
+    """A connection to one Triton, as far as the client knows it."""
+
+    async def ask(self, batch: WindowBatch, version: str) -> Intents:
+        """The intents of every profile of `batch`, in its order, by one request."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Absence:
+    """Of a server that was left."""
+
+    owed: deque[tuple[str, NDArray[np.int64]]]
+    """What it is to forget before it is asked again: version, hashes of profiles."""
+
+    ending: asyncio.Task[None]
+    """Ends when the server is back."""
+
 
 class InferenceClient:
-    """Asks Triton for the intents of windows, in bounded requests that run side by side.
+    """Asks one or several Tritons for the intents of windows, in bounded requests side by side.
 
-    Triton's own queue has no bound. Deadlines bound it instead: the server drops a request that
-    its client has given up, and no more are in flight than the settings say.
+    Args:
+        settings: the servers' addresses and the bounds of requests.
+        connect: makes the connection to a server.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, connect: Callable[[str, Settings], Asks] = ModelServer
+    ) -> None:
         self._settings = settings
-        self._client = triton.InferenceServerClient(settings.triton_url)
-        self._in_flight = asyncio.Semaphore(settings.inference_concurrency)
-        self._outputs = [triton.InferRequestedOutput(name) for name in OUTPUTS]
+        self._servers = {address: connect(address, settings) for address in settings.triton_urls}
+        self._left: dict[str, _Absence] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+        endings = [absence.ending for absence in self._left.values()]
+        for ending in endings:
+            ending.cancel()
+        await asyncio.gather(*endings, return_exceptions=True)
+        for server in self._servers.values():
+            await server.close()
 
     async def infer(self, batch: WindowBatch, version: str = "") -> Intents:
         """The intents of every profile of `batch`, in its order, all of one version.
@@ -68,92 +94,148 @@ class InferenceClient:
             InferenceUnavailable: when a retry may help.
             InferenceRefused: when it can't.
         """
-        order = np.argsort(batch.length[:, 0], kind="stable")
-        requests = list(_split(batch, order, self._settings.inference_batch))
         version = version or self._settings.model_version
-        answers: dict[int, Intents] = {}
-        while len(answers) < len(requests):
-            answers |= await self._answered(
-                {i: request for i, request in enumerate(requests) if i not in answers}, version
-            )
-        together = joined([answers[i] for i in range(len(requests))])
+        answers: list[tuple[NDArray[np.intp], Intents]] = []
+        # Windows of like length share a request, so that little of it is padding.
+        rows = np.argsort(batch.length[:, 0], kind="stable")
+        while len(rows):
+            # What a slow server answered in time is kept, or asking for everything again would keep
+            # it as slow.
+            answered = await self._answered(batch, rows, version)
+            answers += answered
+            rows = rows[~np.isin(rows, [row for some, _ in answered for row in some])]
+        together = joined([intents for _, intents in answers])
         if len(set(together.model_version)) > 1:
-            raise InferenceUnavailable("Triton's default version has just changed")
-        return together.rows(np.argsort(order))
+            raise InferenceUnavailable(
+                f"versions {', '.join(sorted(set(together.model_version)))} answered one batch: "
+                "Triton's default has just changed, or is not the same on all servers"
+            )
+        return together.rows(np.argsort(np.concatenate([some for some, _ in answers])))
 
     async def forget(self, profile_hash: NDArray[np.int64], version: str = "") -> None:
-        """Have a version drop what it keeps of profiles, `[B]` hashes of their ids.
+        """Have a version drop what it keeps of profiles, on every server.
+
+        A server that was left does it before it is asked anything else; one that was started anew
+        keeps nothing.
+
+        Args:
+            profile_hash: `[B]` hashes of their ids.
+            version: as for `infer`.
 
         Raises:
+            VersionNotServed: when no server has the version; so none keeps anything.
             InferenceUnavailable: when a retry may help.
             InferenceRefused: when it can't.
         """
-        column = profile_hash[:, None]
-        await self.infer(
-            WindowBatch(
-                title_hash=np.zeros_like(column),
-                action=np.zeros_like(column, np.int32),
-                start_ms=np.zeros_like(column),
-                watched_share=np.full_like(column, -1, np.float32),
-                device=np.zeros_like(column, np.int32),
-                length=np.ones_like(column, np.int32),
-                profile_hash=column,
-                sequence_no=np.full_like(column, FORGET),
-            ),
-            version,
-        )
-
-    async def _answered(self, requests: dict[int, WindowBatch], version: str) -> dict[int, Intents]:
-        # What a slow server answered in time is kept, or asking for everything again would keep it
-        # as slow; no answer at all is the caller's to wait about.
+        version = version or self._settings.model_version
+        present = self._present()
+        for absence in self._left.values():
+            absence.owed.append((version, profile_hash))
         results = await asyncio.gather(
-            *(self._request(request, version) for request in requests.values()),
+            *(self._forget_at(address, profile_hash, version) for address in present),
             return_exceptions=True,
         )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, InferenceUnavailable) or len(failures) == len(requests):
+        failures = {a: r for a, r in zip(present, results, strict=True) if r is not None}
+        not_served = [r for r in failures.values() if isinstance(r, VersionNotServed)]
+        if len(not_served) == len(present):
+            raise not_served[0]
+        for address, failure in failures.items():
+            if isinstance(failure, VersionNotServed):
+                continue
+            if not isinstance(failure, InferenceUnavailable) or not self._leave(address, failure):
                 raise failure
-        answers = zip(requests, results, strict=True)
-        return {i: answer for i, answer in answers if isinstance(answer, Intents)}
+            self._left[address].owed.append((version, profile_hash))
 
-    async def _request(self, batch: WindowBatch, version: str) -> Intents:
-        async with self._in_flight:
-            try:
-                result = await self._client.infer(
-                    self._settings.model_name,
-                    _inputs(batch),
-                    model_version=version,
-                    outputs=self._outputs,
-                    client_timeout=self._settings.inference_deadline_s,
-                )
-            except InferenceServerException as error:
-                if error.status() == _NOT_SERVED:
-                    raise VersionNotServed(f"{error.status()}: {error.message()}") from error
-                if error.status() in _RETRYABLE:
-                    raise InferenceUnavailable(f"{error.status()}: {error.message()}") from error
-                raise InferenceRefused(
-                    f"{error.status()}: {error.message()}; is version "
-                    f"{version or '(default)'} of {self._settings.model_name} one that this "
-                    "worker can talk to?"
-                ) from error
-        return Intents(
-            **{name: result.as_numpy(name) for name in OUTPUTS},
-            model_version=[result.get_response().model_version] * len(batch),
+    def _present(self) -> list[str]:
+        return [address for address in self._servers if address not in self._left]
+
+    async def _answered(
+        self, batch: WindowBatch, rows: NDArray[np.intp], version: str
+    ) -> list[tuple[NDArray[np.intp], Intents]]:
+        """Which rows were answered, and how; there is a failure if none was and no server left."""
+        requests = list(self._requests(batch, rows))
+        results = await asyncio.gather(
+            *(self._servers[address].ask(batch.rows(some), version) for address, some in requests),
+            return_exceptions=True,
         )
+        answers = []
+        heard: set[str] = set()
+        failures: dict[str, InferenceUnavailable] = {}
+        for (address, some), result in zip(requests, results, strict=True):
+            if isinstance(result, Intents):
+                answers.append((some, result))
+                heard.add(address)
+            elif isinstance(result, InferenceUnavailable):
+                failures[address] = result
+            else:
+                raise result
+        silent = [address for address in failures if address not in heard]
+        left = [self._leave(address, failures[address]) for address in silent]
+        if not answers and not any(left):
+            raise failures[silent[0]]
+        return answers
+
+    def _requests(
+        self, batch: WindowBatch, rows: NDArray[np.intp]
+    ) -> Iterator[tuple[str, NDArray[np.intp]]]:
+        present = self._present()
+        at = placed(batch.profile_hash[rows, 0], present)
+        size = self._settings.inference_batch
+        for number, address in enumerate(present):
+            own = rows[at == number]
+            for start in range(0, len(own), size):
+                yield address, own[start : start + size]
+
+    async def _forget_at(self, address: str, profile_hash: NDArray[np.int64], version: str) -> None:
+        size = self._settings.inference_batch
+        for start in range(0, len(profile_hash), size):
+            some = _forgetting(profile_hash[start : start + size])
+            await self._servers[address].ask(some, version)
+
+    def _leave(self, address: str, failure: InferenceUnavailable) -> bool:
+        """Ask others instead of this server from now on; False where there is no other."""
+        if address in self._left:
+            return True
+        if len(self._present()) == 1:
+            return False
+        _log.warning("Going on without a model server that answers nothing: %s", failure)
+        metrics.MODEL_SERVERS_LEFT.labels(address).inc()
+        owed = deque([(self._settings.model_version, _NOBODY)])
+        self._left[address] = _Absence(owed, asyncio.create_task(self._take_back(address, owed)))
+        return True
+
+    async def _take_back(self, address: str, owed: deque[tuple[str, NDArray[np.int64]]]) -> None:
+        try:
+            while owed:
+                await asyncio.sleep(_ASK_AGAIN_S)
+                await self._settle(address, owed)
+            _log.info("Model server %s answers again", address)
+        finally:
+            del self._left[address]
+            metrics.MODEL_SERVERS_LEFT.labels(address).dec()
+
+    async def _settle(self, address: str, owed: deque[tuple[str, NDArray[np.int64]]]) -> None:
+        """Have the server forget what it is owed, as far as it answers."""
+        while owed:
+            version, profiles = owed[0]
+            try:
+                await self._forget_at(address, profiles, version)
+            except (VersionNotServed, InferenceRefused) as answer:
+                _log.info("Model server %s has nothing to forget: %s", address, answer)
+            except InferenceUnavailable:
+                return
+            owed.popleft()
 
 
-def _inputs(batch: WindowBatch) -> list[triton.InferInput]:
-    inputs = []
-    for column in fields(WindowBatch):
-        values = getattr(batch, column.name)
-        tensor = triton.InferInput(column.name, values.shape, np_to_triton_dtype(values.dtype))
-        tensor.set_data_from_numpy(values)
-        inputs.append(tensor)
-    return inputs
-
-
-def _split(batch: WindowBatch, order: NDArray[np.intp], rows: int) -> Iterator[WindowBatch]:
-    # Windows of like length share a request, so that little of it is padding.
-    for start in range(0, len(order), rows):
-        yield batch.rows(order[start : start + rows])
+def _forgetting(profile_hash: NDArray[np.int64]) -> WindowBatch:
+    column = profile_hash[:, None]
+    return WindowBatch(
+        title_hash=np.zeros_like(column),
+        action=np.zeros_like(column, np.int32),
+        start_ms=np.zeros_like(column),
+        watched_share=np.full_like(column, -1, np.float32),
+        device=np.zeros_like(column, np.int32),
+        length=np.ones_like(column, np.int32),
+        profile_hash=column,
+        sequence_no=np.full_like(column, FORGET),
+    )

@@ -43,6 +43,12 @@ RETRIES: Final = Counter(
 BACK_PRESSURE: Final = Gauge(
     "intentstream_back_pressure", "1 while a dependency is down and the worker holds its batch."
 )
+MODEL_SERVERS_LEFT: Final = Gauge(
+    "intentstream_model_server_left",
+    "Clients of this worker, for live and for shadow requests, that go on without a Triton because "
+    "it answers nothing.",
+    ["server"],
+)
 MODEL_RELEASE: Final = Gauge(
     "intentstream_model_release",
     "1 for the live model version; for the shadow, its share of the profiles.",

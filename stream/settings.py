@@ -81,7 +81,12 @@ class Settings(BaseSettings):
     batch_max_events: int = Field(1024, ge=1, description="Events in one micro-batch at most.")
 
     # Triton
-    triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address.")
+    triton_url: str = Field(
+        "127.0.0.1:8001",
+        pattern=r"[^,\s]",
+        description="Triton's gRPC address; of several, separated by commas, a profile is always "
+        "asked at the same.",
+    )
     model_name: str = "fm_intent"
     model_version: str = Field(
         "",
@@ -105,7 +110,9 @@ class Settings(BaseSettings):
         description="Mean share of next titles that a new version must propose too.",
     )
     inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
-    inference_concurrency: int = Field(4, ge=1, description="Triton requests in flight at most.")
+    inference_concurrency: int = Field(
+        4, ge=1, description="Requests in flight at most, for each Triton."
+    )
     inference_deadline_s: float = Field(2.0, gt=0, description="Deadline of one Triton request.")
 
     # Feast
@@ -186,6 +193,12 @@ class Settings(BaseSettings):
         if problems:
             raise PydanticCustomError("security", "{problems}", {"problems": "; ".join(problems)})
         return self
+
+    @property
+    def triton_urls(self) -> tuple[str, ...]:
+        """The address of each Triton."""
+        named = (address.strip() for address in self.triton_url.split(","))
+        return tuple(dict.fromkeys(filter(None, named)))
 
     def topic(self, name: str) -> str:
         """The full name of the topic `name` under the configured prefix."""

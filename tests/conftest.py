@@ -84,6 +84,24 @@ def triton(stack: Stack) -> str:
 
 
 @pytest.fixture(scope="session")
+def second_stack(
+    stack: Stack, model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """For another Triton, without a guard, that reads the same directory as the first."""
+    home = tmp_path_factory.mktemp("second")
+    (home / "triton").symlink_to(stack.models.parent)
+    with Stack(home, free_settings(home), model_repository) as second:
+        yield second
+
+
+@pytest.fixture
+def second_triton(triton: str, second_stack: Stack) -> Stack:
+    """The two Tritons run; this is the other one's stack."""
+    second_stack.start("triton")
+    return second_stack
+
+
+@pytest.fixture(scope="session")
 def small_model(model_repository: Path) -> str:
     """Version of a small untrained model in the test's repository."""
     # Here, because torch takes seconds to import and most tests do without.

@@ -99,7 +99,7 @@ class Stack:
             model_repository.absolute(),
             self.models,
             settings.model_name,
-            f"127.0.0.1:{settings.triton_grpc_port}",
+            [f"127.0.0.1:{settings.triton_grpc_port}"],
         )
         self._programs = programs(self.home, settings)
         self._socket = self.home / SOCKET

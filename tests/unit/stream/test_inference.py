@@ -1,63 +1,194 @@
-"""The inference client keeps what a slow server answered in time."""
+"""What the inference client does when servers fail in the middle of its work."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
-from stream.exceptions import InferenceRefused, InferenceUnavailable
-from stream.inference import InferenceClient
+from stream import inference
+from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
+from stream.inference import FORGET, InferenceClient
 from stream.intents import Intents
+from stream.placement import placed
 from stream.session import Rules, state_of
 from stream.settings import Settings
 from stream.window import WindowBatch, window_batch
 from tests.unit.stream.fakes import answer
 from tests.unit.stream.test_window import play
 
+T = TypeVar("T")
+
 RULES = Rules()
+DOWN = InferenceUnavailable("down")
+ABSENT = VersionNotServed("absent")
 
 
-class FlakyClient(InferenceClient):
-    """Fails the requests whose turn is in `failing`; answers each row with its profile's hash."""
+@dataclass
+class Server:
+    """Answers each row with its profile's hash, but for what `fails` says of its nth request."""
 
-    def __init__(self, failing: dict[int, Exception]) -> None:
-        super().__init__(Settings(inference_batch=1))
-        self.failing, self.asked = failing, 0
+    fails: Callable[[int], Exception | None] = lambda _: None
+    asked: int = 0
+    forgot: list[tuple[str, int]] = field(default_factory=list)
 
-    async def _request(self, batch: WindowBatch, version: str) -> Intents:
+    async def ask(self, batch: WindowBatch, version: str) -> Intents:
         self.asked += 1
-        if self.asked in self.failing:
-            raise self.failing[self.asked]
+        if failure := self.fails(self.asked):
+            raise failure
+        if (batch.sequence_no == FORGET).all():
+            self.forgot += [(version, int(profile)) for profile in batch.profile_hash[:, 0]]
         intents = answer(len(batch))
         intents.intent_cluster[:] = batch.profile_hash % 1_000
         return intents
 
+    async def close(self) -> None:
+        pass
 
-def infer(failing: dict[int, Exception], rows: int = 3) -> tuple[FlakyClient, Intents, Any]:
+
+def fleet(*servers: Server) -> dict[str, Server]:
+    return {f"triton-{number}": server for number, server in enumerate(servers)}
+
+
+def use(servers: dict[str, Server], work: Callable[[InferenceClient], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        settings = Settings(inference_batch=1, triton_url=",".join(servers))
+        async with InferenceClient(settings, lambda address, _: servers[address]) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def windows(rows: int) -> WindowBatch:
     state = state_of(play(1, 1), RULES)
-    batch = window_batch([(f"p{row}", state) for row in range(rows)], RULES)
+    return window_batch([(f"p{row}", state) for row in range(rows)], RULES)
 
-    async def ask() -> tuple[FlakyClient, Intents]:
-        async with FlakyClient(failing) as client:
-            return client, await client.infer(batch)
 
-    return *asyncio.run(ask()), batch.profile_hash % 1_000
+def infer(servers: dict[str, Server], rows: int = 3) -> None:
+    """Ask for the intents of profiles, whose answers must be theirs."""
+    batch = windows(rows)
+    intents = use(servers, lambda client: client.infer(batch))
+    np.testing.assert_array_equal(intents.intent_cluster, batch.profile_hash % 1_000)
 
 
 def test_only_what_was_not_answered_is_asked_again() -> None:
-    client, intents, expected = infer({2: InferenceUnavailable("slow")})
-    assert client.asked == 4
-    np.testing.assert_array_equal(intents.intent_cluster, expected)
+    servers = fleet(Server(lambda n: DOWN if n == 2 else None))
+    infer(servers)
+    assert servers["triton-0"].asked == 4
 
 
 def test_a_round_without_any_answer_is_given_back_to_the_caller() -> None:
+    servers = fleet(Server(lambda _: DOWN))
     with pytest.raises(InferenceUnavailable):
-        infer({n: InferenceUnavailable("down") for n in range(1, 4)})
+        infer(servers)
+    assert servers["triton-0"].asked == 3
 
 
 def test_a_refusal_is_not_asked_again() -> None:
     with pytest.raises(InferenceRefused):
-        infer({2: InferenceRefused("no")})
+        infer(fleet(Server(lambda n: InferenceRefused("no") if n == 2 else None)))
+
+
+def test_each_profile_is_asked_at_its_own_server() -> None:
+    servers = fleet(Server(), Server())
+    infer(servers, rows=20)
+    homes = np.bincount(placed(windows(20).profile_hash[:, 0], list(servers)))
+    assert [server.asked for server in servers.values()] == homes.tolist()
+
+
+@pytest.mark.parametrize("failure", [DOWN, ABSENT])
+def test_profiles_of_a_server_that_answers_nothing_go_to_another(failure: Exception) -> None:
+    servers = fleet(Server(lambda _: failure), Server())
+    infer(servers, rows=20)
+    assert servers["triton-1"].asked == 20
+
+
+def test_a_server_that_was_left_is_not_asked_for_the_next_batch() -> None:
+    servers = fleet(Server(lambda _: DOWN), Server())
+
+    async def ask_twice(client: InferenceClient) -> int:
+        await client.infer(windows(20))
+        before = servers["triton-0"].asked
+        await client.infer(windows(20))
+        return servers["triton-0"].asked - before
+
+    assert use(servers, ask_twice) == 0
+
+
+def test_a_server_that_answers_in_part_keeps_its_profiles() -> None:
+    servers = fleet(Server(lambda n: DOWN if n == 1 else None), Server())
+    infer(servers, rows=20)
+    homes = np.bincount(placed(windows(20).profile_hash[:, 0], list(servers)))
+    assert [server.asked for server in servers.values()] == [homes[0] + 1, homes[1]]
+
+
+def test_where_no_server_answers_the_caller_is_told() -> None:
+    with pytest.raises(InferenceUnavailable):
+        infer(fleet(Server(lambda _: DOWN), Server(lambda _: DOWN)), rows=20)
+
+
+def test_a_server_that_was_left_forgets_what_it_owes_before_it_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "_ASK_AGAIN_S", 0.001)
+    down = True
+    back = Server(lambda _: DOWN if down else None)
+    servers = fleet(back, Server())
+
+    async def outage(client: InferenceClient) -> None:
+        nonlocal down
+        await client.infer(windows(20))
+        await client.forget(np.array([7, 8]), "3")
+        down = False
+        while ("3", 8) not in back.forgot:
+            await asyncio.sleep(0.001)
+        before = servers["triton-1"].asked, back.asked
+        await client.infer(windows(20))
+        homes = np.bincount(placed(windows(20).profile_hash[:, 0], list(servers)))
+        asked = [back.asked - before[1], servers["triton-1"].asked - before[0]]
+        assert asked == homes.tolist()
+
+    use(servers, outage)
+    assert servers["triton-1"].forgot == [("3", 7), ("3", 8)]
+    assert back.forgot[-2:] == [("3", 7), ("3", 8)]
+
+
+def test_forgetting_reaches_a_server_that_fails_just_then_once_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "_ASK_AGAIN_S", 0.001)
+    servers = fleet(Server(lambda n: DOWN if n == 1 else None), Server())
+
+    async def forget(client: InferenceClient) -> None:
+        await client.forget(np.array([7]), "3")
+        while ("3", 7) not in servers["triton-0"].forgot:
+            await asyncio.sleep(0.001)
+
+    use(servers, forget)
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        ((DOWN,), InferenceUnavailable),
+        ((DOWN, DOWN), InferenceUnavailable),
+        ((ABSENT, ABSENT), VersionNotServed),
+        ((None, InferenceRefused("no")), InferenceRefused),
+    ],
+)
+def test_forgetting_that_no_server_took_or_one_refused_is_a_failure(
+    failures: tuple[Exception | None, ...], told: type[Exception]
+) -> None:
+    servers = fleet(*(Server(lambda _, failure=failure: failure) for failure in failures))
+    with pytest.raises(told):
+        use(servers, lambda client: client.forget(np.array([7]), "3"))
+
+
+def test_a_server_without_the_version_has_nothing_to_forget() -> None:
+    servers = fleet(Server(lambda _: ABSENT), Server())
+    use(servers, lambda client: client.forget(np.array([7]), "3"))
+    assert servers["triton-1"].forgot == [("3", 7)]
