@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from feast import FeatureStore
 
 from features.store import open_store
 from infra.local.programs import worker_environment
@@ -26,6 +27,9 @@ from stream.lag import LagReader
 from stream.settings import Settings
 
 _numbers = itertools.count(1)
+
+# To read the registry anew takes longer than the feature.
+_stores: dict[tuple[str, str], FeatureStore] = {}
 
 
 def title_open(profile_id: str, **fields: Any) -> dict[str, Any]:
@@ -102,7 +106,10 @@ def records(settings: Settings, name: str) -> list[Any]:
 
 def online(settings: Settings, profile_id: str, feature: str = "last_event_id") -> Any:
     """One feature of a profile as Feast's own API returns it."""
-    answer = open_store(settings).get_online_features(
+    place = str(settings.feature_registry), settings.redis_url.get_secret_value()
+    if place not in _stores:
+        _stores[place] = open_store(settings)
+    answer = _stores[place].get_online_features(
         features=[f"profile_intent:{feature}"], entity_rows=[{"profile_id": profile_id}]
     )
     return answer.to_dict()[feature][0]

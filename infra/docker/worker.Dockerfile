@@ -1,7 +1,7 @@
 # The worker, the sink and the command line; no torch, no Java, no servers.
 FROM python:3.12-slim-bookworm
 
-RUN useradd --system --home-dir /app intentstream \
+RUN useradd --system --uid 10001 --home-dir /app intentstream \
     && install --directory --owner intentstream /var/lib/intentstream /var/lib/intentstream/offline
 ENV INTENT_DATA_DIR=/var/lib/intentstream/worker \
     INTENT_FEATURE_REGISTRY=/var/lib/intentstream/registry.db \
@@ -17,7 +17,7 @@ COPY stream stream
 # Editable, because Feast wants its repository as a folder, not as an installed package.
 RUN pip install --no-cache-dir --constraint constraints.txt --editable .
 
-USER intentstream
+USER 10001
 EXPOSE 9464 9465
 ENTRYPOINT ["intentstream"]
 CMD ["worker"]
