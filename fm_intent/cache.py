@@ -117,6 +117,21 @@ class Cache:
         Raises:
             FloatingPointError: when the network answers with something that isn't a number.
         """
+        fits_B = x.length_B <= self._window
+        if fits_B.all():
+            return self._kept_answer(profile_B, x)
+        if not fits_B.any():
+            return self._whole_answer(x)
+        # A long one must not take the cache from what it came with.
+        kept, whole = fits_B.nonzero()[:, 0], (~fits_B).nonzero()[:, 0]
+        parts = [
+            self._kept_answer(profile_B[kept], _rows(x, kept)),
+            self._whole_answer(_rows(x, whole)),
+        ]
+        return _joined(parts, torch.cat([kept, whole]).argsort())
+
+    def _kept_answer(self, profile_B: Tensor, x: Interactions) -> Answer:
+        """Of windows that fit a slot."""
         profiles = profile_B.tolist()
         parts = [
             self._round(profiles[rows], Interactions(*(column[rows] for column in x)))
@@ -124,10 +139,21 @@ class Cache:
         ]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
+    def _whole_answer(self, x: Interactions) -> Answer:
+        """Of windows that don't."""
+        rows, length = x.title_BL.shape
+        self.counts += Counts(misses=rows, positions=rows * length)
+        answer = self._model.answer(x, self._titles_TD, self._top)
+        _check(_sound(answer))
+        return answer
+
     @torch.inference_mode()
     def forget(self, profiles: Iterable[int]) -> None:
         """Drop what is kept of these profiles, and overwrite it."""
-        slots = [self._slot_of.pop(one) for one in set(profiles) if one in self._slot_of]
+        self._release([self._slot_of.pop(one) for one in set(profiles) if one in self._slot_of])
+
+    def _release(self, slots: list[int]) -> None:
+        """Overwrite slots and have them free."""
         slot = torch.tensor(slots, dtype=torch.int64, device=self._valid.device)
         self._clear(slot)
         self._inputs[slot] = 0
@@ -158,9 +184,6 @@ class Cache:
     def _round(self, profiles: list[int], x: Interactions) -> Answer:
         """Rows of different profiles, no more than there are slots."""
         length = x.title_BL.shape[1]
-        if length > self._window:
-            self.counts += Counts(misses=len(profiles), positions=len(profiles) * length)
-            return self._model.answer(x, self._titles_TD, self._top)
         slot_B = torch.tensor(self._claim(profiles), device=x.length_B.device)
         inputs_BIL = _inputs(x)
         same_BL = (self._inputs.index_select(0, slot_B)[:, :, :length] == inputs_BIL).all(1)
@@ -169,12 +192,10 @@ class Cache:
         # it is there: whatever happens in between, it holds nothing that is half true.
         self._valid[slot_B] = reused_B
         answer = self._extended(slot_B, x, reused_B)
-        sound_B = answer.user_BD.isfinite().all(-1)
+        sound_B = _sound(answer)
         if not sound_B.all():
             self._clear(slot_B)
-            raise FloatingPointError(
-                "the network's answer isn't a number; the weights of this version are damaged"
-            )
+        _check(sound_B)
         self._inputs[:, :, :length].index_copy_(0, slot_B, inputs_BIL)
         self._valid[slot_B] = x.length_B
         hits = int((reused_B > 0).sum())
@@ -189,8 +210,11 @@ class Cache:
             if profile in known:
                 known.move_to_end(profile)
         evictions = max(0, len(absent) - len(free))
+        if evictions:
+            # Overwritten, or a profile that is to be forgotten later could not be found any more.
+            self._release([known.popitem(last=False)[1] for _ in range(evictions)])
         for profile in absent:
-            known[profile] = free.pop() if free else known.popitem(last=False)[1]
+            known[profile] = free.pop()
         self.counts += Counts(evictions=evictions)
         return [known[profile] for profile in profiles]
 
@@ -204,8 +228,7 @@ class Cache:
         places, parts = [], []
         for group in groups:
             rows = (group_B == group).nonzero()[:, 0]
-            columns = (column[rows] for column in x)
-            parts.append(self._pass(slot_B[rows], Interactions(*columns), int(new_B[rows].max())))
+            parts.append(self._pass(slot_B[rows], _rows(x, rows), int(new_B[rows].max())))
             places.append(rows)
         return _joined(parts, torch.cat(places).argsort())
 
@@ -277,6 +300,25 @@ def _inputs(x: Interactions) -> Tensor:
     share = x.watched_share_BL.view(torch.int32)
     title = (x.title_BL << 24) | (x.action_BL << 12) | x.device_BL
     return torch.stack([x.start_ms_BL, title, share.long()], dim=1)
+
+
+def _rows(x: Interactions, rows: Tensor) -> Interactions:
+    """These rows, padded to the longest of them."""
+    longest = int(x.length_B[rows].max())
+    columns = (column[rows, :longest] if column.dim() > 1 else column[rows] for column in x)
+    return Interactions(*columns)
+
+
+def _sound(answer: Answer) -> Tensor:
+    """Which rows are numbers, bool `[B]`."""
+    return answer.user_BD.isfinite().all(-1)
+
+
+def _check(sound_B: Tensor) -> None:
+    if not sound_B.all():
+        raise FloatingPointError(
+            "the network's answer isn't a number; the weights of this version are damaged"
+        )
 
 
 def _rounds(profiles: list[int], most: int) -> Iterator[slice]:

@@ -7,6 +7,7 @@ All profiles lie one behind the other in flat columns; `[N]` is the number of al
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -132,7 +133,8 @@ def read_histories(data_dir: Path) -> Columns:
         offset = np.cumsum([0, *(len(h.title_hash) for h in rows)])
         for stale in data_dir.glob("histories-*.npz"):
             stale.unlink(missing_ok=True)
-        part = kept.with_suffix(".part.npz")
+        # Another run may be at the same, and takes for stale what is named like the whole.
+        part = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
         ids = np.array(profiles, np.str_)
         np.savez(part, allow_pickle=False, offset=offset, profile_id=ids, **columns)
         part.replace(kept)
@@ -622,7 +624,7 @@ def _fingerprint(data_dir: Path) -> str:
     digest = hashlib.sha256(data_sha256(data_dir).encode())
     digest.update(" ".join(Columns._fields).encode())
     for module in sorted(Path(stream.__file__).parent.glob("*.py")):
-        if module.stem in ("actions", "history", "interactions", "session", "taxonomy"):
+        if module.stem in ("actions", "events", "history", "interactions", "session", "taxonomy"):
             digest.update(module.read_bytes())
     return digest.hexdigest()[:16]
 

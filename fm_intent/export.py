@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import shutil
@@ -153,8 +154,10 @@ def export(
             (part / MANIFEST_FILE).write_text(json.dumps(asdict(numbered), indent=1))
             try:
                 part.rename(home / str(version))
-            except FileExistsError:
-                continue  # another export took the number
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    continue  # another export took the number
+                raise
             return numbered
     except OSError as error:
         raise ExportError(f"can't write a version into {home}: {error}") from error

@@ -281,7 +281,7 @@ class Relation(NamedTuple):
 
 
 class _Lookup(torch.autograd.Function):
-    """Indexing whose gradient, unlike torch's own, is the same in every run, and cheaper."""
+    """Indexing whose gradient, unlike torch's own, is cheaper, and on a CPU always the same."""
 
     @staticmethod
     def forward(ctx: Any, table_HK: Tensor, index: Tensor) -> Tensor:
@@ -570,7 +570,7 @@ class FMIntent(nn.Module):
             titles_TD: `titles()`, computed once by the caller.
             newest_only: answer at position `length - 1` of each row: L = 1 in the result.
             asked_ms_BL: int64, the moment that each position's next play is asked for; for networks
-                with `target_time` alone, and there None stands for that of the interaction itself.
+                with `target_time` alone, which are trained for no answer without it.
         """
         read_B = x.length_B - 1 if newest_only else None
         start = x.start_ms_BL

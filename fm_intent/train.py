@@ -1,4 +1,4 @@
-"""Training: one loop for every model, resumable, deterministic given a seed."""
+"""Training: one loop for every model, resumable; on a CPU deterministic given a seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Manifest, export
 from fm_intent.loss import weighted_cross_entropy
-from fm_intent.network import FIRST_ROW, FMIntent
+from fm_intent.network import FIRST_ROW, Architecture, FMIntent
 from stream.taxonomy import INTENTS
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -83,7 +83,8 @@ def train(
         experiment: a name in `EXPERIMENTS`.
         seed: of weights, batches and dropout.
         max_minutes: wall clock from call to return, evaluation and export included; what the run
-            spent before it was killed counts. With a bound the outcome depends on the machine.
+            spent before it was killed counts. With a bound the outcome depends on the machine; a
+            later call with a longer one, or with none, goes on from there.
         device: of torch, such as `cpu` or `cuda`.
         run_dir: folder of checkpoint, log and learning curve; by default a folder in `runs` beside
             the sources' folder.
@@ -92,14 +93,22 @@ def train(
         The manifest of the version that was written.
 
     Raises:
-        DataUnusableError: when the data is missing or can't teach the experiment.
+        DataUnusableError: when the data is missing or can't teach the experiment, or what comes of
+            the experiment can't be served.
         CheckpointMismatchError: when `run_dir` holds another run.
         ExportError: when the version can't be written or fails its validation.
     """
     started = time.monotonic()
+    chosen = EXPERIMENTS[experiment]
+    if not isinstance(chosen.model, Architecture):
+        raise DataUnusableError(f"experiment {experiment} is a baseline, which is not served")
+    if chosen.target_time:
+        raise DataUnusableError(
+            f"experiment {experiment} is told when the next play happens, which who publishes a "
+            "feature can't know; `intentstream benchmark` measures it, another can be served"
+        )
     sequences = load(data_dir)
     sha256 = data_sha256(data_dir)
-    chosen = EXPERIMENTS[experiment]
     run_dir = run_dir or data_dir.parent.parent / "runs" / f"{data_dir.name}-{experiment}-{seed}"
     fitted = fit(
         sequences,
@@ -110,8 +119,7 @@ def train(
         deadline=None if max_minutes is None else started + 60 * max_minutes,
         device=device,
     )
-    if not isinstance(fitted.model, FMIntent):
-        raise DataUnusableError(f"experiment {experiment} is a baseline, which is not served")
+    assert isinstance(fitted.model, FMIntent)
     setup = chosen.training
     report = evaluate(
         fitted.model, sequences, window=setup.window, crops=setup.crops, device=device
@@ -300,12 +308,13 @@ class _Run:
         while not p.finished and p.epoch < setup.epochs:
             rounds = self._rounds(p.epoch)
             while p.round < len(rounds) and not p.finished:
+                if self._best and not self._in_time(deadline):
+                    return
                 began = time.monotonic()
-                in_time = self._round(rounds[p.round], deadline)
+                self._round(rounds[p.round], deadline)
                 p.round += 1
                 self._validate(began)
-                out_of_patience = p.rounds_since_best >= setup.patience
-                p.finished = not in_time or out_of_patience
+                p.finished = p.rounds_since_best >= setup.patience
                 self._save()
             if not p.finished:
                 p.epoch, p.round = p.epoch + 1, 0
@@ -344,13 +353,15 @@ class _Run:
         size = self._setup.round_batches
         return [all_batches[at : at + size] for at in range(0, len(all_batches), size)]
 
-    def _round(self, group: list[list[Crop]], deadline: float | None) -> bool:
+    def _in_time(self, deadline: float | None) -> bool:
+        return deadline is None or time.monotonic() < deadline - self._reserve()
+
+    def _round(self, group: list[list[Crop]], deadline: float | None) -> None:
         p, setup = self._progress, self._setup
         torch.manual_seed(hash((self._seed, p.epoch, p.round)))
         self._model.train()
         total = torch.zeros(())
         counted = 0
-        in_time = True
         name = f"epoch {p.epoch + 1}.{p.round + 1}"
         with tqdm(group, desc=name, unit="batch", disable=None) as bar:
             for crops in bar:
@@ -368,13 +379,11 @@ class _Run:
                 total += item.cpu()
                 counted += 1
                 bar.set_postfix(loss=f"{item.item():.3f}", best_ndcg10=f"{p.best_ndcg10:.4f}")
-                in_time = deadline is None or time.monotonic() < deadline - self._reserve()
-                if not in_time:
+                if not self._in_time(deadline):
                     break
         p.log.append(
             {"epoch": p.epoch + 1, "steps": p.steps, "item_loss": (total / counted).item()}
         )
-        return in_time
 
     @torch.no_grad()
     def _move_average(self) -> None:

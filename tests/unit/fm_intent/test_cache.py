@@ -209,6 +209,20 @@ def test_a_window_longer_than_a_slot_is_answered_without_the_cache(model: FMInte
         assert ask(kept, model, [1], x) == Counts(misses=1, positions=WINDOW + 1)
 
 
+def test_a_long_window_does_not_take_the_cache_from_those_it_came_with(model: FMIntent) -> None:
+    kept, long, short = cache(model), one_window(WINDOW + 5, seed=1), one_window(9, seed=2)
+    both = together(long, short)
+    assert ask(kept, model, [1, 2], both).positions == WINDOW + 5 + 9
+    assert ask(kept, model, [1, 2], both) == Counts(hits=1, misses=1, positions=WINDOW + 5 + 1)
+
+
+def test_a_long_window_s_answer_that_is_not_a_number_is_an_error(model: FMIntent) -> None:
+    x = one_window(WINDOW + 1)
+    x.watched_share_BL[0, WINDOW] = torch.inf
+    with pytest.raises(FloatingPointError, match="isn't a number"):
+        cache(model).answer(torch.tensor([1]), x)
+
+
 def test_a_batch_that_fails_leaves_nothing_half_written(
     model: FMIntent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +261,15 @@ def test_a_forgotten_profile_leaves_nothing_behind(model: FMIntent) -> None:
     kept.forget([7, 8, 8, 999])
     for column in (kept._kept, kept._inputs, kept._valid):
         assert not column.any()
+
+
+def test_an_evicted_profile_leaves_nothing_behind(model: FMIntent) -> None:
+    kept = cache(model, profiles=1)
+    ask(kept, model, [7], first(one_window(WINDOW, seed=1), 10))
+    ask(kept, model, [8], first(one_window(WINDOW, seed=2), 3))
+    for column in (kept._kept.transpose(-1, -2), kept._inputs):
+        assert column[..., :3].any()
+        assert not column[..., 3:].any()
 
 
 def test_forgetting_a_profile_leaves_the_others(model: FMIntent) -> None:

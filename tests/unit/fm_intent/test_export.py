@@ -52,6 +52,20 @@ def test_each_export_takes_the_number_after_the_highest(tmp_path: Path) -> None:
     assert versions(tmp_path) == [7, 8, 9]
 
 
+def test_a_number_that_another_export_took_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny.sequences()
+    export(tiny.network(data), manifest("first"), tiny.windows(data), tmp_path)
+    seen = iter([[], [1]])
+    monkeypatch.setattr("fm_intent.export.versions", lambda _: next(seen))
+    second = export(tiny.network(data), manifest("second"), tiny.windows(data), tmp_path)
+    assert second.version == 2
+    first = read_manifest(tmp_path, 1)
+    assert first is not None
+    assert first.source == "first"
+
+
 def test_a_version_is_found_again_by_its_source(tmp_path: Path) -> None:
     data = tiny.sequences()
     for source in ("one", "two", "one", "three"):

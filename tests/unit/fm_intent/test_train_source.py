@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
 
+from fm_intent.baselines import SASRecSettings
 from fm_intent.evaluate import evaluate_version
 from fm_intent.exceptions import DataUnusableError, NoVersionError
-from fm_intent.experiments import EXPERIMENTS, Experiment, Training
+from fm_intent.experiments import EXPERIMENTS, Experiment, Model, Training
 from fm_intent.export import read_manifest
 from fm_intent.network import Architecture
 from fm_intent.train import train
@@ -15,8 +17,9 @@ from fm_intent.train import train
 if TYPE_CHECKING:
     from pathlib import Path
 
+SMALL = Architecture(width=16, hidden=16, item_layers=1)
 QUICK = Experiment(
-    Architecture(width=16, hidden=16, item_layers=1),
+    SMALL,
     Training(epochs=2, batch=512, learning_rate=1e-2, warmup_steps=5),
 )
 
@@ -47,6 +50,30 @@ def test_an_exported_version_is_as_good_as_its_manifest_says(source: Path, tmp_p
 def test_training_without_time_still_ends_in_a_version(source: Path, tmp_path: Path) -> None:
     manifest = train(source, tmp_path / "models", experiment="quick", max_minutes=0.0)
     assert (manifest.version, manifest.epochs) == (1, 1)
+
+
+def test_a_run_that_was_out_of_time_goes_on_when_it_is_given_more(
+    source: Path, tmp_path: Path
+) -> None:
+    def epochs(max_minutes: float | None) -> int:
+        models = tmp_path / "models"
+        return train(source, models, experiment="quick", max_minutes=max_minutes).epochs
+
+    assert epochs(0.0) == epochs(0.0) == 1
+    assert epochs(None) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(SASRecSettings(), "baseline"), (replace(SMALL, target_time=True), "can't know")],
+)
+def test_what_can_not_be_served_is_not_trained_to_be(
+    model: Model, reason: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "quick", replace(QUICK, model=model))
+    with pytest.raises(DataUnusableError, match=reason):
+        train(source, tmp_path / "models", experiment="quick")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_version_is_not_tested_on_other_data(source: Path, tmp_path: Path) -> None:
