@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +14,16 @@ ProfileId = Annotated[str, Field(min_length=1)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Milliseconds = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
 """Unix milliseconds, up to the year 9999."""
+
+
+class Erasure(NamedTuple):
+    """That a profile was erased, in Unix milliseconds."""
+
+    at_ms: int
+    """Broker time of the request."""
+
+    newest_ms: int
+    """Event time of the newest that was erased; 0 where nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore, Field
 
-    from features.rows import IntentRow
+    from features.rows import Erasure, IntentRow
     from stream.settings import Settings
 
 ROWS_PER_TRIP: Final = 256
@@ -108,15 +108,17 @@ class RowEncoder:
         layout = (f"{len(head)}s{length}f" for head, length in zip(heads, lengths, strict=True))
         return heads, struct.Struct("<" + "".join(layout)).pack
 
-    def emptied(self, profile_id: str, erased_at_ms: int, ahead_ms: int) -> FencedRow:
+    def emptied(self, profile_id: str, erasure: Erasure, ahead_ms: int) -> FencedRow:
         """What takes the place of all that was written of a profile up to its erasure.
 
         Its features are null. Its time is that of the erasure, so that what was under way then is
-        refused; it replaces what is as much newer as events' clocks may be ahead.
+        refused; it replaces what is as much newer as events' clocks may be ahead, and what came of
+        events that were erased though they came later.
         """
+        erased_at_ms, newest_ms = erasure
         return FencedRow(
             key=self._key(profile_id),
-            micros=b"%d000" % (erased_at_ms + ahead_ms),
+            micros=b"%d000" % max(erased_at_ms + ahead_ms, newest_ms),
             sequence=b"",
             fields=hash_fields(
                 self._count,
@@ -207,15 +209,15 @@ class IntentWriter:
                 return 0
             return await self._write_redis(store, online_store, rows)
 
-    async def erase(self, erased_at_ms: Mapping[str, int]) -> None:
+    async def erase(self, erasures: Mapping[str, Erasure]) -> None:
         """Empty the features of profiles.
 
         They read as absent until something newer is written. In Redis what an event from before the
         erasure led to is refused from now on; features of an event that came more than
-        `max_ahead_s` after it stay.
+        `max_ahead_s` after it, and was not erased with the others, stay.
 
         Args:
-            erased_at_ms: when each was erased, broker time, by profile id.
+            erasures: by profile id.
 
         Raises:
             NotStartedError, StoreUnavailableError, StoreRefusedError: as `write`.
@@ -226,10 +228,10 @@ class IntentWriter:
         online_store = store.provider.online_store
         with typed_errors():
             if not isinstance(online_store, FencedRedisOnlineStore):
-                await asyncio.to_thread(self._write_emptied, store, erased_at_ms)
+                await asyncio.to_thread(self._write_emptied, store, erasures)
                 return
             ahead_ms = self._settings.max_ahead_s * 1000
-            rows = [self._encode.emptied(*one, ahead_ms) for one in erased_at_ms.items()]
+            rows = [self._encode.emptied(*one, ahead_ms) for one in erasures.items()]
             await online_store.write_rows(store.config, profile_intent, rows)
 
     async def close(self) -> None:
@@ -265,10 +267,10 @@ class IntentWriter:
         )
 
     @staticmethod
-    def _write_emptied(store: FeatureStore, erased_at_ms: Mapping[str, int]) -> None:
+    def _write_emptied(store: FeatureStore, erasures: Mapping[str, Erasure]) -> None:
         nothing = {feature.name: Value() for feature in profile_intent.features}
         rows = [
-            (_entity_key(profile_id), nothing, _datetime(at_ms), _datetime(at_ms))
-            for profile_id, at_ms in erased_at_ms.items()
+            (_entity_key(profile_id), nothing, _datetime(one.at_ms), _datetime(one.at_ms))
+            for profile_id, one in erasures.items()
         ]
         store.provider.online_write_batch(store.config, profile_intent, rows, None)

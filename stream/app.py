@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gc
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 from yarl import URL
 
 from features.writer import IntentWriter
@@ -18,6 +19,7 @@ from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
 from stream.health import HealthServer
 from stream.inference import InferenceClient
+from stream.lag import PartitionLag
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.preflight import check_topics
@@ -70,7 +72,7 @@ class IntentApp(faust.App):
             store=writer,
             gives_up=self.is_leaving,
         )
-        watchdog = Watchdog(config, is_held=self.is_held)
+        watchdog = Watchdog(config, self)
         await self.add_runtime_dependency(watchdog)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
         await self._edges.enter_async_context(health)
@@ -92,6 +94,30 @@ class IntentApp(faust.App):
     def is_held(self) -> bool:
         """Whether a dependency is down and the worker holds its batch until it is back."""
         return self.pipeline is not None and self.pipeline.waits_for is not None
+
+    def owned(self) -> set[tuple[str, int]]:
+        """Topic and partition of all that the worker consumes."""
+        try:
+            return {(tp.topic, tp.partition) for tp in self.consumer.assignment()}
+        except ConsumerNotStarted:
+            return set()
+
+    def recovering(self) -> list[PartitionLag] | None:
+        """How far the worker is with each changelog, while it reads states back; else None."""
+        if not self.in_recovery:
+            return None
+        recovery = cast(Any, self.tables).recovery
+        return [
+            PartitionLag(
+                self.worker_settings.consumer_group,
+                tp.topic,
+                tp.partition,
+                start=0,
+                committed=recovery.active_offsets[tp],
+                end=end,
+            )
+            for tp, end in recovery.active_highwaters.items()
+        ]
 
     def is_ready(self) -> bool:
         """Whether the worker has its partitions and is not held up by a dependency."""

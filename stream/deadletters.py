@@ -1,8 +1,8 @@
 """How a record that can't be taken in is written to its dead-letter or late-events topic.
 
-Both keep the original key, value, timestamp and headers. Dead letters add Kafka Connect's
-`__connect.errors.*` headers (KIP-298), so that tools which know those can read them, and
-`intent.reason`.
+Both keep the original key, value, timestamp and headers, as far as a topic takes them. Dead letters
+add Kafka Connect's `__connect.errors.*` headers (KIP-298), so that tools which know those can read
+them, and `intent.reason`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from stream.exceptions import BadRecord
 from stream.outbox import Outgoing
 
 REASON_HEADER: Final = "intent.reason"
+CUT_HEADER: Final = "intent.cut"
+"""Names what was too large to be kept whole, and its bytes."""
+
+_MOST_BYTES: Final = {"key": 64 * 1024, "value": 1024 * 1024, "headers": 256 * 1024}
+"""Kept of each: a compressed record may unpack to more than a topic takes."""
+
 CONNECT: Final = "__connect.errors."
 _DLQ_OF: Final = {
     topics.PLAYBACK_EVENTS: topics.PLAYBACK_DLQ,
@@ -43,18 +49,7 @@ def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecord)
         "exception.class.name": type(error).__name__,
         "exception.message": str(error),
     }
-    return Outgoing(
-        topic=_DLQ_OF[topic],
-        partition=record.partition,
-        key=record.key,
-        value=record.value,
-        headers=[
-            *(record.headers or ()),
-            *((CONNECT + name, text.encode()) for name, text in errors.items()),
-            (REASON_HEADER, error.reason.encode()),
-        ],
-        timestamp_ms=timestamp_ms,
-    )
+    return _copy(_DLQ_OF[topic], record, timestamp_ms, errors, error.reason)
 
 
 def late_event(record: Record, timestamp_ms: int, reason: str) -> Outgoing:
@@ -66,17 +61,34 @@ def late_event(record: Record, timestamp_ms: int, reason: str) -> Outgoing:
         reason: `behind_broker` (older than the allowed lateness) or `before_window` (its
             interaction has left the profile's full window).
     """
-    place = (record.topic, str(record.partition), str(record.offset))
-    names = ("topic", "partition", "offset")
+    place = {
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+    }
+    return _copy(topics.LATE_EVENTS, record, timestamp_ms, place, reason)
+
+
+def _copy(
+    topic: str, record: Record, timestamp_ms: int, told: dict[str, str], reason: str
+) -> Outgoing:
+    own = list(record.headers or ())
+    sizes = {
+        "key": len(record.key or b""),
+        "value": len(record.value or b""),
+        "headers": sum(len(name) + len(text or b"") for name, text in own),
+    }
+    cut = {part: size for part, size in sizes.items() if size > _MOST_BYTES[part]}
     return Outgoing(
-        topic=topics.LATE_EVENTS,
+        topic=topic,
         partition=record.partition,
-        key=record.key,
-        value=record.value,
+        key=record.key and record.key[: _MOST_BYTES["key"]],
+        value=record.value and record.value[: _MOST_BYTES["value"]],
         headers=[
-            *(record.headers or ()),
-            *((CONNECT + name, text.encode()) for name, text in zip(names, place, strict=True)),
+            *(own if "headers" not in cut else ()),
+            *((CONNECT + name, text.encode()) for name, text in told.items()),
             (REASON_HEADER, reason.encode()),
+            *((CUT_HEADER, f"{part} {size}".encode()) for part, size in cut.items()),
         ],
         timestamp_ms=timestamp_ms,
     )

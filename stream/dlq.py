@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from rich.console import Console
 from rich.table import Table
 
 from stream import topics
-from stream.deadletters import CONNECT, REASON_HEADER
-from stream.kafka import running
+from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
+from stream.kafka import partitions_of, running
 from stream.settings import Settings
 
 DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ, topics.ERASURES_DLQ)
@@ -64,9 +64,9 @@ async def read_dead_letters(
     """
     async with running(AIOKafkaConsumer, settings) as consumer:
         places = [
-            TopicPartition(settings.topic(name), partition)
+            place
             for name in DEAD_LETTER_TOPICS
-            for partition in range(settings.topic_partitions)
+            for place in await partitions_of(consumer, settings.topic(name))
         ]
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])
@@ -104,7 +104,7 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
     """Send dead letters to the topics that they came from, as they came; return how many.
 
     They stay on the dead-letter topic. Sending them twice does no harm: an event that was taken in
-    before changes nothing.
+    before changes nothing. What was too large to be kept whole is passed over.
 
     Raises:
         BrokerUnavailable: when Kafka does not take them.
@@ -112,6 +112,8 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
     sent = 0
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         async for letter in read_dead_letters(settings, reason):
+            if CUT_HEADER in dict(letter.headers):
+                continue
             await producer.send_and_wait(
                 letter.source_topic, letter.value, key=letter.key, headers=letter.headers
             )

@@ -6,7 +6,7 @@ are ignored, so that producers may add optional fields at any time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -95,7 +95,7 @@ _REASONS: Final = {
     "less_than_equal": Reason.OUT_OF_RANGE,
 }
 
-Headers = Sequence[tuple[str, bytes]] | Mapping[str, bytes] | None
+Headers = Sequence[tuple[str, bytes | None]] | None
 
 
 def decode(
@@ -184,7 +184,8 @@ _CLOUD_EVENT_FIELDS: Final = {"ce_id": "event_id", "ce_type": "event_type"}
 
 
 def _with_cloud_event(value: bytes, headers: Headers) -> bytes:
-    attributes = dict(headers) if headers else {}
+    # Kafka allows headers without a value.
+    attributes = {name: text for name, text in headers or () if text is not None}
     if "ce_specversion" not in attributes:
         return value
     try:
@@ -198,11 +199,14 @@ def _with_cloud_event(value: bytes, headers: Headers) -> bytes:
             data.setdefault(field, attributes[header].decode(errors="replace"))
     if "ce_time" in attributes and "occurred_at_ms" not in data:
         data["occurred_at_ms"] = _rfc3339_ms(attributes["ce_time"].decode(errors="replace"))
-    return orjson.dumps(data)
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        return value  # nested too deep, which the caller's validation reports
 
 
 def _rfc3339_ms(text: str) -> int | str:
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return text  # fails validation as a wrong type, with the field's name

@@ -71,5 +71,9 @@ class BrokerUnavailable(StreamError):
     """Kafka did not answer, or did not take records. Try again later."""
 
 
+class DeliveryFailed(StreamError):
+    """Kafka will not take records from this producer any more; a new process has a new one."""
+
+
 class BrokerRefused(BrokerUnavailable):
     """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -31,7 +31,10 @@ FORGET: Final = -1
 _NOBODY: Final = np.zeros(1, np.int64)
 """Whom a server is asked to forget that has only to show that it answers."""
 
-_ASK_AGAIN_S: Final = 1.0
+_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 30.0
+"""Before a server that was left is asked again; twice as long each time that it is left anew
+without having answered a batch meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +53,8 @@ class Asks(Protocol):
 class _Absence:
     """Of a server that was left."""
 
-    owed: deque[tuple[str, NDArray[np.int64]]]
-    """What it is to forget before it is asked again: version, hashes of profiles."""
+    owed: dict[str, set[int]]
+    """What it is to forget before it is asked again: by version, hashes of profiles."""
 
     ending: asyncio.Task[None]
     """Ends when the server is back."""
@@ -71,6 +74,8 @@ class InferenceClient:
         self._settings = settings
         self._servers = {address: connect(address, settings) for address in settings.triton_urls}
         self._left: dict[str, _Absence] = {}
+        self._pause_s: dict[str, float] = {}
+        self._version = settings.model_version
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,7 +99,7 @@ class InferenceClient:
             InferenceUnavailable: when a retry may help.
             InferenceRefused: when it can't.
         """
-        version = version or self._settings.model_version
+        version = self._version = version or self._settings.model_version
         answers: list[tuple[NDArray[np.intp], Intents]] = []
         # Windows of like length share a request, so that little of it is padding.
         rows = np.argsort(batch.length[:, 0], kind="stable")
@@ -129,8 +134,6 @@ class InferenceClient:
         """
         version = version or self._settings.model_version
         present = self._present()
-        for absence in self._left.values():
-            absence.owed.append((version, profile_hash))
         results = await asyncio.gather(
             *(self._forget_at(address, profile_hash, version) for address in present),
             return_exceptions=True,
@@ -144,7 +147,8 @@ class InferenceClient:
                 continue
             if not isinstance(failure, InferenceUnavailable) or not self._leave(address, failure):
                 raise failure
-            self._left[address].owed.append((version, profile_hash))
+        for absence in self._left.values():
+            absence.owed.setdefault(version, set()).update(profile_hash.tolist())
 
     def _present(self) -> list[str]:
         return [address for address in self._servers if address not in self._left]
@@ -165,6 +169,7 @@ class InferenceClient:
             if isinstance(result, Intents):
                 answers.append((some, result))
                 heard.add(address)
+                self._pause_s.pop(address, None)
             elif isinstance(result, InferenceUnavailable):
                 failures[address] = result
             else:
@@ -200,31 +205,42 @@ class InferenceClient:
             return False
         _log.warning("Going on without a model server that answers nothing: %s", failure)
         metrics.MODEL_SERVERS_LEFT.labels(address).inc()
-        owed = deque([(self._settings.model_version, _NOBODY)])
-        self._left[address] = _Absence(owed, asyncio.create_task(self._take_back(address, owed)))
+        pause_s = self._pause_s.get(address, _PAUSE_S)
+        self._pause_s[address] = min(2 * pause_s, _LONGEST_PAUSE_S)
+        owed: dict[str, set[int]] = {}
+        ending = asyncio.create_task(self._take_back(address, owed, pause_s))
+        self._left[address] = _Absence(owed, ending)
         return True
 
-    async def _take_back(self, address: str, owed: deque[tuple[str, NDArray[np.int64]]]) -> None:
+    async def _take_back(self, address: str, owed: dict[str, set[int]], pause_s: float) -> None:
         try:
-            while owed:
-                await asyncio.sleep(_ASK_AGAIN_S)
-                await self._settle(address, owed)
+            while True:
+                await asyncio.sleep(pause_s)
+                try:
+                    await self._settle(address, owed)
+                    # Of the version that is asked for by now: one that it lacks is no answer.
+                    await self._forget_at(address, _NOBODY, self._version)
+                except InferenceUnavailable:
+                    continue
+                except InferenceRefused as answer:
+                    _log.error("Model server %s: %s", address, answer)
+                if not owed:
+                    break
             _log.info("Model server %s answers again", address)
         finally:
             del self._left[address]
             metrics.MODEL_SERVERS_LEFT.labels(address).dec()
 
-    async def _settle(self, address: str, owed: deque[tuple[str, NDArray[np.int64]]]) -> None:
-        """Have the server forget what it is owed, as far as it answers."""
+    async def _settle(self, address: str, owed: dict[str, set[int]]) -> None:
+        """Have the server forget what it owes."""
         while owed:
-            version, profiles = owed[0]
+            version, profiles = owed.popitem()
             try:
-                await self._forget_at(address, profiles, version)
-            except (VersionNotServed, InferenceRefused) as answer:
-                _log.info("Model server %s has nothing to forget: %s", address, answer)
+                with suppress(VersionNotServed):  # it keeps nothing
+                    await self._forget_at(address, np.array([*profiles], np.int64), version)
             except InferenceUnavailable:
-                return
-            owed.popleft()
+                owed.setdefault(version, set()).update(profiles)
+                raise
 
 
 def _forgetting(profile_hash: NDArray[np.int64]) -> WindowBatch:

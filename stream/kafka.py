@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
@@ -92,6 +93,18 @@ async def start(client: Any, settings: Settings) -> None:
     except KafkaError as error:
         await _stop(client)
         raise broker_error(settings, await _refusal(settings) or error) from error
+
+
+async def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
+    """The partitions that a topic has, ascending; none where there is no such topic.
+
+    Args:
+        consumer: a running `AIOKafkaConsumer`.
+        topic: its full name.
+    """
+    await consumer.topics()  # fetches what the next line reads
+    numbers = consumer.partitions_for_topic(topic) or ()
+    return [TopicPartition(topic, number) for number in sorted(numbers)]
 
 
 def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:

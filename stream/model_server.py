@@ -29,6 +29,18 @@ _RETRYABLE: Final = {
 }
 """Codes of failures that pass."""
 
+_CHANNEL: Final = (
+    # tritonclient's own, which these replace.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server whose machine is gone closes nothing: without probes a call would meet its deadline
+    # until TCP gives up, a quarter of an hour later.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    # By default up to two minutes, in which each call fails though the server is back.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
 _NOT_SERVED: Final = f"StatusCode.{grpc.StatusCode.NOT_FOUND.name}"
 
 
@@ -42,7 +54,7 @@ class ModelServer:
     def __init__(self, address: str, settings: Settings) -> None:
         self._address = address
         self._settings = settings
-        self._client = triton.InferenceServerClient(address)
+        self._client = triton.InferenceServerClient(address, channel_args=_CHANNEL)
         self._in_flight = asyncio.Semaphore(settings.inference_concurrency)
         self._outputs = [triton.InferRequestedOutput(name) for name in OUTPUTS]
 

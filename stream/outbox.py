@@ -13,13 +13,16 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
 
+from stream.exceptions import BrokerRefused, DeliveryFailed
 from stream.kafka import broker_error, client_options, start
 from stream.settings import Settings
 
 _BATCH_BYTES: Final = 512 * 1024
 _REQUEST_BYTES: Final = 4 * 1024 * 1024
+_PASSING: Final = (KafkaTimeoutError, KafkaUnavailableError)
+"""Pass too, although aiokafka doesn't say so."""
 
 
 class Outgoing(NamedTuple):
@@ -59,19 +62,25 @@ class Outbox:
     async def deliver(self, records: Iterable[Outgoing]) -> None:
         """Write `records`, in order within each partition; returns when the broker has them all.
 
+        All attempts have ended when this returns or raises: none writes behind the caller's back.
+
         Raises:
             BrokerUnavailable: when one could not be delivered. Some may have been: deliver all of
                 them again.
+            DeliveryFailed: when this producer can't deliver it, however often it is asked.
         """
         by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
         for record in records:
             by_partition[record.topic, record.partition].append(record)
         try:
-            await asyncio.gather(
-                *(self._deliver(*place, some) for place, some in by_partition.items())
-            )
+            await _all(self._deliver(*place, some) for place, some in by_partition.items())
         except KafkaError as error:
-            raise broker_error(self._settings, error) from error
+            failure = broker_error(self._settings, error)
+            if error.retriable or isinstance(error, _PASSING) or isinstance(failure, BrokerRefused):
+                raise failure from error
+            # A batch that failed for good leaves a hole in the producer's sequence, which the
+            # broker holds against all that follow; a new producer begins another.
+            raise DeliveryFailed(f"{failure}; the worker must be started again") from error
 
     async def _deliver(self, topic: str, partition: int, records: list[Outgoing]) -> None:
         name = self._settings.topic(topic)
@@ -83,7 +92,14 @@ class Outbox:
                 batch = self._producer.create_batch()
                 _append(batch, record)
         delivered.append(await self._producer.send_batch(batch, name, partition=partition))
-        await asyncio.gather(*delivered)
+        await _all(delivered)
+
+
+async def _all(awaitables: Iterable[Awaitable[object]]) -> None:
+    """Wait for all of them, then raise the first error that one ended with."""
+    for result in await asyncio.gather(*awaitables, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _append(batch: object, record: Outgoing) -> bool:

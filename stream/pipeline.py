@@ -17,6 +17,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from time import time
 from typing import Final, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ from tenacity import (
 )
 
 from features.exceptions import StoreUnavailableError
-from features.rows import IntentRow
+from features.rows import Erasure, IntentRow
 from stream import codec, metrics, topics
 from stream.catalogue import Catalogue
 from stream.deadletters import Record, dead_letter, late_event
@@ -39,6 +40,7 @@ from stream.exceptions import (
     BadRecord,
     BrokerUnavailable,
     InferenceUnavailable,
+    Reason,
     ShuttingDown,
 )
 from stream.intents import Intents
@@ -58,6 +60,9 @@ _LONGEST_RETRY_S: Final = 5.0
 
 _YIELD_EVERY: Final = 64
 """Records that are taken in at a stretch, some 5 ms: batches ahead need the event loop too."""
+
+_SLOW_S: Final = 5.0
+"""An attempt that takes longer is told as back-pressure, though it may succeed yet."""
 
 _LOOK_FOR_IDLE_S: Final = 3600
 """Time between two looks at all states, at most."""
@@ -109,8 +114,8 @@ class Writes(Protocol):
     async def write(self, rows: Sequence[IntentRow]) -> int:
         """Write rows; return how many were refused as stale."""
 
-    async def erase(self, erased_at_ms: Mapping[str, int]) -> None:
-        """Empty the features of profiles that were erased at these times."""
+    async def erase(self, erasures: Mapping[str, Erasure]) -> None:
+        """Empty the features of profiles."""
 
 
 @dataclass(slots=True)
@@ -127,7 +132,8 @@ class Batch:
     """What became of a micro-batch's records: the profiles touched, and what was turned away.
 
     Of the touched profiles, once all records are taken in, `scored` are those that there is
-    something to say of; `emptied` tells when the others, of which nothing is left, were erased.
+    something to say of. `emptied` are those that the batch has an erasure of, and those of which
+    nothing is left: what is online of them goes before anything new is published.
     """
 
     consumed_at: float
@@ -136,13 +142,15 @@ class Batch:
 
     touched: dict[bytes, Touched] = field(default_factory=dict)
     scored: dict[bytes, Touched] = field(default_factory=dict)
-    emptied: dict[str, int] = field(default_factory=dict)
+    emptied: dict[str, Erasure] = field(default_factory=dict)
     turned_away: list[Outgoing] = field(default_factory=list)
     broker_times: list[float] = field(default_factory=list)
     """Broker time, in seconds, of each event that touched a profile."""
 
-    erased: set[str] = field(default_factory=set)
-    """Profiles that the batch has an erasure of."""
+    erased: dict[str, int] = field(default_factory=dict)
+    """Of profiles that the batch has an erasure of, the time of the newest event that it took."""
+
+    inferred_at: float = 0.0
 
     @property
     def profiles(self) -> list[tuple[str, ProfileState]]:
@@ -188,6 +196,9 @@ class Pipeline:
         self._looked_for_idle_at_s = 0.0
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
         self._retried: Counter[str] = Counter()
+        for topic, reason in product(topics.CONSUMED_TOPICS, Reason):
+            # Prometheus can't tell the first of a kind from one that was always there.
+            metrics.DEAD_LETTERS.labels(topic, reason.value)
 
     @property
     def waits_for(self) -> str | None:
@@ -219,7 +230,9 @@ class Pipeline:
             ShuttingDown: as `begin`.
         """
         await self.forget(batch)
-        return await self.infer(batch) if batch.scored else None
+        intents = await self.infer(batch) if batch.scored else None
+        batch.inferred_at = self._clock()
+        return intents
 
     async def finish(self, batch: Batch, intents: Intents | None) -> None:
         """Empty what is erased, and publish what was asked; one batch after the other.
@@ -231,10 +244,9 @@ class Pipeline:
         """
         await self.erase(batch)
         if intents is not None:
-            inferred_at = self._clock()
             rows = self.rows(batch, intents)
             await self.publish(rows)
-            _observe_freshness(batch, inferred_at, self._clock())
+            _observe_freshness(batch, self._clock())
             await self.announce(batch, rows)
 
     async def take_in(self, records: Sequence[StampedRecord]) -> Batch:
@@ -256,8 +268,9 @@ class Pipeline:
             self._states.keep(touched.partition, key, codec.encode(touched.state), newest_s)
             if len(touched.state.window):
                 batch.scored[key] = touched
-            else:
-                batch.emptied[touched.profile_id] = touched.state.erased_at_ms
+            if touched.profile_id in batch.erased or key not in batch.scored:
+                newest_ms = batch.erased.get(touched.profile_id, 0)
+                batch.emptied[touched.profile_id] = Erasure(touched.state.erased_at_ms, newest_ms)
         return batch
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
@@ -275,7 +288,7 @@ class Pipeline:
         profile_id = erased_profile(record.key)
         touched = self._touch(profile_id, record, batch)
         before, touched.state = touched.state, touched.state.erased(broker_ms)
-        batch.erased.add(profile_id)
+        batch.erased[profile_id] = max(before.last_at_ms, batch.erased.get(profile_id, 0))
         return Outcome.UNCHANGED if touched.state is before else Outcome.APPLIED
 
     def _take_in_event(
@@ -338,7 +351,7 @@ class Pipeline:
             await self._insist("triton", lambda: self._inference.forget(hashes))
 
     async def erase(self, batch: Batch) -> None:
-        """Make the online store forget what the batch has erased and nothing was done since."""
+        """Make the online store forget what the batch has erased."""
         if batch.emptied:
             await self._insist("online_store", lambda: self._store.erase(batch.emptied))
 
@@ -379,6 +392,8 @@ class Pipeline:
         profile that comes back starts anew behind its tombstone.
         """
         idle_s = self._settings.idle_profile_s
+        # A topic that keeps its producers' timestamps may hold one of any time.
+        now_s = min(now_s, self._clock() + self._settings.max_ahead_s)
         if not idle_s or now_s < self._looked_for_idle_at_s + min(idle_s, _LOOK_FOR_IDLE_S):
             return
         self._looked_for_idle_at_s = now_s
@@ -395,13 +410,30 @@ class Pipeline:
     async def _insist(self, dependency: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         waiting = False
 
-        def hold(state: RetryCallState) -> None:
+        def wait() -> None:
             nonlocal waiting
             self._retried[dependency] += not waiting
             waiting = True
             metrics.BACK_PRESSURE.set(1)
+
+        def hold(state: RetryCallState) -> None:
+            wait()
             metrics.RETRIES.labels(dependency).inc()
             _log.warning("Attempt %d: %s", state.attempt_number, _error_of(state))
+
+        async def watched() -> _T:
+            # A producer without a broker neither fails nor returns.
+            task = asyncio.ensure_future(attempt())
+            try:
+                while not (await asyncio.wait([task], timeout=_SLOW_S))[0]:
+                    if not waiting:
+                        _log.warning("No answer of %s for %g s", dependency, _SLOW_S)
+                    wait()
+                    if self._gives_up():
+                        raise ShuttingDown(f"gave up on {dependency}: no answer")
+                return task.result()
+            finally:
+                task.cancel()
 
         def give_up(state: RetryCallState) -> _T:
             raise ShuttingDown(f"gave up on {dependency}: {_error_of(state)}")
@@ -416,7 +448,7 @@ class Pipeline:
             retry_error_callback=give_up,
         )
         try:
-            return await retries(attempt)
+            return await retries(watched)
         finally:
             if waiting:
                 self._retried[dependency] -= 1
@@ -427,10 +459,10 @@ def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
-def _observe_freshness(batch: Batch, inferred_at: float, readable_at: float) -> None:
+def _observe_freshness(batch: Batch, readable_at: float) -> None:
     legs = metrics.FRESHNESS.labels
-    legs("consumed_inferred").observe(inferred_at - batch.consumed_at)
-    legs("inferred_readable").observe(readable_at - inferred_at)
+    legs("consumed_inferred").observe(batch.inferred_at - batch.consumed_at)
+    legs("inferred_readable").observe(readable_at - batch.inferred_at)
     whole = legs("produced_readable")
     for broker_time in batch.broker_times:
         whole.observe(max(readable_at - broker_time, 0.0))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from stream import codec, topics
 from stream.catalogue import read_catalogue
 from stream.exceptions import BadState
-from stream.kafka import running
+from stream.kafka import partitions_of, running
 from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from stream.window import WindowBatch, window_batch
@@ -32,7 +32,7 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
     states: dict[bytes, ProfileState] = {}
     async with running(AIOKafkaConsumer, settings) as consumer:
         topic = settings.topic(topics.SESSIONS_CHANGELOG)
-        places = [TopicPartition(topic, number) for number in range(settings.topic_partitions)]
+        places = await partitions_of(consumer, topic)
         starts = await consumer.beginning_offsets(places)
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])

@@ -111,6 +111,37 @@ class ProfileState:
         """The state once the profile was erased at `at_ms`; this one if that is no news."""
         return self if at_ms <= self.erased_at_ms else ProfileState(erased_at_ms=at_ms)
 
+    def covers(self, other: ProfileState, rules: Rules) -> bool:
+        """Whether this state has all of `other`, so that the join of the two is this one.
+
+        A tenth of the work of the join: what is alike is told by its bytes, all at once.
+        """
+        if self.erased_at_ms != other.erased_at_ms:
+            return self.erased_at_ms > other.erased_at_ms
+        if self.horizon < other.horizon or self.folded < other.folded:
+            return False
+        newest = other.last_at_ms, other.last_event_id
+        if other.last_event_id and replace(self)._mark_newest(*newest):
+            return False
+        if self.horizon == other.horizon and not _alike(other.dropped, self.dropped):
+            if not np.isin(other.dropped, self.dropped).all():
+                return False
+        row_of = {key: row for row, key in enumerate(self.window["key"].tolist())}
+        rows = np.array([row_of.get(key, -1) for key in other.window["key"].tolist()], np.intp)
+        gone = other.window[rows < 0]
+        if not all(self._is_beyond(Interaction._make(row.item())) for row in gone):
+            return False
+        mine, theirs = self.window[rows[rows >= 0]], other.window[rows >= 0]
+        for row in () if _alike(mine, theirs) else range(len(mine)):
+            if not _alike(mine[row], theirs[row]):
+                known = Interaction._make(mine[row].item())
+                if join(known, Interaction._make(theirs[row].item())) != known:
+                    return False
+        if not len(gone) and _alike(self.memory, other.memory):
+            return True
+        more = np.concatenate([other.memory, titles_of(gone, rules)])
+        return _alike(remember(self.memory, more, rules), self.memory)
+
     def joined(self, other: ProfileState, rules: Rules) -> ProfileState:
         """The least state that covers this one and `other`, two states of the same profile."""
         if self.erased_at_ms != other.erased_at_ms:
@@ -189,6 +220,10 @@ class ProfileState:
             self.folded += measure(gone)
             self.dropped = np.sort(gone["key"])
             self.horizon = (int(gone["start_ms"][-1]), int(gone["key"][-1]))
+
+
+def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.tobytes() == other.tobytes()
 
 
 def watched_share(interactions: Interactions, rules: Rules) -> NDArray[np.float32]:

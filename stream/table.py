@@ -7,6 +7,7 @@ recovery and standbys read it as usual.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from faust.stores.memory import Store
 from faust.types import EventT
 
 from stream import codec, topics
+from stream.exceptions import BadState
 from stream.session import Rules
 from stream.settings import Settings
 
@@ -98,11 +100,31 @@ class SessionTable(faust.Table[bytes, bytes]):
             if message.value is None:
                 self.drop(message.key)
             else:
-                state = self._joined(message.key, message.value)
+                try:
+                    state = self._joined(message.key, message.value)
+                except BadState as error:
+                    self._end(message, error)
+                    raise
                 self.keep(message.partition, message.key, state, message.timestamp)
+
+    def _end(self, message: Any, error: BadState) -> None:
+        # Faust would log what is raised here and wait for ever for the rest of the changelog.
+        told = BadState(
+            f"the state of {message.key!r} in {message.topic}, partition {message.partition}, "
+            f"offset {message.offset} can't be read: {error}; upgrade this worker if a newer one "
+            "wrote it, or write a tombstone for that key, which loses the profile's history"
+        )
+        told.__cause__ = error
+        self._ending = asyncio.ensure_future(self.app.crash(told))
 
     def _joined(self, key: bytes, value: bytes) -> bytes:
         known = self.fetch(key)
         if known is None or known == value:
             return value
-        return codec.encode(codec.decode(known).joined(codec.decode(value), self.rules))
+        state, other = codec.decode(known), codec.decode(value)
+        # Nearly always one has all of the other: what comes next in the log, or is read again.
+        if other.covers(state, self.rules):
+            return value
+        if state.covers(other, self.rules):
+            return known
+        return codec.encode(state.joined(other, self.rules))

@@ -1,14 +1,16 @@
-"""Notices a worker that silently stopped: the topics' ends move on and its commits don't.
+"""Notices a worker that silently stopped: the ends of its partitions move on, its commits don't.
 
 Kafka consumers can stop fetching without an error. The worker's own counters can't tell that from
 an idle topic, so this compares committed with end offsets through a client of its own. A worker
-that declares back-pressure is not ready, but it is alive.
+that declares back-pressure is not ready, but it is alive; so is one that reads states back and gets
+on with it, and one that can't be judged because Kafka doesn't answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Set
 from time import monotonic
+from typing import Protocol
 
 from mode import Service
 
@@ -51,17 +53,25 @@ class Stalls:
         )
 
 
+class Worker(Protocol):
+    """The worker, as far as the watchdog knows it."""
+
+    def is_held(self) -> bool:
+        """Whether it holds a batch because a dependency is down."""
+
+    def owned(self) -> Set[tuple[str, int]]:
+        """Topic and partition of all that it consumes; others are other workers' business."""
+
+    def recovering(self) -> list[PartitionLag] | None:
+        """How far it is with each changelog, while it reads states back; else None."""
+
+
 class Watchdog(Service):
-    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker.
+    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker."""
 
-    Args:
-        config: the worker's settings.
-        is_held: whether the worker holds a batch because a dependency is down.
-    """
-
-    def __init__(self, config: Settings, is_held: Callable[[], bool]) -> None:
+    def __init__(self, config: Settings, worker: Worker) -> None:
         self._config = config
-        self._is_held = is_held
+        self._worker = worker
         self._stalls = Stalls()
         super().__init__()
 
@@ -78,11 +88,20 @@ class Watchdog(Service):
                 async with LagReader(self._config) as reader:
                     while not self.should_stop:
                         lags = await reader.read(group, topics)
-                        self._stalls.observe(lags, monotonic(), is_held=self._is_held())
+                        self.judge(lags, monotonic())
                         for lag in lags:
                             place = (group, lag.topic, str(lag.partition))
                             metrics.LAG.labels(*place).set(lag.lag)
                         await self.sleep(_INTERVAL_S)
             except BrokerUnavailable as error:
                 self.log.warning("%s", error)
+                self.judge([], monotonic())
                 await self.sleep(_INTERVAL_S)
+
+    def judge(self, lags: Iterable[PartitionLag], now_s: float) -> None:
+        """Take in the group's lags as they are now."""
+        own = self._worker.recovering()
+        if own is None:
+            owned = self._worker.owned()
+            own = [lag for lag in lags if (lag.topic, lag.partition) in owned]
+        self._stalls.observe(own, now_s, is_held=self._worker.is_held())

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from features.rows import IntentRow
+from features.rows import Erasure, IntentRow
 from stream.intents import Intents
 from stream.outbox import Outgoing
 from stream.taxonomy import ACTIONS, GENRES, KINDS, RELEASE_AGES
@@ -63,7 +63,7 @@ class Edges:
     windows: list[WindowBatch] = field(default_factory=list)
     rows: list[IntentRow] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
-    emptied: dict[str, int] = field(default_factory=dict)
+    emptied: dict[str, Erasure] = field(default_factory=dict)
     failures: dict[str, list[Exception]] = field(default_factory=dict)
 
     def _use(self, name: str) -> None:
@@ -104,9 +104,9 @@ class Edges:
         self._use("forget")
         self.forgotten += profile_hash.tolist()
 
-    async def erase(self, erased_at_ms: Mapping[str, int]) -> None:
+    async def erase(self, erasures: Mapping[str, Erasure]) -> None:
         self._use("erase")
-        self.emptied |= erased_at_ms
+        self.emptied |= erasures
 
     def topics(self) -> list[str]:
         return [record.topic for record in self.delivered]

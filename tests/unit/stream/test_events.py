@@ -128,10 +128,31 @@ def test_a_cloud_event_with_a_broken_time_is_a_wrong_type() -> None:
     assert refused.value.reason is Reason.WRONG_TYPE
 
 
-@given(st.binary(max_size=300), st.sampled_from([PLAYBACK_EVENTS, BROWSE_EVENTS]))
-def test_no_bytes_make_the_decoder_raise_anything_else(raw: bytes, topic: str) -> None:
+header_values = st.none() | st.binary(max_size=30) | st.datetimes().map(lambda t: str(t).encode())
+headers = st.dictionaries(st.sampled_from(["ce_id", "ce_type", "ce_time", "x"]), header_values)
+
+
+@given(
+    st.binary(max_size=300) | st.just(b"{}"),
+    headers,
+    st.sampled_from([PLAYBACK_EVENTS, BROWSE_EVENTS]),
+)
+def test_no_bytes_make_the_decoder_raise_anything_else(
+    raw: bytes, headers: dict[str, bytes | None], topic: str
+) -> None:
     with pytest.raises(BadRecord):
-        read(raw, topic)
+        read(raw, topic, headers=[("ce_specversion", b"1.0"), *headers.items()])
+
+
+@given(headers)
+def test_headers_of_any_kind_leave_a_whole_event_as_it_is(headers: dict[str, bytes | None]) -> None:
+    assert read(PLAY, headers=[("ce_specversion", b"1.0"), *headers.items()]) == read(PLAY)
+
+
+def test_a_cloud_event_that_is_nested_too_deep_is_refused() -> None:
+    deep = b'{"x":' * 500 + b"1" + b"}" * 500
+    with pytest.raises(BadRecord):
+        read(deep, headers=[("ce_specversion", b"1.0"), ("ce_id", b"1")])
 
 
 @pytest.mark.parametrize(("topic", "record"), [(PLAYBACK_EVENTS, PLAY), (BROWSE_EVENTS, OPEN)])

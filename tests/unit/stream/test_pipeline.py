@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from features.exceptions import StoreUnavailableError
+from features.rows import Erasure
 from stream import codec, topics
 from stream.catalogue import Catalogue
 from stream.exceptions import (
@@ -16,13 +18,22 @@ from stream.exceptions import (
     InferenceUnavailable,
     ShuttingDown,
 )
+from stream.outbox import Outgoing
 from stream.pipeline import Pipeline
 from stream.settings import Settings
 from stream.taxonomy import hash64
 from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, erasure, message
 
 
-def process(edges: Edges, *messages: Message, gives_up: Any = lambda: False, **config: Any) -> None:
+def process(
+    edges: Edges,
+    *messages: Message,
+    gives_up: Any = lambda: False,
+    now_s: float | None = None,
+    **config: Any,
+) -> None:
+    """Take one batch through all steps, by default a second after its newest record."""
+    newest_s = max(one.timestamp for one in messages)
     pipeline = Pipeline(
         Settings(**config),
         Catalogue(title_ids={1: "one"}),
@@ -31,7 +42,7 @@ def process(edges: Edges, *messages: Message, gives_up: Any = lambda: False, **c
         inference=edges,
         store=edges,
         gives_up=gives_up,
-        clock=lambda: NOW_S + 1,
+        clock=lambda: now_s or newest_s + 1,
     )
 
     async def process_all() -> None:
@@ -124,7 +135,7 @@ def test_an_erased_profile_is_forgotten_by_state_model_and_store() -> None:
     edges.log.clear()
     process(edges, erasure())
     assert edges.log == ["keep", "deliver", "forget", "erase"]
-    assert edges.emptied == {"p1": NOW_MS}
+    assert edges.emptied == {"p1": Erasure(NOW_MS, NOW_MS)}
     assert edges.forgotten == [hash64("p1")]
     state = codec.decode(edges.states[b"p1"])
     assert (len(state.window), state.last_event_id, state.erased_at_ms) == (0, "", NOW_MS)
@@ -155,7 +166,8 @@ def test_what_a_profile_does_after_its_erasure_is_published_again() -> None:
     edges = Edges()
     after = message({"event_id": "new", "occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
     process(edges, message({}), erasure(), after)
-    assert edges.emptied == {}
+    assert edges.log == ["keep", "deliver", "forget", "infer", "erase", "write", "deliver"]
+    assert edges.emptied == {"p1": Erasure(NOW_MS, NOW_MS)}
     assert [(row.last_event_id, row.sequence_no) for row in edges.rows] == [("new", 1)]
 
 
@@ -164,8 +176,16 @@ def test_an_erasure_that_is_delivered_again_takes_nothing_that_came_since() -> N
     after = message({"occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
     process(edges, erasure(), after)
     process(edges, erasure())
-    assert edges.emptied == {}
+    assert edges.log[-3:] == ["erase", "write", "deliver"]
     assert [row.sequence_no for row in edges.rows] == [1, 1]
+
+
+def test_an_erasure_covers_what_was_published_of_events_with_clocks_ahead_of_it() -> None:
+    edges = Edges()
+    process(edges, message({"occurred_at_ms": NOW_MS + 250_000}))
+    after = message({"event_id": "new", "occurred_at_ms": NOW_MS + 2_000}, timestamp=NOW_S + 2)
+    process(edges, erasure(timestamp=NOW_S + 1), after)
+    assert edges.emptied == {"p1": Erasure(NOW_MS + 1_000, NOW_MS + 250_000)}
 
 
 def test_profiles_beside_an_erased_one_are_published_as_ever() -> None:
@@ -203,6 +223,13 @@ def test_a_profile_that_comes_back_before_anybody_looked_keeps_its_history() -> 
     process(edges, at(9, "back"), idle_profile_s=DAY_S)
     assert len(codec.decode(edges.states[b"back"]).window) == 2
     assert None not in [one.value for one in edges.delivered]
+
+
+def test_a_record_from_the_future_makes_nobody_idle() -> None:
+    edges = Edges()
+    process(edges, at(0, "stays"), idle_profile_s=DAY_S)
+    process(edges, at(9_000, "broken clock"), now_s=NOW_S + 60, idle_profile_s=DAY_S)
+    assert b"stays" in edges.states
 
 
 def test_without_a_limit_idle_profiles_stay() -> None:
@@ -246,6 +273,47 @@ def test_a_worker_that_leaves_gives_up_instead_of_acknowledging() -> None:
     with pytest.raises(ShuttingDown):
         process(edges, message({}), gives_up=lambda: True)
     assert edges.rows == []
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_dependency_that_does_not_answer_is_told_as_back_pressure(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.pipeline._SLOW_S", 0.01)
+    answers = asyncio.Event()
+    waited_for: list[str | None] = []
+
+    class Silent(Edges):
+        async def deliver(self, records: Sequence[Outgoing]) -> None:
+            await answers.wait()
+
+    edges = Silent()
+    pipeline = Pipeline(
+        Settings(),
+        Catalogue(),
+        states=edges,
+        outbox=edges,
+        inference=edges,
+        store=edges,
+        gives_up=lambda: leaves and bool(waited_for),
+    )
+
+    async def begin() -> None:
+        beginning = asyncio.create_task(pipeline.begin([message({})]))
+        while pipeline.waits_for is None:
+            await asyncio.sleep(0.001)
+        waited_for.append(pipeline.waits_for)
+        if not leaves:
+            answers.set()
+        await beginning
+
+    if leaves:
+        with pytest.raises(ShuttingDown):
+            asyncio.run(begin())
+    else:
+        asyncio.run(begin())
+    assert waited_for == ["kafka"]
+    assert pipeline.waits_for is None
 
 
 def test_a_refused_request_is_not_retried() -> None:

@@ -89,6 +89,20 @@ def test_a_join_of_states_equals_the_state_of_all_events(a: list[Event], b: list
     assert same(both, state_of([*a, *b], RULES))
 
 
+@pytest.mark.parametrize("rules", [RULES, SMALL], ids=["one window", "dropped blocks"])
+@given(histories, histories, st.integers(0, 30), _erasures, _erasures)
+def test_a_state_covers_another_exactly_when_it_is_the_join_of_the_two(
+    rules: Rules, events: list[Event], others: list[Event], cut: int, one: int, other: int
+) -> None:
+    whole, part = ProfileState().erased(one), ProfileState().erased(other)
+    for event in events:
+        whole.take_in(event, rules)
+    for event in [*events[:cut], *others[cut : cut + 2]]:
+        part.take_in(event, rules)
+    for a, b in ((whole, part), (part, whole), (whole, whole)):
+        assert a.covers(b, rules) == same(a.joined(b, rules), a)
+
+
 @given(histories)
 def test_sequence_no_grows_with_every_applied_interaction(events: list[Event]) -> None:
     state = ProfileState()

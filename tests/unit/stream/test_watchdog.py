@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from time import monotonic
+
 from stream.lag import PartitionLag
-from stream.watchdog import Stalls
+from stream.settings import Settings
+from stream.watchdog import Stalls, Watchdog
 
 
 def lag(committed: int | None, end: int, start: int = 0) -> PartitionLag:
@@ -49,3 +53,52 @@ def test_records_that_retention_took_are_no_lag() -> None:
     assert lag(committed=5, start=90, end=100).lag == 10
     assert lag(committed=None, start=90, end=100).lag == 10
     assert lag(committed=5, start=100, end=100).lag == 0
+
+
+@dataclass
+class Worker:
+    """Owns partition 0 of topic `t`; `restored` records of its changelog are read back."""
+
+    restored: int | None = None
+
+    def is_held(self) -> bool:
+        return False
+
+    def owned(self) -> set[tuple[str, int]]:
+        return {("t", 0)}
+
+    def recovering(self) -> list[PartitionLag] | None:
+        if self.restored is None:
+            return None
+        return [PartitionLag("g", "changelog", 0, start=0, committed=self.restored, end=1_000)]
+
+
+def is_alive_after(worker: Worker, lags: list[PartitionLag], restored: int | None = None) -> bool:
+    """Whether the worker counts as alive when these lags were the same for two minutes."""
+    watchdog = Watchdog(Settings(), worker)
+    watchdog.judge(lags, monotonic() - 120)
+    worker.restored = restored
+    watchdog.judge(lags, monotonic())
+    return watchdog.is_alive()
+
+
+def test_a_partition_that_stands_still_is_its_owner_s_fault_alone() -> None:
+    assert not is_alive_after(Worker(), [lag(5, 10)])
+    others = PartitionLag("g", "t", 1, start=0, committed=5, end=10)
+    assert is_alive_after(Worker(), [others])
+
+
+def test_a_worker_that_reads_states_back_is_alive_as_long_as_it_gets_on() -> None:
+    assert is_alive_after(Worker(restored=100), [lag(5, 10)], restored=200)
+    assert not is_alive_after(Worker(restored=100), [lag(5, 10)], restored=100)
+
+
+def test_a_worker_that_has_read_its_states_back_has_time_to_commit() -> None:
+    assert is_alive_after(Worker(restored=100), [lag(5, 10)], restored=None)
+
+
+def test_while_kafka_does_not_answer_nobody_is_stalled() -> None:
+    watchdog = Watchdog(Settings(), Worker())
+    watchdog.judge([lag(5, 10)], monotonic() - 120)
+    watchdog.judge([], monotonic())
+    assert watchdog.is_alive()
