@@ -19,6 +19,7 @@ from fm_intent.dataset import (
     Sequences,
     Split,
     data_sha256,
+    histories_id,
     is_of_ratings,
     read_histories,
     read_plays,
@@ -106,6 +107,7 @@ def benchmark(
     name = model.removeprefix(f"{data_dir.name}-")
     experiment = None if name == POPULARITY else _experiment(data_dir.name, name)
     sequences = source(data_dir, split)
+    read_as = data_sha256(data_dir) if is_of_ratings(data_dir) else histories_id(data_dir)
     row: Row = {
         "model": name,
         "dataset": data_dir.name,
@@ -128,9 +130,7 @@ def benchmark(
         experiment,
         seed=seed,
         run_dir=run_dir,
-        data_sha256=row["data_sha256"]
-        if split == "leave-one-out"
-        else f"{row['data_sha256']} {split}",
+        data_id=f"{read_as} {split}",
         device=device,
     )
     setup = experiment.training

@@ -121,7 +121,7 @@ def read_histories(data_dir: Path) -> Columns:
     Raises:
         DataUnusableError: when the files are missing.
     """
-    kept = data_dir / f"histories-{_fingerprint(data_dir)}.npz"
+    kept = data_dir / f"histories-{histories_id(data_dir)}.npz"
     if not kept.exists():
         catalogue = Catalogue.read(data_dir)
         by_profile = histories(
@@ -196,6 +196,20 @@ def data_sha256(data_dir: Path) -> str:
             raise _missing(path)
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def histories_id(data_dir: Path) -> str:
+    """Names the histories that the session code of now makes of a source's events.
+
+    Raises:
+        DataUnusableError: when the files are missing.
+    """
+    digest = hashlib.sha256(data_sha256(data_dir).encode())
+    digest.update(" ".join(Columns._fields).encode())
+    for module in sorted(Path(stream.__file__).parent.glob("*.py")):
+        if module.stem in ("actions", "events", "history", "interactions", "session", "taxonomy"):
+            digest.update(module.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def window_start(context: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -618,15 +632,6 @@ def _events(path: Path) -> Iterator[Event]:
                 yield Search.model_validate(fields)
             else:
                 yield Browse.model_validate(fields)
-
-
-def _fingerprint(data_dir: Path) -> str:
-    digest = hashlib.sha256(data_sha256(data_dir).encode())
-    digest.update(" ".join(Columns._fields).encode())
-    for module in sorted(Path(stream.__file__).parent.glob("*.py")):
-        if module.stem in ("actions", "events", "history", "interactions", "session", "taxonomy"):
-            digest.update(module.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _read(path: Path) -> pa.Table:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fm_intent import metrics
 from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
-from fm_intent.dataset import Batch, Crop, Sequences, batches, data_sha256, load
+from fm_intent.dataset import Batch, Crop, Sequences, batches, data_sha256, histories_id, load
 from fm_intent.evaluate import NextTitleModel, Ranker, evaluate, next_title_ranks, sample
 from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
@@ -115,7 +115,7 @@ def train(
         chosen,
         seed=seed,
         run_dir=run_dir,
-        data_sha256=sha256,
+        data_id=histories_id(data_dir),
         deadline=None if max_minutes is None else started + 60 * max_minutes,
         device=device,
     )
@@ -173,7 +173,7 @@ def fit(
     *,
     seed: int,
     run_dir: Path,
-    data_sha256: str,
+    data_id: str,
     deadline: float | None = None,
     device: str = "cpu",
 ) -> Fitted:
@@ -186,7 +186,7 @@ def fit(
         experiment: what to train and how.
         seed: of weights, batches and dropout.
         run_dir: folder of the run; made when it isn't there.
-        data_sha256: names the data in the checkpoint.
+        data_id: names the data, and the way they are read, in the checkpoint.
         deadline: `time.monotonic()` by which evaluation must be over, too.
         device: of torch.
 
@@ -194,7 +194,7 @@ def fit(
         DataUnusableError: when the data can't teach the experiment.
         CheckpointMismatchError: when `run_dir` holds another run.
     """
-    run = _Run(sequences, experiment, seed, run_dir, data_sha256, device)
+    run = _Run(sequences, experiment, seed, run_dir, data_id, device)
     run.resume()
     try:
         run.go_on(deadline)
@@ -257,12 +257,12 @@ class _Run:
         experiment: Experiment,
         seed: int,
         run_dir: Path,
-        sha256: str,
+        data_id: str,
         device: str,
     ) -> None:
         self._sequences, self._dir, self._seed, self._device = sequences, run_dir, seed, device
         self._setup: Training = experiment.training
-        self._identity = json.dumps([asdict(experiment), seed, sha256], sort_keys=True)
+        self._identity = json.dumps([asdict(experiment), seed, data_id], sort_keys=True)
         torch.manual_seed(seed)
         self._model = experiment.build(sequences).to(device)
         self._average = copy.deepcopy(self._model).eval()

@@ -120,7 +120,7 @@ def test_a_baseline_learns_by_the_common_loop_what_popularity_does_not_know(
 ) -> None:
     setup = Training(epochs=10, batch=512, learning_rate=1e-2, warmup_steps=5, average=0.9)
     fitted = fit(
-        DATA, Experiment(SETTINGS[name], setup), seed=0, run_dir=tmp_path, data_sha256="made-up"
+        DATA, Experiment(SETTINGS[name], setup), seed=0, run_dir=tmp_path, data_id="made-up"
     )
     contexts = DATA.contexts("test", 64, "served")
     model = next_title_ranks(Ranker(fitted.model, "cpu"), DATA, contexts)

@@ -28,7 +28,7 @@ QUICK = Experiment(
 
 
 def run(where: Path, experiment: Experiment = QUICK, seed: int = 0) -> Fitted:
-    return fit(DATA, experiment, seed=seed, run_dir=where, data_sha256="made-up")
+    return fit(DATA, experiment, seed=seed, run_dir=where, data_id="made-up")
 
 
 def weights(fitted: Fitted) -> torch.Tensor:
