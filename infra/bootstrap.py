@@ -34,6 +34,7 @@ TIMES = LOCAL / "setup.json"
 POM = REPOSITORY / "infra" / "pom.xml"
 KAFKA_LIBS = LOCAL / "kafka" / "libs"
 BACKENDS = LOCAL / "triton" / "backends"
+MODELS = LOCAL / "triton" / "models"
 
 UV = "uv==0.13.9"
 TRITON = "nvidia-pytriton==0.7.0"
@@ -66,6 +67,8 @@ def main() -> None:
         step("Python packages", packages, VENV, install_packages)
         step("Kafka's jars", [POM.read_text()], LOCAL / "kafka", resolve_jars)
         step("Triton's python backend", [*python, TRITON], LOCAL / "triton", lay_out_backend)
+        # Compose mounts it and must not make it: it would be root's.
+        MODELS.mkdir(parents=True, exist_ok=True)
     except SetupError as error:
         sys.exit(f"setup: {error}")
     except subprocess.CalledProcessError as error:

@@ -29,11 +29,23 @@ class Settings(BaseSettings):
 
     # The input of a failed validation holds the passwords.
     model_config = SettingsConfigDict(
-        env_prefix="INTENT_", extra="forbid", hide_input_in_errors=True
+        env_prefix="INTENT_", env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
     )
 
+    # Local stack: ports of the servers that `make up` starts on loopback. They come first, because
+    # addresses that aren't set are made of them.
+    kafka_port: int = Field(9092, ge=1, le=65535)
+    kafka_controller_port: int = Field(9093, ge=1, le=65535)
+    redis_port: int = Field(6379, ge=1, le=65535)
+    triton_http_port: int = Field(8000, ge=1, le=65535)
+    triton_grpc_port: int = Field(8001, ge=1, le=65535)
+    triton_metrics_port: int = Field(8002, ge=1, le=65535)
+
     # Kafka
-    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
+    kafka_bootstrap: str = Field(
+        default_factory=lambda given: f"127.0.0.1:{given['kafka_port']}",
+        description="Kafka bootstrap servers; default: at INTENT_KAFKA_PORT of this machine.",
+    )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Of the listener that the bootstrap servers name."
     )
@@ -82,10 +94,10 @@ class Settings(BaseSettings):
 
     # Triton
     triton_url: str = Field(
-        "127.0.0.1:8001",
+        default_factory=lambda given: f"127.0.0.1:{given['triton_grpc_port']}",
         pattern=r"[^,\s]",
         description="Triton's gRPC address; of several, separated by commas, a profile is always "
-        "asked at the same.",
+        "asked at the same. Default: at INTENT_TRITON_GRPC_PORT of this machine.",
     )
     model_name: str = "fm_intent"
     model_version: str = Field(
@@ -118,7 +130,8 @@ class Settings(BaseSettings):
     # Feast
     online_store: Literal["redis", "sqlite"] = "redis"
     redis_url: SecretStr = Field(
-        SecretStr("127.0.0.1:6379"), description="Feast's Redis connection string."
+        default_factory=lambda given: SecretStr(f"127.0.0.1:{given['redis_port']}"),
+        description="Feast's Redis connection string; default: INTENT_REDIS_PORT of this machine.",
     )
     redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = Field(
         "redis", description="One server, a cluster, or a master that Sentinels name."
@@ -161,14 +174,6 @@ class Settings(BaseSettings):
     commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
     data_dir: Path = Field(Path(".local/worker"), description="Faust's data directory.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    # Local stack: ports of the servers that `make up` starts on loopback
-    kafka_port: int = Field(9092, ge=1, le=65535)
-    kafka_controller_port: int = Field(9093, ge=1, le=65535)
-    redis_port: int = Field(6379, ge=1, le=65535)
-    triton_http_port: int = Field(8000, ge=1, le=65535)
-    triton_grpc_port: int = Field(8001, ge=1, le=65535)
-    triton_metrics_port: int = Field(8002, ge=1, le=65535)
 
     @model_validator(mode="after")
     def _kafka_security_is_whole(self) -> Self:
@@ -222,5 +227,7 @@ def settings() -> Settings:
         problems = [
             f"{_variables(map(str, problem['loc']))} {problem['msg']}".lstrip()
             for problem in error.errors()
+            # Said of an address that would have been made of a port, whatever setting is wrong.
+            if problem["type"] != "default_factory_not_called"
         ]
         raise InvalidSettings("\n".join(problems)) from None

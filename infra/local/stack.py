@@ -131,9 +131,9 @@ class Stack:
     def start(self, *names: str) -> None:
         """Starts the named programs, all when none is named, and waits until they are ready.
 
-        A program that runs already is left alone, unless the settings changed what it should be:
-        then it is restarted. When the first call for a stopped stack fails, it stops what it
-        started.
+        One that runs already is left alone, unless the settings changed what it should be: then it
+        is restarted. Programs that aren't named go on as they are. When the first call for a
+        stopped stack fails, it stops what it started.
 
         Raises:
             PortTakenError: when another process listens on a port that a program needs.
@@ -141,9 +141,11 @@ class Stack:
             SetupIncompleteError: when `make setup` has not provided a program.
             StackError: when the supervisor itself does not start.
         """
+        wanted = set(names or self._programs)
         launched = self._launch_supervisor()
         try:
-            self._start(set(names or self._programs) | self._adopt_settings())
+            self._adopt_settings(wanted)
+            self._start(wanted)
         except BaseException:
             if launched:
                 self.stop()
@@ -289,19 +291,13 @@ class Stack:
         for name in ordered:
             self.wait(name)
 
-    def _adopt_settings(self) -> set[str]:
-        """Brings a supervisor to the configuration just written.
-
-        Returns:
-            The programs that ran with another configuration and must start again.
-        """
+    def _adopt_settings(self, wanted: set[str]) -> None:
+        """Gives the supervisor what was just written of these programs; stops those that change."""
         _, changed, _ = self._rpc.reloadConfig()[0]
-        ran = {name for name in changed if self.pid(name)}
-        for name in changed:
+        for name in wanted.intersection(changed):
             self.stop_program(name)
             self._rpc.removeProcessGroup(name)
             self._rpc.addProcessGroup(name)
-        return ran
 
     def _info(self, name: str) -> dict[str, Any]:
         info: dict[str, Any] = self._rpc.getProcessInfo(name)

@@ -292,10 +292,22 @@ def test_changed_settings_restart_what_they_concern_and_nothing_else(tmp_path: P
         stack.start("redis", "triton")
         triton = stack.pid("triton")
         (port,) = free_ports(1)
-        Stack(tmp_path, settings.model_copy(update={"redis_port": port})).start("triton")
+        Stack(tmp_path, settings.model_copy(update={"redis_port": port})).start("redis", "triton")
         assert redis_ready(port)
         assert not redis_ready(settings.redis_port)
         assert stack.pid("triton") == triton
+
+
+def test_a_program_goes_on_while_others_are_started_with_other_settings(tmp_path: Path) -> None:
+    settings = free_settings(tmp_path)
+    with Stack(tmp_path, settings) as stack:
+        stack.start("redis")
+        redis = stack.pid("redis")
+        (port,) = free_ports(1)
+        Stack(tmp_path, settings.model_copy(update={"redis_port": port})).start("guard")
+        beside = stack.pid("redis")
+        stack.start("redis", "guard")
+        assert (beside, stack.pid("redis")) == (redis, redis)
 
 
 def test_a_taken_port_is_named_with_the_variable_that_moves_it(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_the_time_of_a_skipped_step_stays_in_the_total(tmp_path: Path, work: Wor
     assert recorded["setup_s"] == sum(recorded["steps"].values())
 
 
+def test_set_up_makes_the_model_repository_that_compose_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "triton" / "models"
+    monkeypatch.setattr("sys.argv", ["bootstrap.py"])
+    monkeypatch.setattr(bootstrap, "step", lambda *_: None)
+    monkeypatch.setattr(bootstrap, "MODELS", models)
+    bootstrap.main()
+    assert models.is_dir()
+
+
 def test_an_old_python_is_refused_with_the_way_to_name_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from infra import bootstrap
 from infra.local.paths import REPOSITORY
 from stream.settings import Settings
 
@@ -24,6 +25,12 @@ def load(path: Path) -> dict[str, Any]:
 
 
 SERVICES: Final[dict[str, Any]] = load(BASE)["services"]
+
+
+def binds() -> list[dict[str, Any]]:
+    """Mounts of what is on this machine and not of the repository."""
+    volumes = (volume for one in SERVICES.values() for volume in one.get("volumes", ()))
+    return [volume for volume in volumes if isinstance(volume, dict)]
 
 
 def violations(*files: Path) -> str:
@@ -119,14 +126,38 @@ def test_the_container_and_the_local_stack_run_the_same_kafka() -> None:
 
 def test_every_file_that_compose_mounts_or_builds_from_exists() -> None:
     files = [
-        source
+        volume.partition(":")[0]
         for service in SERVICES.values()
-        for source, _, _ in (volume.partition(":") for volume in service.get("volumes", ()))
-        if source.startswith("./")
+        for volume in service.get("volumes", ())
+        if isinstance(volume, str) and volume.startswith("./")
     ]
     files += [service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service]
     assert files
     assert all((REPOSITORY / file).exists() for file in files)
+
+
+def test_what_compose_mounts_of_this_machine_is_read_only_and_never_made_by_the_engine() -> None:
+    assert binds()
+    for bind in binds():
+        assert (bind["type"], bind["read_only"]) == ("bind", True)
+        assert bind["bind"] == {"create_host_path": False}
+    short = [v for one in SERVICES.values() for v in one.get("volumes", ()) if isinstance(v, str)]
+    assert not [volume for volume in short if volume.startswith(("$", "/", "~"))]
+
+
+def test_triton_reads_what_is_published_on_this_machine_where_set_up_made_the_folder() -> None:
+    (models,) = SERVICES["triton"]["volumes"]
+    published = Settings.model_fields["triton_models"].default
+    assert models["source"] == f"${{INTENT_TRITON_MODELS:-./{published}}}"
+    assert REPOSITORY / published == bootstrap.MODELS
+
+
+def test_the_worker_looks_for_a_catalogue_where_it_is_mounted_and_only_if_one_is_named() -> None:
+    (catalogue,) = (bind for bind in binds() if "INTENT_CATALOGUE" in bind["source"])
+    assert catalogue in SERVICES["worker"]["volumes"]
+    assert catalogue["source"] == "${INTENT_CATALOGUE:-/dev/null}"
+    told = SERVICES["worker"]["environment"]["INTENT_CATALOGUE"]
+    assert told == f"${{INTENT_CATALOGUE:+{catalogue['target']}}}"
 
 
 def test_prometheus_scrapes_services_at_ports_that_they_listen_on() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import kubernetes_validate
@@ -14,7 +16,12 @@ from infra.local.paths import REPOSITORY
 from stream.settings import Settings
 
 HOME: Final = REPOSITORY / "infra" / "kubernetes"
+DOCS: Final = REPOSITORY / "docs" / "kubernetes.md"
 VERSION: Final = "1.32"
+STORAGE: Final = "storage"
+"""The init container that gives claims to the user of our images."""
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 COMPOSE: Final = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
 
 
@@ -32,19 +39,28 @@ KUSTOMIZATION: Final = yaml.safe_load((HOME / "kustomization.yaml").read_text())
 MANIFESTS: Final = manifests()
 
 
-def pods() -> Iterator[Any]:
+def pods(among: Iterable[Any] = MANIFESTS.values()) -> Iterator[Any]:
     """The pod template of each that has one."""
-    for one in MANIFESTS.values():
+    for one in among:
         spec = one.get("spec", {})
         spec = spec["jobTemplate"]["spec"] if one["kind"] == "CronJob" else spec
         if "template" in spec:
             yield spec["template"]
 
 
-def containers() -> Iterator[Any]:
-    for pod in pods():
+def containers(among: Iterable[Any] = MANIFESTS.values()) -> Iterator[Any]:
+    for pod in pods(among):
         yield from pod["spec"].get("initContainers", ())
         yield from pod["spec"]["containers"]
+
+
+def claims_of(pod: Any) -> dict[str, str]:
+    """The claim behind each volume that has one."""
+    return {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["spec"].get("volumes", ())
+        if "persistentVolumeClaim" in volume
+    }
 
 
 def named(kind: str, name: str) -> Any:
@@ -56,6 +72,35 @@ def settings_given() -> dict[str, str]:
     """What the config map says."""
     (generator,) = KUSTOMIZATION["configMapGenerator"]
     return dict(literal.split("=", 1) for literal in generator["literals"])
+
+
+def our_user() -> int:
+    """Whom our own images run as."""
+    worker = (REPOSITORY / "infra" / "docker" / "worker.Dockerfile").read_text()
+    made = re.search(r"useradd --system --uid (\d+)", worker)
+    assert made is not None
+    return int(made[1])
+
+
+def kustomized(folder: Path) -> list[Any]:
+    """What kustomize makes of a folder; each a manifest that Kubernetes knows."""
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, check=True)
+    rendered = list(yaml.safe_load_all(done.stdout))
+    for one in rendered:
+        kubernetes_validate.validate(one, VERSION, strict=True)
+    return rendered
+
+
+def documented() -> list[Any]:
+    """The overlay that the docs show, and what they add to it for a catalogue."""
+    return list(map(yaml.safe_load, re.findall(r"```yaml\n(.+?)```", DOCS.read_text(), re.DOTALL)))
+
+
+def overlaid(overlay: dict[str, Any], folder: Path) -> list[Any]:
+    """What kustomize makes of an overlay, written to a folder, over this checkout's manifests."""
+    here = overlay | {"resources": [os.path.relpath(HOME, folder)]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(here))
+    return kustomized(folder)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -70,13 +115,34 @@ def test_a_field_that_kubernetes_does_not_know_is_noticed() -> None:
         kubernetes_validate.validate(broken, VERSION, strict=True)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+@needs_kubectl
 def test_kustomize_renders_them_all() -> None:
-    done = subprocess.run(["kubectl", "kustomize", HOME], capture_output=True, check=True)
-    rendered = list(yaml.safe_load_all(done.stdout))
-    assert len(rendered) == len(MANIFESTS) + len(KUSTOMIZATION["configMapGenerator"])
-    for one in rendered:
-        kubernetes_validate.validate(one, VERSION, strict=True)
+    generated = len(KUSTOMIZATION["configMapGenerator"])
+    assert len(kustomized(HOME)) == len(MANIFESTS) + generated
+
+
+@needs_kubectl
+def test_the_overlay_of_the_docs_says_of_every_image_where_it_is(tmp_path: Path) -> None:
+    overlay, _ = documented()
+    rendered = overlaid(overlay, tmp_path)
+    found = {container["image"] for container in containers(rendered)}
+    assert found == {f"{image['newName']}:{image['newTag']}" for image in overlay["images"]}
+
+
+@needs_kubectl
+def test_the_catalogue_of_the_docs_is_where_the_worker_looks_for_it(tmp_path: Path) -> None:
+    overlay, catalogue = documented()
+    maps = overlay["configMapGenerator"] + catalogue["configMapGenerator"]
+    (tmp_path / "catalogue.parquet").write_bytes(b"\xff")
+    rendered = overlaid(overlay | catalogue | {"configMapGenerator": maps}, tmp_path)
+    (pod,) = (one for one in pods(rendered) if one["spec"]["containers"][0]["name"] == "worker")
+    (container,) = pod["spec"]["containers"]
+    (path,) = (one["value"] for one in container["env"] if one["name"] == "INTENT_CATALOGUE")
+    folder, _, file = path.rpartition("/")
+    (mount,) = (one for one in container["volumeMounts"] if one["mountPath"] == folder)
+    (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
+    (held,) = (one for one in rendered if one["metadata"]["name"] == volume["configMap"]["name"])
+    assert file in held["binaryData"]
 
 
 def test_every_file_is_part_of_the_whole() -> None:
@@ -139,21 +205,49 @@ def test_pods_are_unprivileged_and_bounded() -> None:
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in containers():
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["resources"].keys() == {"requests", "limits"}
+        if container["name"] != STORAGE:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_what_prepares_storage_is_root_for_that_alone() -> None:
+    for pod in pods():
+        for container in pod["spec"].get("initContainers", ()):
+            if container["name"] == STORAGE:
+                security = container["securityContext"]
+                assert security["runAsUser"] == 0
+                assert security["allowPrivilegeEscalation"] is False
+                assert security["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "FOWNER"]}
+                assert container["command"][0] == "install"
+                assert {mount["name"] for mount in container["volumeMounts"]} <= {*claims_of(pod)}
+
+
+def test_every_claim_is_given_to_our_user_before_it_is_used() -> None:
+    for pod in pods():
+        claims = claims_of(pod)
+        for container in pod["spec"]["containers"] if claims else ():
+            first = pod["spec"]["initContainers"][0]
+            command = " ".join(first["command"])
+            assert first["name"] == STORAGE
+            assert f"-o {our_user()} -g {our_user()} -m 2775" in command
+            for mount in container["volumeMounts"]:
+                if mount["name"] in claims:
+                    prepared = {key: mount[key] for key in ("name", "mountPath")}
+                    assert prepared in first["volumeMounts"]
+                    assert mount["mountPath"] in first["command"]
+            assert ("models" in claims.values()) == ("/shared/models" in first["command"])
 
 
 def test_our_own_images_run_as_the_user_that_owns_their_files() -> None:
-    worker = (REPOSITORY / "infra" / "docker" / "worker.Dockerfile").read_text()
-    made = re.search(r"useradd --system --uid (\d+)", worker)
-    assert made is not None
     users = {
         pod["spec"]["securityContext"]["runAsUser"]
         for pod in pods()
         if all(one["image"] != "intentstream-triton" for one in pod["spec"]["containers"])
     }
-    assert users == {int(made[1])}
+    assert users == {our_user()}
 
 
 def test_volumes_that_are_mounted_exist() -> None:
@@ -162,10 +256,5 @@ def test_volumes_that_are_mounted_exist() -> None:
         for part in ("initContainers", "containers"):
             for container in pod["spec"].get(part, ()):
                 assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
-    claims = {
-        volume["persistentVolumeClaim"]["claimName"]
-        for pod in pods()
-        for volume in pod["spec"].get("volumes", ())
-        if "persistentVolumeClaim" in volume
-    }
+    claims = {claim for pod in pods() for claim in claims_of(pod).values()}
     assert {f"storage.yaml PersistentVolumeClaim {claim}" for claim in claims} <= MANIFESTS.keys()

@@ -89,9 +89,34 @@ def test_passwords_are_not_printed() -> None:
     assert "hush-hush" not in repr(given)
 
 
-def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_are_not_set_follow_the_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTENT_KAFKA_PORT", "9192")
+    monkeypatch.setenv("INTENT_REDIS_PORT", "6479")
+    monkeypatch.setenv("INTENT_TRITON_GRPC_PORT", "8101")
+    given = Settings()
+    assert given.kafka_bootstrap == "127.0.0.1:9192"
+    assert given.redis_url.get_secret_value() == "127.0.0.1:6479"
+    assert given.triton_urls == ("127.0.0.1:8101",)
+
+
+def test_an_address_that_is_set_stays_whatever_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTENT_KAFKA_BOOTSTRAP", "kafka:19092")
+    monkeypatch.setenv("INTENT_KAFKA_PORT", "9192")
+    assert Settings().kafka_bootstrap == "kafka:19092"
+
+
+def test_an_empty_variable_counts_as_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTENT_CATALOGUE", "")
+    monkeypatch.setenv("INTENT_KAFKA_BOOTSTRAP", "")
+    given = Settings()
+    assert given.catalogue is None
+    assert given.kafka_bootstrap == f"127.0.0.1:{given.kafka_port}"
+
+
+def test_a_wrong_variable_is_named_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTENT_KAFKA_PORT", "many")
     monkeypatch.setenv("INTENT_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     settings.cache_clear()
-    with pytest.raises(InvalidSettings, match=r"INTENT_KAFKA_PORT .*integer"):
+    with pytest.raises(InvalidSettings, match=r"INTENT_KAFKA_PORT .*integer") as refused:
         settings()
+    assert str(refused.value).count("INTENT_") == 1
