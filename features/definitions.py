@@ -212,8 +212,8 @@ title_profiles = FileSource(
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
     description=(
-        "One row of each title dated by its release, without an embedding, and one per model "
-        "version dated by the end of its training data, with the embedding."
+        "Each time that a model version is published, one row of each title dated by its release, "
+        "without an embedding, and one dated by the end of the version's training data, with it."
     ),
     owner=OWNER,
     tags={"team": OWNER},

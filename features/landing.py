@@ -6,7 +6,8 @@ Date and hour are those of `published_at`, UTC; FIRST and LAST are the offsets o
 and last row. A file is written under a name that readers ignore, synced and renamed, so it is
 there as a whole or not at all.
 
-A row is told by profile, `sequence_no` and model version, never by its offset. Its twins are looked
+A row is told by profile, `sequence_no`, model version and event time, never by its offset; event
+time, because an erased profile counts its `sequence_no` from the start again. Its twins are looked
 for in two places. One that Kafka delivers again has the same `published_at`, so its file lies in
 the hour's own folder. One that a worker published again (it died before it acknowledged, or an
 event came twice) was first published at most the allowed lateness before, in hours that had any
@@ -46,7 +47,6 @@ _log = logging.getLogger(__name__)
 
 _MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
 _MS_PER_HOUR: Final = 3_600_000
-_KEY_COLUMNS: Final = [profile.join_key, "sequence_no", "model_version"]
 _DIGEST: Final = "S16"
 
 SCHEMA: Final = pa.schema(
@@ -58,6 +58,14 @@ SCHEMA: Final = pa.schema(
     ]
 )
 """Columns of the batch source of `profile_intent`."""
+
+_KEY_COLUMNS: Final = (
+    profile.join_key,
+    "sequence_no",
+    "model_version",
+    intent_features.timestamp_field,
+)
+_KEY_SCHEMA: Final = pa.schema([SCHEMA.field(name) for name in _KEY_COLUMNS])
 
 
 class Published(NamedTuple):
@@ -123,7 +131,7 @@ class PartitionLanding:
             How many records were `landed`, `repeated`, `tombstone` and `bad`, and `files` written.
 
         Raises:
-            OSError: when a file can't be written.
+            OSError: when a file can't be written, or one that is there can't be read.
         """
         assert self._lock is not None, "`own` comes first"
         told: Counter[str] = Counter()
@@ -134,7 +142,10 @@ class PartitionLanding:
         if not rows:
             return told
         hours = np.array([row.published_at_ms // _MS_PER_HOUR for row in rows])
-        keys = _digests((row.profile_id, row.sequence_no, row.model_version) for row in rows)
+        keys = _digests(
+            (row.profile_id, row.sequence_no, row.model_version, row.last_event_at_ms)
+            for row in rows
+        )
         self._remember(np.unique(hours).tolist())
         is_new = np.zeros(len(rows), bool)
         is_new[np.unique(keys, return_index=True)[1]] = True
@@ -189,22 +200,34 @@ class PartitionLanding:
         for unfinished in folder.glob(f".{self._name}-*.part"):
             unfinished.unlink()
         files = sorted(folder.glob(f"{self._name}-*.parquet"))
-        tables = [pq.read_table(file, columns=_KEY_COLUMNS, partitioning=None) for file in files]
-        return np.unique(
-            _digests(
-                key
-                for table in tables
-                for key in zip(*(table[name].to_pylist() for name in _KEY_COLUMNS), strict=True)
-            )
-        )
+        return np.unique(_digests(chain.from_iterable(map(_keys_in, files))))
 
     def _hour_folder(self, hour: int) -> Path:
         start = datetime.fromtimestamp(hour * 3600, UTC)
         return self._folder / f"date={start:%Y-%m-%d}" / f"hour={start:%H}"
 
 
-def _digests(keys: Iterable[tuple[str, int, str]]) -> NDArray[np.bytes_]:
-    """16 bytes for each (profile, `sequence_no`, model version)."""
+def _keys_in(file: Path) -> Iterator[tuple[str, int, str, int]]:
+    """What tells a file's rows, event time in Unix milliseconds.
+
+    Raises:
+        OSError: when the file can't be read; says what to do.
+    """
+    try:
+        table = pq.read_table(file, schema=_KEY_SCHEMA, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise OSError(
+            f"{file} can't be read ({error}). Put a whole copy in its place; or move it away, and "
+            "set the sink's group back to the first offset in its name while no sink runs: what "
+            "the topic still has of its rows lands again, and nothing lands twice."
+        ) from error
+    *others, event_at = table.columns
+    columns = (*others, event_at.cast(pa.int64()))
+    return zip(*(column.to_pylist() for column in columns), strict=True)
+
+
+def _digests(keys: Iterable[tuple[str, int, str, int]]) -> NDArray[np.bytes_]:
+    """16 bytes for each (profile, `sequence_no`, model version, event time)."""
     return np.array(
         [xxhash.xxh3_128_digest("\0".join(map(str, key)).encode()) for key in keys], _DIGEST
     )

@@ -11,8 +11,9 @@ Feast's own store of Parquet files (`dask`, 0.67) does not, in three ways that w
 Here a view with a feature `sequence_no` is one that is written live, through the fence of
 `features.online_store`: a row counts from its creation on, whatever its event time, and never
 replaces one that is newer by event time and `sequence_no`. Other views are dated: a row counts from
-its event time on, and of one event time the one created last; the flag makes rows of these count
-from their creation on, too. Requests come back in the order in which they were asked.
+its event time on, and of one event time the one created last. With the flag, rows of these count
+from their creation on, too, and the one created last replaces all before, as a publication does
+online. Requests come back in the order in which they were asked.
 
     offline_store:
       type: features.offline_store.AsServedOfflineStore
@@ -35,14 +36,17 @@ from feast.infra.offline_stores.dask import (
 )
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
-from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.infra.offline_stores.offline_utils import (
+    DEFAULT_ENTITY_DF_EVENT_TIMESTAMP_COL,
+    infer_event_timestamp_from_entity_df,
+)
 from feast.on_demand_feature_view import OnDemandFeatureView
 
-from features.exceptions import NothingLandedError
+from features.exceptions import FeaturesError, NothingLandedError
 from features.online_store import SEQUENCE_FEATURE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from feast import FeatureView, RepoConfig
@@ -72,31 +76,33 @@ class AsServedOfflineStore(DaskOfflineStore):  # type: ignore[misc]
         project: str,
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = False,
-        **kwargs: Any,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
     ) -> RetrievalJob:
         """The features of each request as they were served at its moment. See the base class.
 
+        Without requests (`entity_df` is None) every entity that got a row between the dates is
+        asked for at `end_date`.
+
         Raises:
-            NothingLandedError: by the job, when a view's batch source has no file.
+            FeaturesError: when the requests are neither a data frame of pandas nor None.
+            NothingLandedError: when a view's batch source has no file; by the job, but for None.
         """
-        if not isinstance(entity_df, pd.DataFrame):
-            return DaskOfflineStore.get_historical_features(
-                config,
-                feature_views,
-                feature_refs,
-                entity_df,
-                registry,
-                project,
-                full_feature_names,
-                filter_by_created_timestamp,
-                **kwargs,
-            )
-        time = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
-        requests = entity_df.assign(**{time: pd.to_datetime(entity_df[time], utc=True)})
         on_demand = utils._get_requested_on_demand_feature_views(feature_refs, project, registry)
         views, _ = utils._get_requested_feature_views_to_features_dict(
             feature_refs, feature_views, on_demand
         )
+        if entity_df is None:
+            entity_df = _all_entities(
+                config, views, start_date, end_date, filter_by_created_timestamp
+            )
+        elif not isinstance(entity_df, pd.DataFrame):
+            raise FeaturesError(
+                f"Requests can't be a {type(entity_df).__name__}. Ask with a data frame of pandas, "
+                "or with None and `end_date` for every entity."
+            )
+        time = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
+        requests = entity_df.assign(**{time: pd.to_datetime(entity_df[time], utc=True)})
 
         def evaluate() -> pa.Table:
             answer = pa.Table.from_pandas(requests, preserve_index=False)
@@ -174,27 +180,14 @@ def _as_of(
 ) -> pa.Table:
     """The view's features for each request, in their order; null where there was no row."""
     event, created = view.batch_source.timestamp_field, view.batch_source.created_timestamp_column
-    own_keys = [column.name for column in view.entity_columns]
-    keys = [view.projection.join_key_map.get(name, name) for name in own_keys]
+    own_keys, keys = _keys(view)
+    since = _since(view, from_creation)
     order = _order([feature.name for feature in view.features], event)
-    is_live = SEQUENCE_FEATURE in order
-    if is_live:
-        since = [created]
-    else:
-        since = [event, created] if from_creation and created else [event]
-        order += [created] * bool(created)
+    if created and not _is_live(view):
+        order = [created, event] if from_creation else [event, created]
     telling = list(dict.fromkeys([*own_keys, *order, *since]))
-    column = {name: stored for stored, name in view.batch_source.field_mapping.items()}
-    names = list(dict.fromkeys([*telling, *features]))
-    rows = _read(
-        config,
-        view.batch_source,
-        [column.get(name, name) for name in names],
-        [
-            (column.get(own, own), "in", requests[key].unique().tolist())
-            for own, key in zip(own_keys, keys, strict=True)
-        ],
-    ).rename_columns(names)
+    wanted = {own: requests[key].unique() for own, key in zip(own_keys, keys, strict=True)}
+    rows = _rows_of(config, view, [*telling, *features], wanted, requests[time].max())
     places = rows.select(telling).to_pandas()
     places = places.assign(
         since=_utc(places[since].max(axis=1)),
@@ -219,6 +212,52 @@ def _as_of(
     return rows.select(features).take(pa.array(joined["place"], pa.int64(), from_pandas=True))
 
 
+def _all_entities(
+    config: RepoConfig,
+    views: Iterable[FeatureView],
+    start_date: datetime | None,
+    end_date: datetime | None,
+    from_creation: bool,
+) -> pd.DataFrame:
+    """A request at the end date for every entity of which a row began to count between the dates.
+
+    Entities of views without a common join key are combined, each with each.
+    """
+    start, end = _utc(pd.Series([start_date, end_date]))
+    time = DEFAULT_ENTITY_DF_EVENT_TIMESTAMP_COL
+    requests = pd.DataFrame({time: [end]})
+    for view in views:
+        own_keys, keys = _keys(view)
+        if not own_keys:
+            continue
+        since = _since(view, from_creation)
+        rows = _rows_of(config, view, [*own_keys, *since], {}, end).to_pandas()
+        begun = _utc(rows[since].max(axis=1))
+        is_asked = (begun <= end) & ((begun >= start) | pd.isna(start))
+        entities = rows.loc[is_asked, own_keys].drop_duplicates().set_axis(keys, axis=1)
+        how = "outer" if {*keys} & {*requests} else "cross"
+        requests = requests.merge(entities, how=how)
+    return requests.assign(**{time: end}).dropna()
+
+
+def _keys(view: FeatureView) -> tuple[list[str], list[str]]:
+    """The view's own names of its join keys, and those of the requests."""
+    own = [column.name for column in view.entity_columns]
+    return own, [view.projection.join_key_map.get(name, name) for name in own]
+
+
+def _is_live(view: FeatureView) -> bool:
+    return any(feature.name == SEQUENCE_FEATURE for feature in view.features)
+
+
+def _since(view: FeatureView, from_creation: bool) -> list[str]:
+    """The columns with the times of which the last is that from which a row counts."""
+    event, created = view.batch_source.timestamp_field, view.batch_source.created_timestamp_column
+    if _is_live(view):
+        return [created]
+    return [event, created] if from_creation and created else [event]
+
+
 def _utc(times: pd.Series) -> pd.Series:
     """Times in one unit and zone; those without a zone are UTC, as Feast has it."""
     return pd.to_datetime(times, utc=True).astype("datetime64[us, UTC]")
@@ -229,11 +268,44 @@ def _order(features: Sequence[str], event: str) -> list[str]:
     return [event, SEQUENCE_FEATURE] if SEQUENCE_FEATURE in features else [event]
 
 
+def _rows_of(
+    config: RepoConfig,
+    view: FeatureView,
+    names: Iterable[str],
+    keys: Mapping[str, Sequence[Any]],
+    until: pd.Timestamp,
+) -> pa.Table:
+    """Columns of the view's rows of some keys; without those that count from after the day `until`.
+
+    Args:
+        config: The store's configuration.
+        view: The view, which gives its source's columns their names.
+        names: Columns by the view's names; one that comes twice is read once.
+        keys: The values to read of each join key.
+        until: The last time that is asked for.
+    """
+    names = list(dict.fromkeys(names))
+    column = {name: stored for stored, name in view.batch_source.field_mapping.items()}
+    return _read(
+        config,
+        view.batch_source,
+        [column.get(name, name) for name in names],
+        [(column.get(own, own), "in", list(values)) for own, values in keys.items() if len(values)],
+        # Rows that are written live lie in folders by the date of their creation.
+        f"date={until:%Y-%m-%d}" if _is_live(view) and pd.notna(until) else None,
+    ).rename_columns(names)
+
+
+def _date_folder(file: str) -> str:
+    return next((part for part in reversed(file.split("/")) if part.startswith("date=")), "")
+
+
 def _read(
     config: RepoConfig,
     source: DataSource,
     columns: Sequence[str],
     filters: Sequence[tuple[str, str, Any]],
+    last_folder: str | None = None,
 ) -> pa.Table:
     where = FileSource.get_uri_for_file_path(config.repo_path, source.file_options.uri)
     filesystem, path = FileSource.create_filesystem_and_path(
@@ -250,6 +322,8 @@ def _read(
         )
     # The newest file has every column; one that an older file lacks is null there.
     schema = pq.read_schema(files[-1], filesystem=filesystem)
+    if last_folder:
+        files = [file for file in files if _date_folder(file) <= last_folder]
     rows = ds.dataset(files, schema, filesystem=filesystem, format="parquet")
     condition = pq.filters_to_expression(list(filters)) if filters else None
     return rows.to_table(columns=list(columns), filter=condition)

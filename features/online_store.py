@@ -113,6 +113,8 @@ for row, key in ipairs(KEYS) do
     redis.call('HSET', key, unpack(cmsgpack.unpack(ARGV[at + 2])))
     if ttl > 0 then
       redis.call('EXPIRE', key, ttl)
+    else
+      redis.call('PERSIST', key) -- a time to live of earlier settings
     end
   end
 end
@@ -209,7 +211,8 @@ def typed_errors() -> Iterator[None]:
 def _refused(error: Exception) -> StoreRefusedError:
     return StoreRefusedError(
         f"The online store refused a command ({_reason(error)}). Check the user's rights "
-        "(HMGET, HSET, EXPIRE, EVAL, EVALSHA, SCRIPT LOAD) and that no other data has its keys."
+        "(HMGET, HSET, EXPIRE, PERSIST, EVAL, EVALSHA, SCRIPT LOAD) and that no other data has "
+        "its keys."
     )
 
 

@@ -77,14 +77,17 @@ The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=.
 several with commas), or of Sentinels (`redis_sentinel`), which know the master as
 `INTENT_REDIS_SENTINEL_MASTER`; password and TLS are the master's then. Redis replicates behind the
 writer's back, so a failover may lose the last writes, each until its profile's next event. A user
-of a single server needs the rights HMGET, HSET, EXPIRE, EVALSHA and SCRIPT LOAD. Valkey works as
-Redis does ([tried](feast-universal.md)).
+of a single server needs the rights HMGET, HSET, EXPIRE, PERSIST, EVALSHA and SCRIPT LOAD. Valkey
+works as Redis does ([tried](feast-universal.md)).
 
 ## Train on what was served
 
 Every published row also lands in Parquet (`intentstream sink`; the folder is
-`INTENT_OFFLINE_DIR`/{offline}), once for each profile, `sequence_no` and model version.
-A historical read answers what an online read at that moment answered:
+`INTENT_OFFLINE_DIR`/{offline}), once for each profile, `sequence_no`, model version
+and event time. A historical read answers what an online read at that moment answered, but for
+rows that expire: history forgets one {days} days after its event, online it goes
+`INTENT_FEATURE_TTL_S` after it was last written, by default never. And files hold what an
+[erased](erasure.md) profile did before until they are written anew.
 
 ```python
 import pandas as pd
@@ -100,10 +103,18 @@ print(rows[["profile_id", "genre", "model_version"]])
 
 A row of `profile_intent` counts from the moment it was published (`created_timestamp`), never from
 its event's time, and one that the online store refused as older never counts. A row of
-`title_profile` counts from its release or its vector's training cut-off on. That is the offline
-store of this repository, `features.offline_store.AsServedOfflineStore`. Feast's own (`dask`, 0.67)
-goes by event time unless it is told `filter_by_created_timestamp=True`, takes any of several rows
-of one event time, and answers one of several titles that are asked for a profile at one moment.
+`title_profile` counts from its release or its vector's training cut-off on; with
+`filter_by_created_timestamp=True` it counts from its publication on, too, and the last publication
+before the request wins, as it does online, also after going back to an older model version. Only
+titles that weren't released yet have no row then, though online they have.
+
+Without requests, as `get_historical_features(None, ..., start_date=..., end_date=...)`, every
+profile or title that got a row between the dates is answered as at `end_date`.
+
+All that is the offline store of this repository, `features.offline_store.AsServedOfflineStore`.
+Feast's own (`dask`, 0.67) goes by event time unless it is told `filter_by_created_timestamp=True`,
+takes any of several rows of one event time, and answers one of several titles that are asked for a
+profile at one moment.
 
 ## Fresh, stale, absent
 
@@ -141,6 +152,7 @@ def page() -> str:
         name=project.name,
         max_profiles=MAX_PROFILES,
         offline=definitions.intent_features.path,
+        days=definitions.profile_intent.ttl.days,
         verdicts=_table(("verdict", "meaning"), verdicts),
     )
     views = (

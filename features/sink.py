@@ -66,9 +66,9 @@ async def run_sink(settings: Settings) -> None:
 class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
     """A member of the sink's group, with its metrics and health endpoint.
 
-    While files can't be written (the disk is full, or another process has a partition's files) it
-    holds what it has, `sink_max_rows` at most, is not ready, and tries again every
-    `sink_interval_s`.
+    While rows can't be landed (the disk is full, a file that is there can't be read, or another
+    process has a partition's files) it holds what it has, `sink_max_rows` at most, is not ready,
+    and tries again every `sink_interval_s`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -210,11 +210,15 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 async with LagReader(self._settings) as reader:
                     while True:
                         lags = await reader.read(group_of(self._settings), [self._topic])
-                        self._stalls.observe(lags, monotonic(), is_held=not self._lands)
+                        # Other sinks' partitions are their business.
+                        owned = {(at.topic, at.partition) for at in self._consumer.assignment()}
+                        own = [lag for lag in lags if (lag.topic, lag.partition) in owned]
+                        self._stalls.observe(own, monotonic(), is_held=not self._lands)
                         for lag in lags:
                             labels = (lag.group, lag.topic, str(lag.partition))
                             metrics.LAG.labels(*labels).set(lag.lag)
                         await asyncio.sleep(_WATCH_INTERVAL_S)
             except BrokerUnavailable as error:
                 _log.warning("%s", error)
+                self._stalls.observe([], monotonic(), is_held=False)
                 await asyncio.sleep(_WATCH_INTERVAL_S)

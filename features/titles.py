@@ -2,7 +2,8 @@
 
 In the batch source a title gets one row dated by its release, without a vector, and one dated by
 the end of the version's training data, with it. So a point-in-time join never sees a vector before
-it could have been known. Online it has the one row that was published last.
+it could have been known. Online it has the one row that was published last. Files are only ever
+added, so history can tell which version was served when.
 """
 
 from __future__ import annotations
@@ -97,9 +98,9 @@ def publish_titles(
 ) -> int:
     """Land the titles in the batch source and serve them.
 
-    The batch source keeps one file for each model version; landing a version again replaces its
-    file. Online rows are dated by now, not by the end of the training data: who goes back to an
-    older version has its vectors served again, past the fence.
+    The batch source gets one more file each time, of a version that has landed before too. Online
+    rows are dated by now, not by the end of the training data: who goes back to an older version
+    has its vectors served again, past the fence.
 
     Args:
         settings: Where the store is.
@@ -121,9 +122,10 @@ def publish_titles(
     table = title_rows(catalogue, vectors, model_version, trained_until, now)
     folder = source_folder(settings, title_profiles)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".version-{model_version}.{os.getpid()}"
+    name = f"version-{model_version}-{int(now.timestamp() * 1000)}.parquet"
+    part = folder / f".{name}.{os.getpid()}"
     pq.write_table(table, part)
-    part.replace(folder / f"version-{model_version}.parquet")
+    part.replace(folder / name)
     newest = table.to_pandas().drop_duplicates(title.join_key, keep="last")
     served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
     with typed_errors():

@@ -62,12 +62,8 @@ async def read_dead_letters(
     Raises:
         BrokerUnavailable: when Kafka does not answer.
     """
+    places = await partitions_of(settings, *map(settings.topic, DEAD_LETTER_TOPICS))
     async with running(AIOKafkaConsumer, settings) as consumer:
-        places = [
-            place
-            for name in DEAD_LETTER_TOPICS
-            for place in await partitions_of(consumer, settings.topic(name))
-        ]
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])
             await consumer.seek_to_beginning(place)

@@ -95,16 +95,23 @@ async def start(client: Any, settings: Settings) -> None:
         raise broker_error(settings, await _refusal(settings) or error) from error
 
 
-async def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
-    """The partitions that a topic has, ascending; none where there is no such topic.
+async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition]:
+    """The partitions that topics have, whatever the settings say; none of one that isn't there.
 
     Args:
-        consumer: a running `AIOKafkaConsumer`.
-        topic: its full name.
+        settings: where Kafka is and how to connect to it.
+        topics: their full names.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
     """
-    await consumer.topics()  # fetches what the next line reads
-    numbers = consumer.partitions_for_topic(topic) or ()
-    return [TopicPartition(topic, number) for number in sorted(numbers)]
+    async with running(AIOKafkaAdminClient, settings) as admin:
+        described = await admin.describe_topics(list(topics))
+    return [
+        TopicPartition(topic["topic"], number)
+        for topic in described
+        for number in range(len(topic["partitions"]))
+    ]
 
 
 def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:

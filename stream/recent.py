@@ -30,9 +30,8 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
         duration_ms=read_catalogue(settings.catalogue).duration_ms,
     )
     states: dict[bytes, ProfileState] = {}
+    places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
     async with running(AIOKafkaConsumer, settings) as consumer:
-        topic = settings.topic(topics.SESSIONS_CHANGELOG)
-        places = await partitions_of(consumer, topic)
         starts = await consumer.beginning_offsets(places)
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])

@@ -123,9 +123,10 @@ class ProfileState:
         newest = other.last_at_ms, other.last_event_id
         if other.last_event_id and replace(self)._mark_newest(*newest):
             return False
-        if self.horizon == other.horizon and not _alike(other.dropped, self.dropped):
-            if not np.isin(other.dropped, self.dropped).all():
-                return False
+        if self.horizon == other.horizon and not (
+            _alike(other.dropped, self.dropped) or np.isin(other.dropped, self.dropped).all()
+        ):
+            return False
         row_of = {key: row for row, key in enumerate(self.window["key"].tolist())}
         rows = np.array([row_of.get(key, -1) for key in other.window["key"].tolist()], np.intp)
         gone = other.window[rows < 0]

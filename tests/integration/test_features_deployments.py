@@ -227,7 +227,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         client = redis_client.Redis(port=port, ssl=True, ssl_ca_certs=str(certificate))
         wait_for(client)
-        rights = ["+hmget", "+hset", "+expire", "+evalsha", "+script|load"]
+        rights = ["+hmget", "+hset", "+expire", "+persist", "+evalsha", "+script|load"]
         client.acl_setuser("writer", enabled=True, passwords=["+0123"], keys=["*"], commands=rights)
         client.acl_setuser("default", enabled=False)
         client.close()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from features.definitions import intent_features
+from features.store import source_folder
 from infra.local.topics import create_topics
 from stream.exceptions import TopicsMissing
 from tests import sinks
@@ -72,6 +74,22 @@ def test_rows_that_can_not_be_written_are_held_until_they_can(settings: Settings
         until(lambda: unlanded(settings) == 0, "no lag")
         assert is_ready(settings)
     assert len(landed(settings)) == 1
+
+
+def test_rows_are_held_while_a_file_of_their_hour_can_not_be_read(settings: Settings) -> None:
+    with sink(settings):
+        publish(settings, [SAMPLE])
+        until(lambda: unlanded(settings) == 0, "no lag")
+    (file,) = source_folder(settings, intent_features).rglob("*.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with sink(settings):
+        publish(settings, [SAMPLE, sample(sequence_no=SAMPLE.sequence_no + 1)])
+        until(lambda: not is_ready(settings), "a sink that says not ready")
+        assert answer(settings, "/live")[0] == 200
+        file.write_bytes(whole)
+        until(lambda: unlanded(settings) == 0, "no lag")
+    assert len(landed(settings)) == 2
 
 
 def test_a_sink_without_its_topics_ends_and_says_so(isolated: Settings, kafka: str) -> None:

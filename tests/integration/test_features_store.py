@@ -24,6 +24,7 @@ from features.client import Freshness, IntentReader
 from features.encoding import row_attribute
 from features.exceptions import StoreRefusedError, StoreUnavailableError
 from features.online_store import ROWS_PER_CALL
+from features.rows import Erasure
 from features.store import apply, open_store
 from features.writer import ROWS_PER_TRIP, IntentWriter, to_protos
 from stream.settings import Settings
@@ -283,9 +284,9 @@ def test_two_racing_writers_always_leave_the_newest(
 # Erasure
 
 
-def erase(settings: Settings, at_ms: int) -> None:
+def erase(settings: Settings, at_ms: int, newest_ms: int = 0) -> None:
     async def use(writer: IntentWriter) -> int:
-        await writer.erase({SAMPLE.profile_id: at_ms})
+        await writer.erase({SAMPLE.profile_id: Erasure(at_ms, newest_ms)})
         return 0
 
     with_writer(settings, use)
@@ -309,6 +310,17 @@ def test_no_feature_of_an_erased_profile_is_left(
 def test_features_of_an_event_with_a_clock_ahead_of_the_erasure_go_too(settings: Settings) -> None:
     write(settings, sample(last_event_at_ms=SAMPLE.last_event_at_ms + 1000))
     erase(settings, SAMPLE.last_event_at_ms)
+    assert freshness(settings) is Freshness.ABSENT
+
+
+def test_features_of_events_that_were_erased_though_they_came_later_go_too(
+    settings: Settings,
+) -> None:
+    hour_later_ms = SAMPLE.last_event_at_ms + 3_600_000
+    write(settings, sample(last_event_at_ms=hour_later_ms))
+    erase(settings, SAMPLE.last_event_at_ms)
+    assert freshness(settings) is Freshness.STALE
+    erase(settings, SAMPLE.last_event_at_ms, newest_ms=hour_later_ms)
     assert freshness(settings) is Freshness.ABSENT
 
 
@@ -381,6 +393,14 @@ def test_a_row_expires_after_the_time_to_live_of_the_settings(
 ) -> None:
     write(settings.model_copy(update={"feature_ttl_s": 100}), SAMPLE)
     assert [0 < database.ttl(key) <= 100 for key in database.scan_iter()] == [True]
+
+
+def test_a_row_that_is_written_after_the_time_to_live_was_taken_back_stays(
+    settings: Settings, database: redis_client.Redis
+) -> None:
+    write(settings.model_copy(update={"feature_ttl_s": 100}), SAMPLE)
+    write(settings, SAMPLE)
+    assert [database.ttl(key) for key in database.scan_iter()] == [-1]
 
 
 def test_a_server_that_lost_the_script_takes_the_next_write(

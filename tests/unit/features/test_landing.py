@@ -152,6 +152,41 @@ def test_a_row_scored_again_by_another_model_version_lands_too(tmp_path: Path) -
     assert [row["model_version"] for row in landed(tmp_path)] == [SAMPLE.model_version, "5"]
 
 
+def test_rows_after_an_erasure_land_though_their_numbers_begin_again(tmp_path: Path) -> None:
+    anew = sample(
+        last_event_at_ms=SAMPLE.last_event_at_ms + 1, published_at_ms=SAMPLE.published_at_ms + 1
+    )
+    land(tmp_path, records([SAMPLE]))
+    assert land(tmp_path, records([anew, SAMPLE, anew], first=1)) == {
+        "landed": 1,
+        "files": 1,
+        "repeated": 2,
+    }
+
+
+def test_rows_of_a_file_that_another_program_wrote_anew_are_recognised(tmp_path: Path) -> None:
+    land(tmp_path, records([SAMPLE, sample(profile_id="p-2")]))
+    (file,) = files(tmp_path)
+    rows = pq.read_table(tmp_path / file, partitioning=None).to_pandas()
+    rows["event_timestamp"] = rows["event_timestamp"].astype("datetime64[ns, UTC]")
+    rows[rows["profile_id"] == "p-2"].to_parquet(tmp_path / file, index=False)
+    assert land(tmp_path, records([sample(profile_id="p-2")], first=1))["repeated"] == 1
+
+
+@pytest.mark.parametrize("kept", [0, 1000, -1], ids=["empty", "a part", "all but a byte"])
+def test_a_file_that_can_not_be_read_is_storage_trouble_that_names_it(
+    kept: int, tmp_path: Path
+) -> None:
+    land(tmp_path, records([SAMPLE]))
+    (file,) = files(tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(whole[:kept])
+    with pytest.raises(OSError, match=f"{file.name} can't be read .* Put a whole copy"):
+        land(tmp_path, records([SAMPLE]))
+    (tmp_path / file).write_bytes(whole)
+    assert land(tmp_path, records([SAMPLE]))["repeated"] == 1
+
+
 def test_a_topic_made_anew_neither_hides_nor_replaces_what_has_landed(tmp_path: Path) -> None:
     land(tmp_path, records([sample(sequence_no=1)]))
     land(tmp_path, records([sample(sequence_no=2)]))

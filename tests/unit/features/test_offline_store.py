@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from features.definitions import intent_features, profile_intent
+from features.definitions import intent_features, profile_intent, title_profiles
 from features.encoding import row_attribute
-from features.exceptions import NothingLandedError
+from features.exceptions import FeaturesError, NothingLandedError
 from features.landing import PartitionLanding, Published
 from features.store import apply, source_folder
 from features.titles import publish_titles
@@ -217,6 +217,83 @@ def test_of_two_versions_trained_on_the_same_data_the_later_is_taken(settings: S
 def test_titles_too_count_from_their_landing_on_where_that_is_asked(settings: Settings) -> None:
     publish(settings, "4", [1.0])
     assert titles(settings, 0, filter_by_created_timestamp=True) == [None, None]
+
+
+def test_going_back_to_a_version_leaves_the_history_of_what_was_served(settings: Settings) -> None:
+    until = {"1": at(-2_000), "2": at(-1_000)}
+    moments = []
+    for version in ("1", "2", "1"):
+        publish_titles(settings, CATALOGUE, {"drama": [1.0]}, version, until[version])
+        moments.append(datetime.now(UTC))
+    asked = pd.DataFrame({"title_id": "drama", "event_timestamp": moments})
+    job = apply(settings).get_historical_features(
+        asked, ["title_profile:title_embedding_version"], filter_by_created_timestamp=True
+    )
+    assert job.to_arrow()["title_embedding_version"].to_pylist() == ["1", "2", "1"]
+
+
+def test_titles_that_landed_under_a_name_without_a_time_are_read_too(settings: Settings) -> None:
+    publish(settings, "4", [1.0])
+    (file,) = source_folder(settings, title_profiles).iterdir()
+    file.rename(file.with_name("version-4.parquet"))
+    publish_titles(settings, CATALOGUE, {"drama": [1.0]}, "5", at(1_000))
+    assert titles(settings, 0) == ["movie", "4"]
+    assert titles(settings, 1_000) == ["movie", "5"]
+
+
+def everyone(settings: Settings, *features: str, **options: Any) -> list[tuple[Any, ...]]:
+    """What is answered without requests, in the order of its values."""
+    table = apply(settings).get_historical_features(None, list(features), **options).to_arrow()
+    return sorted(tuple(row.values()) for row in table.to_pylist())
+
+
+def test_without_requests_every_entity_is_answered_as_it_was_served_at_the_end_date(
+    settings: Settings,
+) -> None:
+    land(
+        settings,
+        published(0, 1, 10),
+        published(0, 1, 10, profile_id="p-2"),
+        published(100, 2, 400_000),
+        published(0, 1, 400_000, profile_id="p-3"),
+    )
+    feature, early, late = "profile_intent:sequence_no", at(60_000), at(400_000)
+    assert everyone(settings, feature, end_date=early) == [(early, "p-1", 1), (early, "p-2", 1)]
+    assert everyone(settings, feature, start_date=early, end_date=late) == [
+        (late, "p-1", 2),
+        (late, "p-3", 1),
+    ]
+
+
+def test_without_requests_entities_of_several_views_are_combined(settings: Settings) -> None:
+    land(settings, published(0, 1, 10), published(0, 1, 10, profile_id="p-2"))
+    publish(settings, "4", [1.0])
+    end = at(20)
+    features = ("profile_intent:sequence_no", "title_profile:title_kind")
+    assert everyone(settings, *features, end_date=end) == [
+        (end, profile, title, 1, kind)
+        for profile in ("p-1", "p-2")
+        for title, kind in (("drama", "movie"), ("unknown", None))
+    ]
+
+
+def test_without_requests_and_entities_the_answer_is_empty(settings: Settings) -> None:
+    land(settings, published(0, 1, 10))
+    assert everyone(settings, "profile_intent:sequence_no", end_date=at(9)) == []
+
+
+def test_requests_of_another_kind_are_refused_with_what_to_do(settings: Settings) -> None:
+    with pytest.raises(FeaturesError, match="Ask with a data frame of pandas"):
+        apply(settings).get_historical_features("SELECT 1", ["profile_intent:sequence_no"])
+
+
+def test_files_of_days_after_the_last_request_are_not_read(settings: Settings) -> None:
+    day = 86_400_000
+    land(settings, *(published(n * day, n + 1, n * day) for n in range(3)))
+    second = sorted(source_folder(settings, intent_features).rglob("*.parquet"))[1]
+    second.write_bytes(b"unreadable")
+    assert served(settings, [0, 10]) == [1, 1]
+    assert served(settings, [-day]) == [None]
 
 
 def test_what_is_materialized_is_the_newest_by_event_and_sequence(settings: Settings) -> None:
