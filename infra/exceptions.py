@@ -60,5 +60,15 @@ class ModelVersionError(InfraError):
     """A model version is absent, or Triton can't load it."""
 
 
+class ModelFolderError(InfraError):
+    """The folder that Triton reads models from can't be written."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(
+            f"the models in {folder} can't be changed ({error}); let this user write there, make "
+            "room on the disk, or have INTENT_TRITON_MODELS name another folder that Triton reads"
+        )
+
+
 class ServedOtherwiseError(InfraError):
     """A served model version answers otherwise than the one that was exported."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,24 +23,35 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.table import Table
 
-from infra.exceptions import ReleaseError
+from infra.exceptions import InfraError, ReleaseError
 from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
-from infra.served import ServedModels
+from infra.served import ServedModels, writing
 from infra.steps import console, step
 from stream import topics
 from stream.divergence import HEADS, Divergence, Drift, divergence, drift
-from stream.exceptions import InferenceRefused, InferenceUnavailable
+from stream.events import erased_profile
+from stream.exceptions import (
+    BadRecord,
+    InferenceRefused,
+    InferenceUnavailable,
+    StreamError,
+    VersionNotServed,
+)
 from stream.inference import InferenceClient
 from stream.intents import Intents, joined
 from stream.kafka import running
+from stream.lag import LagReader
 from stream.recent import recent_windows
 from stream.release import Release, read_release, write_release
 from stream.settings import Settings
 from stream.shadow import PARTITION
+from stream.taxonomy import hash64
 from stream.window import WindowBatch
 
 if TYPE_CHECKING:
     from fm_intent.exported import Exported
+
+_log = logging.getLogger(__name__)
 
 RECENT: Final = 1_000
 """Profiles on whose windows a version is compared with the live one before any traffic."""
@@ -51,6 +63,7 @@ _ROWS: Final = 4
 """Windows of a request beside live traffic: a live one may have to wait for the end of it."""
 
 _PATIENCE_S: Final = 30.0
+_POLL_MS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ async def publish(
         NoVersionError: when there is no such version.
         VersionRefusedError: with the reason. Nothing has changed then, nor after any other error.
         ModelVersionError: when Triton can't load it.
+        ModelFolderError: when the folder that Triton reads can't be written.
         ReleaseError: when it is live already, or another publication runs.
         BrokerUnavailable: when Kafka does not answer.
     """
@@ -111,15 +125,20 @@ async def publish(
     served = served_models(settings, exports)
     version = version or str(max(versions(exports), default=0))
     with alone(settings):
-        before = await read_release(settings)
+        before = await _release_in_force(settings)
         if before.live == version:
             raise ReleaseError(f"version {version} is live already; publish another")
         live = before.live or next(reversed(served.versions()), "")
         with step(f"validate version {version}"):
             exported = validated(exports, int(version))
-        async with _undone_on_failure(settings, served):
+        asked = [*filter(None, {live, version})]
+        # Until the record names the version, workers don't have it forget whom they erase.
+        async with (
+            undone_on_failure(settings, before, served),
+            _erasures_followed(settings, asked),
+        ):
             with step(f"load version {version}"):
-                served.serve(*filter(None, {live, version}))
+                served.serve(*asked, keep=[*served.versions(), before.previous])
             with step("ask the server golden requests"):
                 for url in settings.triton_urls:
                     one = settings.model_copy(update={"triton_url": url})
@@ -129,12 +148,16 @@ async def publish(
                 with step("compare recent windows"):
                     recent = await _compare_recent(settings, live, version)
                 if share and shadow_s:
+                    trial = before.model_copy(
+                        update={"live": live, "shadow": version, "shadow_share": share}
+                    )
                     with step(f"shadow {share:.0%} of the profiles for {shadow_s:g} s"):
-                        shadow = await _shadow(settings, live, version, share, shadow_s)
+                        shadow = await _shadow(settings, trial, shadow_s)
                     with step("warm its cache"):
                         await _warm(settings, version)
             now = Release(live=version, previous=live if live != version else "")
             await write_release(settings, now)
+        served.discard()
     return Publication(now, recent, shadow)
 
 
@@ -144,10 +167,11 @@ async def rollback(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> R
     Raises:
         ReleaseError: when there is none to go back to, or a publication runs.
         ModelVersionError: when Triton lost it and can't load it.
+        ModelFolderError: when the folder that Triton reads can't be written.
         BrokerUnavailable: when Kafka does not answer.
     """
     with alone(settings):
-        before = await read_release(settings)
+        before = await _release_in_force(settings)
         if not before.previous:
             raise ReleaseError(
                 "there is no version to go back to; publish one with `intentstream model publish`"
@@ -215,10 +239,14 @@ def alone(settings: Settings) -> Iterator[None]:
 
     Raises:
         ReleaseError: when one runs.
+        ModelFolderError: when the lock can't be written.
     """
     models = REPOSITORY / settings.triton_models
-    models.parent.mkdir(parents=True, exist_ok=True)
-    with models.with_name(f"{models.name}.lock").open("w") as lock:
+    path = models.with_name(f"{models.name}.lock")
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with path.open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -226,17 +254,91 @@ def alone(settings: Settings) -> Iterator[None]:
         yield
 
 
+async def _release_in_force(settings: Settings) -> Release:
+    """The release of now; a shadow that a killed publication left behind is ended."""
+    release = await read_release(settings)
+    if release.shadow:
+        release = release.model_copy(update={"shadow": "", "shadow_share": 0.0})
+        await write_release(settings, release)
+    return release
+
+
 @asynccontextmanager
-async def _undone_on_failure(settings: Settings, served: ServedModels) -> AsyncIterator[None]:
-    """Puts the release and the served versions back when the block fails or is cancelled."""
-    release, versions = await read_release(settings), served.versions()
+async def undone_on_failure(
+    settings: Settings, release: Release, served: ServedModels
+) -> AsyncIterator[None]:
+    """Puts the release and the served versions back when the block fails or is cancelled.
+
+    What can't be put back is logged: the error that goes on is the block's.
+
+    Args:
+        settings: where Kafka is.
+        release: that is in force before the block.
+        served: what Triton serves; the release's previous version stays at hand.
+    """
+    versions = served.versions()
     try:
         yield
     except BaseException:
-        if await read_release(settings) != release:
-            await write_release(settings, release)
-        served.serve(*versions)
+        with _logged("The release that was in force is not put back"):
+            if await read_release(settings) != release:
+                await write_release(settings, release)
+        with _logged("The versions that were served are not put back"):
+            served.serve(*versions, keep=[release.previous])
         raise
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (InfraError, StreamError) as error:
+        _log.error("%s: %s", what, error)
+
+
+@asynccontextmanager
+async def _erasures_followed(settings: Settings, versions: Iterable[str]) -> AsyncIterator[None]:
+    """Has versions forget, when the block ends, whose erasure wasn't done when it began.
+
+    The block asks them about windows from before an erasure, maybe after the worker has done it.
+    """
+    topic = settings.topic(topics.PROFILE_ERASURES)
+    async with LagReader(settings) as reader:
+        # What the worker hasn't acknowledged yet may still be in the changelog.
+        since = {
+            TopicPartition(topic, one.partition): max(one.committed or 0, one.start)
+            for one in await reader.read(settings.consumer_group, [topic])
+            if one.topic == topic
+        }
+    try:
+        yield
+    except BaseException:
+        with _logged("What was erased meanwhile may still be in the model's cache"):
+            await _forget_erased(settings, since, versions)
+        raise
+    await _forget_erased(settings, since, versions)
+
+
+async def _forget_erased(
+    settings: Settings, since: dict[TopicPartition, int], versions: Iterable[str]
+) -> None:
+    """Have versions forget the profiles that the topic of erasures names from these offsets on."""
+    erased: set[int] = set()
+    async with running(AIOKafkaConsumer, settings, auto_offset_reset="earliest") as consumer:
+        for place, end in (await consumer.end_offsets(list(since))).items():
+            consumer.assign([place])
+            consumer.seek(place, since[place])
+            while await consumer.position(place) < end:
+                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+                    for record in records:
+                        with suppress(BadRecord):  # the worker makes it a dead letter
+                            erased.add(hash64(erased_profile(record.key)))
+    if not erased:
+        return
+    async with _patient_client(settings) as client:
+        for version in versions:
+            with suppress(VersionNotServed):  # it keeps nothing
+                await client.forget(np.array([*erased], np.int64), version)
 
 
 async def _check_server(settings: Settings, exported: Exported) -> None:
@@ -255,13 +357,13 @@ async def _check_server(settings: Settings, exported: Exported) -> None:
 
 async def _compare_recent(settings: Settings, live: str, version: str) -> Drift | None:
     """Drift on the windows of recent profiles."""
-    windows = await recent_windows(settings, RECENT)
-    if not len(windows):
-        return None
-    apart = divergence(
-        await _ask_gently(settings, windows, live), await _ask_gently(settings, windows, version)
-    )
-    found = drift([apart])
+    # By itself, because a shadow may put the end of the publication off for long.
+    async with _erasures_followed(settings, [live, version]):
+        windows = await recent_windows(settings, RECENT)
+        if not len(windows):
+            return None
+        answers = [await _ask_gently(settings, windows, one) for one in (live, version)]
+    found = drift([divergence(*answers)])
     _judge(settings, version, found, "on recent windows")
     return found
 
@@ -275,9 +377,8 @@ async def _warm(settings: Settings, version: str) -> None:
 
 async def _ask_gently(settings: Settings, windows: WindowBatch, version: str) -> Intents:
     """A version's answers; live traffic has the server for itself half of the time."""
-    patient = settings.model_copy(update={"inference_deadline_s": _PATIENCE_S})
     parts = []
-    async with InferenceClient(patient) as client:
+    async with _patient_client(settings) as client:
         for start in range(0, len(windows), _ROWS):
             began = time.monotonic()
             rows = np.arange(start, min(start + _ROWS, len(windows)))
@@ -286,16 +387,17 @@ async def _ask_gently(settings: Settings, windows: WindowBatch, version: str) ->
     return joined(parts)
 
 
-async def _shadow(
-    settings: Settings, live: str, version: str, share: float, shadow_s: float
-) -> Drift | None:
-    """Drift on live traffic."""
+def _patient_client(settings: Settings) -> InferenceClient:
+    return InferenceClient(settings.model_copy(update={"inference_deadline_s": _PATIENCE_S}))
+
+
+async def _shadow(settings: Settings, release: Release, shadow_s: float) -> Drift | None:
+    """Drift of the release's shadow on live traffic."""
     place = TopicPartition(settings.topic(topics.MODEL_SHADOW), PARTITION)
-    seen = _Shadowed(version)
+    seen = _Shadowed(release.shadow)
     async with running(AIOKafkaConsumer, settings) as consumer:
         consumer.assign([place])
         await consumer.seek_to_end(place)
-        release = Release(live=live, shadow=version, shadow_share=share)
         await write_release(settings, release)
         ends = time.monotonic() + shadow_s
         while (left := ends - time.monotonic()) > 0:
@@ -303,7 +405,7 @@ async def _shadow(
                 for record in records:
                     seen.take_in(orjson.loads(record.value))
     found = seen.drift()
-    _judge(settings, version, found, "on live traffic", seen.complaints())
+    _judge(settings, release.shadow, found, "on live traffic", seen.complaints())
     return found
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import compileall
 import filecmp
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from infra.exceptions import ModelVersionError
+from infra.exceptions import InfraError, ModelFolderError, ModelVersionError
 
 _PATIENCE_S: Final = 5.0
 _LOADING_S: Final = 300.0
@@ -47,16 +47,22 @@ class ServedModels:
         return _numbers(self._served)
 
     def known(self) -> dict[str, Path]:
-        """The folders of all versions that were exported or are served, ascending."""
+        """The folders of all versions that were exported, are served or kept aside, ascending."""
         found = {version: home / version for home in self._homes for version in _numbers(home)}
         return dict(sorted(found.items(), key=lambda one: int(one[0])))
 
-    def serve(self, *versions: str) -> None:
+    def serve(self, *versions: str, keep: Collection[str] = ()) -> None:
         """Make every Triton serve exactly these, or none; those that it serves go on untouched.
 
+        Args:
+            versions: their numbers.
+            keep: of what isn't served any more, those that are kept aside, so that they can be
+                served again whatever becomes of their exports. The others are gone.
+
         Raises:
-            ModelVersionError: when one is absent or can't be loaded everywhere. Each Triton goes on
-                with what it had.
+            ModelVersionError: when one is absent or can't be loaded everywhere.
+            ModelFolderError: when the folder that Triton reads can't be written. After both each
+                Triton goes on with what it had.
         """
         for version in versions:
             if not any((home / version / "model.py").exists() for home in self._homes):
@@ -64,27 +70,36 @@ class ServedModels:
                     f"{self._exports / version} holds no model version; `intentstream train` makes "
                     "one, `make demo` does it by itself"
                 )
-        before = self.versions()
+        before, aside = self.versions(), _numbers(self._shelf)
         try:
             self._hold(versions)
             for url in self._urls:
                 self._load(url, versions)
             if not versions:
                 # A server that starts would fail at a model without a version.
-                shutil.rmtree(self._served)
-        except ModelVersionError:
+                with writing(self._served):
+                    shutil.rmtree(self._served)
+        except InfraError:
             self._hold(before)
             for url in self._urls if before else ():
                 # Each tries: what can't be reached reads the repository when it starts.
                 with suppress(ModelVersionError):
                     self._load(url, before)
+            self.discard(but=aside)
             raise
-        finally:
-            shutil.rmtree(self._shelf, ignore_errors=True)
+        self.discard(but=keep)
+
+    def discard(self, *, but: Collection[str] = ()) -> None:
+        """Delete what is kept aside, but for these."""
+        for path in self._shelf.glob("*"):
+            if path.name not in but:
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # something is left, or there was no shelf
+            self._shelf.rmdir()
 
     @property
-    def _homes(self) -> tuple[Path, Path]:
-        return self._served, self._exports
+    def _homes(self) -> tuple[Path, ...]:
+        return self._shelf, self._served, self._exports
 
     def is_ready(self, version: str) -> bool:
         """Whether a Triton is there, and each that is there serves it."""
@@ -120,26 +135,26 @@ class ServedModels:
                 ) from error
 
     def _hold(self, versions: Iterable[str]) -> None:
-        self._served.mkdir(parents=True, exist_ok=True)
-        self._shelf.mkdir(exist_ok=True)
-        self._configure()
-        wanted, held = set(versions), set(self.versions())
-        for version in held - wanted:
-            # To be put back should the others not load.
-            (self._served / version).rename(self._shelf / version)
-        for version in wanted - held:
-            if not (self._shelf / version).exists():
-                self._copy(version)
-            (self._shelf / version).rename(self._served / version)
+        with writing(self._served.parent):
+            self._served.mkdir(parents=True, exist_ok=True)
+            self._shelf.mkdir(exist_ok=True)
+            self._configure()
+            wanted, held = set(versions), set(self.versions())
+            for version in held - wanted:
+                # To be put back should the others not load.
+                (self._served / version).rename(self._shelf / version)
+            for version in wanted - held:
+                kept = self._shelf / version
+                (kept if kept.exists() else self._copy(version)).rename(self._served / version)
 
-    def _copy(self, version: str) -> None:
+    def _copy(self, version: str) -> Path:
         part = self._shelf / f".{version}"
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(self._exports / version, part, ignore=shutil.ignore_patterns("__pycache__"))
         # Python would write these when the version is first loaded, and Triton take the change of
         # the folder for a new version: the next load would replace one that serves.
         compileall.compile_dir(part, ddir=str(self._served / version), quiet=2)
-        part.rename(self._shelf / version)
+        return part
 
     def _configure(self) -> None:
         for source in self._exports.rglob("*.pbtxt"):
@@ -148,6 +163,19 @@ class ServedModels:
             if not target.exists() or not filecmp.cmp(source, target, shallow=False):
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, target)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Names the folder where it, or what is in it, can't be written.
+
+    Raises:
+        ModelFolderError: instead of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ModelFolderError(folder, error) from error
 
 
 def _numbers(home: Path) -> list[str]:

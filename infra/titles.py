@@ -13,7 +13,7 @@ from features.exceptions import FeaturesError
 from features.titles import exported_vectors, publish_titles
 from fm_intent.exceptions import ModelError
 from infra.exceptions import InfraError, TitlesNotServedError
-from infra.local.paths import REPOSITORY
+from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
 from infra.release import alone
 from infra.sources import prepare
 from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
@@ -49,6 +49,39 @@ def publish_titles_of(version: int, models: Path, data_dir: Path, settings: Sett
     return publish_titles(settings, catalogue, vectors, str(version), trained_until)
 
 
+def publish_chosen_titles(
+    settings: Settings, home: Path, version: int | None = None, *, exports: Path = MODEL_REPOSITORY
+) -> tuple[int, int]:
+    """Land and serve the titles of a version, with its vectors; no publication runs meanwhile.
+
+    Args:
+        settings: where Kafka, the feature store and Triton's model repository are.
+        home: holds all local data, the version's source too; see `infra.sources.prepare`.
+        version: number of one that is served or exported; None takes the live one, or the newest
+            that was exported where none is live.
+        exports: model repository that versions are exported into.
+
+    Returns:
+        The version, and the number of titles.
+
+    Raises:
+        NoVersionError: when there is no such version.
+        StoreUnavailableError: when the online store can't be written now.
+        ReleaseError: when a publication runs.
+        BrokerUnavailable: when Kafka, which is asked for the live version, does not answer.
+    """
+    from fm_intent.export import read_manifest, versions
+
+    served = REPOSITORY / settings.triton_models
+    with alone(settings):
+        number = version or int(
+            asyncio.run(read_release(settings)).live or max(versions(exports), default=0)
+        )
+        models = served if number in versions(served) else exports
+        data_dir = prepare(read_manifest(models, number).source, home)
+        return number, publish_titles_of(number, models, data_dir, settings)
+
+
 def publish_live_titles(settings: Settings, home: Path) -> int:
     """Land and serve the titles of the version that is live now, with its vectors.
 
@@ -78,5 +111,5 @@ def publish_live_titles(settings: Settings, home: Path) -> int:
         except (FeaturesError, InfraError, ModelError, OSError, ImportError) as error:
             raise TitlesNotServedError(
                 f"version {live} is live, but its title vectors are not served: {error} "
-                f"Run `intentstream titles {live}` then; until that, embedding_match is null"
+                "Run `intentstream titles` then; until that, embedding_match is null"
             ) from error

@@ -62,19 +62,15 @@ def sink() -> None:
 @app.command()
 def titles(
     version: Annotated[
-        int | None, typer.Argument(help="Exported model version; default: the newest.")
+        int | None, typer.Argument(help="Model version; default: the live one, or the newest.")
     ] = None,
 ) -> None:
     """Publish what is known of titles, with their vectors of a model version."""
-    from fm_intent.export import read_manifest, versions
-    from infra.local.paths import LOCAL, MODEL_REPOSITORY
-    from infra.sources import prepare as prepare_source
-    from infra.titles import publish_titles_of
+    from infra.local.paths import LOCAL
+    from infra.titles import publish_chosen_titles
     from stream.settings import settings
 
-    number = version or max(versions(MODEL_REPOSITORY), default=0)
-    data_dir = prepare_source(read_manifest(MODEL_REPOSITORY, number).source, LOCAL)
-    count = publish_titles_of(number, MODEL_REPOSITORY, data_dir, settings())
+    number, count = publish_chosen_titles(settings(), LOCAL, version)
     typer.echo(f"published {count} titles with their vectors of version {number}")
 
 

@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pytest
 import torch
+from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
 from features.store import open_store
@@ -27,11 +28,18 @@ from infra.local.paths import LOCAL
 from infra.local.programs import worker_environment
 from infra.local.topics import create_topics
 from infra.release import Publication, publish, rollback, served_models
-from infra.titles import publish_live_titles
-from stream import topics
+from infra.titles import publish_chosen_titles, publish_live_titles
+from stream import codec, topics
+from stream.erasure import request_erasure
+from stream.events import Browse
+from stream.kafka import running
 from stream.release import Release, read_release, write_release
+from stream.session import Rules, state_of
 from stream.taxonomy import hash64
+from stream.window import WindowBatch, window_batch
 from tests.conftest import isolate
+from tests.integration.test_incremental import counted
+from tests.integration.test_inference import infer
 from tests.traffic import Traffic
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
@@ -40,7 +48,7 @@ from tests.workers import http, lag, online, records, until, worker
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from subprocess import CompletedProcess
+    from subprocess import CompletedProcess, Popen
 
     from infra.local.stack import Stack
     from stream.settings import Settings
@@ -61,12 +69,17 @@ class Scene:
     traffic: Traffic
     first: str
     second: str
+    third: str
     published: Publication
     refused: dict[str, Exception]
     after_refusals: tuple[Release, list[str]]
+    after_kill: Release
     rolled_back: str
+    after_rollback: list[str]
+    """The versions that are served."""
+    titles_command: str
     titles: list[tuple[str, list[float]]]
-    """`title_vector` after each switch."""
+    """`title_vector` after each switch, and after the command `titles`."""
     metrics: str
     triton_metrics: str
     rows: dict[int, list[Any]] = field(default_factory=dict)
@@ -112,16 +125,34 @@ main()
 """The command line, with a model repository of the test's own."""
 
 
-def run(settings: Settings, model_repository: Path, *arguments: str) -> CompletedProcess[str]:
+def started(settings: Settings, model_repository: Path, *arguments: str) -> Popen[str]:
     environment = {**os.environ, **worker_environment(settings), "COLUMNS": "200"}
     line = [sys.executable, "-c", PROGRAM, str(model_repository), *arguments]
-    return subprocess.run(line, env=environment, check=False, capture_output=True, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(settings: Settings, model_repository: Path, *arguments: str) -> CompletedProcess[str]:
+    process = started(settings, model_repository, *arguments)
+    told, complaints = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, told, complaints)
 
 
 def command(settings: Settings, model_repository: Path, *arguments: str) -> str:
     done = run(settings, model_repository, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def kill_while_it_shadows(settings: Settings, model_repository: Path, version: str) -> None:
+    """Publish a version that answers for nobody, and kill the publisher while it is the shadow."""
+    options = "--share", "1e-9", "--shadow-s", "600"
+    publisher = started(settings, model_repository, "model", "publish", version, *options)
+    with publisher:
+        try:
+            until(lambda: asyncio.run(read_release(settings)).shadow == version, "a shadow")
+        finally:
+            publisher.kill()
 
 
 def title_vector(settings: Settings) -> tuple[str, list[float]]:
@@ -153,6 +184,7 @@ def scene(
     asyncio.run(create_topics(settings))
     first = exported(model_repository)
     second = exported(model_repository, noise=0.02)
+    third = exported(model_repository, noise=0.02)
     bad = {
         "fails validation": spoiled(
             model_repository, second, "network.py", "logits[:, 0].softmax(-1)", "logits[:, 0]"
@@ -176,6 +208,9 @@ def scene(
         titles = [title_vector(settings)]
         published = attempt(second, share=0.5, shadow_s=4.0)
         until_published(settings, second)
+        # What serves must be enough to go back to it.
+        export_of_first = model_repository / "fm_intent" / first
+        export_of_first.rename(home / "export of first")
         refused = {}
         for why, version in bad.items():
             with pytest.raises((VersionRefusedError, ModelVersionError)) as caught:
@@ -185,8 +220,14 @@ def scene(
         after_refusals = asyncio.run(read_release(settings)), served.versions()
         publish_live_titles(settings, LOCAL)
         titles.append(title_vector(settings))
+        kill_while_it_shadows(settings, model_repository, third)
+        after_kill = asyncio.run(read_release(settings))
         rolled_back = command(settings, model_repository, "model", "rollback")
         titles.append(title_vector(settings))
+        after_rollback = served.versions()
+        titles_command = command(settings, model_repository, "titles")
+        titles.append(title_vector(settings))
+        (home / "export of first").rename(export_of_first)
         until_published(settings, first)
         traffic.end()
         until(lambda: lag(settings) == 0, "no lag")
@@ -201,10 +242,14 @@ def scene(
             traffic,
             first,
             second,
+            third,
             published,
             refused,
             after_refusals,
+            after_kill,
             rolled_back,
+            after_rollback,
+            titles_command,
             titles,
             metrics,
             triton_metrics,
@@ -285,6 +330,13 @@ def test_a_refusal_changes_nothing(scene: Scene) -> None:
     )
 
 
+def test_a_publisher_that_is_killed_while_it_shadows_leaves_the_way_back(scene: Scene) -> None:
+    before = Release(live=scene.second, previous=scene.first)
+    trial = {"shadow": scene.third, "shadow_share": 1e-9}
+    assert scene.after_kill == before.model_copy(update=trial)
+    assert scene.after_rollback == [scene.first, scene.second]
+
+
 def test_after_a_rollback_the_versions_have_changed_places(
     scene: Scene, model_repository: Path
 ) -> None:
@@ -298,8 +350,9 @@ def test_after_a_rollback_the_versions_have_changed_places(
 def test_the_title_vectors_that_are_served_are_always_those_of_the_live_version(
     scene: Scene, model_repository: Path
 ) -> None:
-    live = [scene.first, scene.second, scene.first]
+    live = [scene.first, scene.second, scene.first, scene.first]
     assert [version for version, _ in scene.titles] == live
+    assert f"their vectors of version {scene.first}\n" in scene.titles_command
     vectors = {version: vector_of(model_repository, version) for version in live}
     assert vectors[scene.first] != vectors[scene.second]
     assert [vector for _, vector in scene.titles] == [vectors[version] for version in live]
@@ -309,7 +362,7 @@ def test_title_vectors_that_can_t_be_served_are_told_with_the_command_that_serve
     scene: Scene,
 ) -> None:
     settings = scene.settings.model_copy(update={"redis_url": SecretStr("127.0.0.1:1")})
-    with pytest.raises(TitlesNotServedError, match=f"`intentstream titles {scene.first}`"):
+    with pytest.raises(TitlesNotServedError, match="Run `intentstream titles` then"):
         publish_live_titles(settings, LOCAL)
 
 
@@ -337,6 +390,26 @@ def test_without_a_version_before_there_is_no_way_back(isolated: Settings, kafka
         asyncio.run(rollback(isolated))
 
 
+def test_a_shadow_that_a_killed_publisher_left_is_ended_by_whoever_comes_next(
+    isolated: Settings, kafka: str
+) -> None:
+    asyncio.run(create_topics(isolated))
+    asyncio.run(write_release(isolated, Release(live="1", shadow="2", shadow_share=0.1)))
+    with pytest.raises(ReleaseError, match="no version to go back to"):
+        asyncio.run(rollback(isolated))
+    assert asyncio.run(read_release(isolated)) == Release(live="1")
+
+
+def test_where_none_is_live_the_titles_are_those_of_the_newest_export(
+    isolated: Settings, kafka: str, redis: str, model_repository: Path
+) -> None:
+    asyncio.run(create_topics(isolated))
+    newest = exported(model_repository)
+    version, count = publish_chosen_titles(isolated, LOCAL, exports=model_repository)
+    assert (str(version), count > 0) == (newest, True)
+    assert title_vector(isolated) == (newest, vector_of(model_repository, newest))
+
+
 def test_who_asks_for_the_release_is_told_the_newest_every_time(
     isolated: Settings, kafka: str
 ) -> None:
@@ -348,3 +421,56 @@ def test_who_asks_for_the_release_is_told_the_newest_every_time(
         return [await read_release(isolated) for _ in range(20)]
 
     assert asyncio.run(written_and_read()) == [Release(live="3")] * 20
+
+
+def remembered(settings: Settings, *profiles: str) -> WindowBatch:
+    """The profiles' windows, as the changelog holds them."""
+    states = {
+        profile: state_of(
+            [
+                Browse(
+                    event_id=f"{profile}-{minute}",
+                    profile_id=profile,
+                    occurred_at_ms=1_700_000_000_000 + 60_000 * minute,
+                    event_type="title_open",
+                    title_id=TITLE,
+                )
+                for minute in range(3)
+            ],
+            Rules(),
+        )
+        for profile in profiles
+    }
+
+    async def write() -> None:
+        async with running(AIOKafkaProducer, settings) as producer:
+            topic = settings.topic(topics.SESSIONS_CHANGELOG)
+            for profile, state in states.items():
+                await producer.send_and_wait(topic, codec.encode(state), key=profile.encode())
+
+    asyncio.run(write())
+    return window_batch(list(states.items()), Rules())
+
+
+@pytest.mark.parametrize("noise", [0.02, 2.0], ids=["published", "refused"])
+def test_whoever_is_erased_during_a_publication_is_in_no_version_s_cache(
+    isolated: Settings, stack: Stack, triton: str, kafka: str, model_repository: Path, noise: float
+) -> None:
+    asyncio.run(create_topics(isolated))
+    live, version = exported(model_repository), exported(model_repository, noise=noise)
+    stack.load_model(live)
+    asyncio.run(write_release(isolated, Release(live=live)))
+    batch = remembered(isolated, "erased", "stays")
+    # No worker runs, so its state is still in the changelog.
+    asyncio.run(request_erasure(isolated, ["erased"]))
+    trial = publish(isolated, version, share=1e-9, shadow_s=0.1, exports=model_repository)
+    if noise > 1:
+        with pytest.raises(VersionRefusedError, match="on recent windows"):
+            asyncio.run(trial)
+    else:
+        asyncio.run(trial)
+    for one in served_models(isolated, model_repository).versions():
+        before = counted(stack, one)
+        infer(isolated.model_copy(update={"model_version": one}), batch)
+        now = counted(stack, one)
+        assert [now[name] - before[name] for name in ("hits", "misses")] == [1, 1]
