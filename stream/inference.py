@@ -138,17 +138,18 @@ class InferenceClient:
             *(self._forget_at(address, profile_hash, version) for address in present),
             return_exceptions=True,
         )
-        failures = {a: r for a, r in zip(present, results, strict=True) if r is not None}
-        not_served = [r for r in failures.values() if isinstance(r, VersionNotServed)]
-        if len(not_served) == len(present):
-            raise not_served[0]
-        for address, failure in failures.items():
-            if isinstance(failure, VersionNotServed):
-                continue
-            if not isinstance(failure, InferenceUnavailable) or not self._leave(address, failure):
-                raise failure
+        not_served, failures = [], []
+        for address, result in zip(present, results, strict=True):
+            if isinstance(result, VersionNotServed):
+                not_served.append(result)
+            elif result is not None and not (
+                isinstance(result, InferenceUnavailable) and self._leave(address, result)
+            ):
+                failures.append(result)
         for absence in self._left.values():
             absence.owed.setdefault(version, set()).update(profile_hash.tolist())
+        if failures or len(not_served) == len(present):
+            raise (failures or not_served)[0]
 
     def _present(self) -> list[str]:
         return [address for address in self._servers if address not in self._left]

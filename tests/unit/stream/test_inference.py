@@ -196,6 +196,29 @@ def test_a_server_that_was_left_forgets_what_it_owes_before_it_is_asked_again(
     assert sorted(back.forgot[:2]) == [("3", 7), ("3", 8)]
 
 
+def test_a_server_that_was_left_forgets_also_what_the_others_never_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "_PAUSE_S", 0.001)
+
+    class Lacking(Server):
+        async def ask(self, batch: WindowBatch, version: str) -> Intents:
+            if version == "3":
+                raise ABSENT
+            return await super().ask(batch, version)
+
+    servers = fleet(Server(lambda n: DOWN if n < 20 else None), Lacking())
+
+    async def forget(client: InferenceClient) -> None:
+        await client.infer(windows(20))
+        with pytest.raises(VersionNotServed):
+            await client.forget(np.array([7]), "3")
+        while ("3", 7) not in servers["triton-0"].forgot:
+            await asyncio.sleep(0.001)
+
+    use(servers, forget)
+
+
 def test_forgetting_reaches_a_server_that_fails_just_then_once_it_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
