@@ -108,7 +108,7 @@ class InferenceClient:
             # it as slow.
             answered = await self._answered(batch, rows, version)
             answers += answered
-            rows = rows[~np.isin(rows, [row for some, _ in answered for row in some])]
+            rows = rows[~np.isin(rows, np.concatenate([rows[:0], *(some for some, _ in answered)]))]
         together = joined([intents for _, intents in answers])
         if len(set(together.model_version)) > 1:
             raise InferenceUnavailable(

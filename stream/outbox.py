@@ -86,13 +86,16 @@ class Outbox:
         name = self._settings.topic(topic)
         delivered: list[Awaitable[object]] = []
         batch = self._producer.create_batch()
-        for record in records:
-            if not _append(batch, record):
-                delivered.append(await self._producer.send_batch(batch, name, partition=partition))
-                batch = self._producer.create_batch()
-                _append(batch, record)
-        delivered.append(await self._producer.send_batch(batch, name, partition=partition))
-        await _all(delivered)
+        try:
+            for record in records:
+                if not _append(batch, record):
+                    sent = await self._producer.send_batch(batch, name, partition=partition)
+                    delivered.append(sent)
+                    batch = self._producer.create_batch()
+                    _append(batch, record)
+            delivered.append(await self._producer.send_batch(batch, name, partition=partition))
+        finally:
+            await _all(delivered)
 
 
 async def _all(awaitables: Iterable[Awaitable[object]]) -> None:

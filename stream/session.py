@@ -114,7 +114,7 @@ class ProfileState:
     def covers(self, other: ProfileState, rules: Rules) -> bool:
         """Whether this state has all of `other`, so that the join of the two is this one.
 
-        A tenth of the work of the join: what is alike is told by its bytes, all at once.
+        Cheaper than the join: what is alike is told by its bytes, all at once.
         """
         if self.erased_at_ms != other.erased_at_ms:
             return self.erased_at_ms > other.erased_at_ms

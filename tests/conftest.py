@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
 from infra.local.paths import MODEL_REPOSITORY
@@ -17,6 +18,10 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# An example takes as long as the machine has other things to do.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 _PORTS: Final = (
     "kafka_port",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from features.rows import IntentRow
 
 on_a_server = hypothesis_settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

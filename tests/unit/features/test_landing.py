@@ -80,7 +80,7 @@ def test_a_row_lies_in_the_folder_of_the_hour_it_was_published_in(tmp_path: Path
 _batches = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=8)
 
 
-@hypothesis_settings(deadline=None, max_examples=20)
+@hypothesis_settings(max_examples=20)
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 2), st.integers(1, 6), st.sampled_from("12"), st.integers(0, 3)),

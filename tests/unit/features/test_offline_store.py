@@ -125,9 +125,7 @@ def test_every_feature_is_served_as_it_was_published(settings: Settings) -> None
 _rows = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4), st.integers(0, 12)), max_size=12)
 
 
-@hypothesis_settings(
-    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=_rows, moments=st.lists(st.integers(-1, 13), min_size=1, max_size=6))
 def test_what_is_served_is_what_the_fence_had_let_in(
     places: list[tuple[int, int, int]],

@@ -81,7 +81,7 @@ def keys_and_values(model: FMIntent, x: Interactions) -> list[torch.Tensor]:
     return kept
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), length=st.integers(2, 40), data=st.data())
 def test_appending_or_rewriting_the_newest_never_changes_earlier_keys_and_values(
     seed: int, length: int, data: st.DataObject

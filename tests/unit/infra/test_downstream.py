@@ -196,7 +196,7 @@ def test_what_was_played_or_looked_at_before_is_told() -> None:
         assert test.just_looked_at[row] == just.any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 50), st.integers(CUTS.t1_ms, CUTS.end_ms - 1))
 def test_the_future_changes_no_feature(seed: int, at_ms: int) -> None:
     asked = Requests(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from features.exceptions import StoreUnavailableError
 from features.rows import Erasure
@@ -16,6 +17,7 @@ from stream.exceptions import (
     BrokerUnavailable,
     InferenceRefused,
     InferenceUnavailable,
+    Reason,
     ShuttingDown,
 )
 from stream.outbox import Outgoing
@@ -314,6 +316,13 @@ def test_a_dependency_that_does_not_answer_is_told_as_back_pressure(
         asyncio.run(begin())
     assert waited_for == ["kafka"]
     assert pipeline.waits_for is None
+
+
+def test_a_kind_of_dead_letter_that_never_came_is_counted_as_none() -> None:
+    process(Edges(), message({}))
+    # Nothing makes an erasure one from the future, so no other test has counted it.
+    kind = {"topic": topics.PROFILE_ERASURES, "reason": Reason.IN_THE_FUTURE.value}
+    assert REGISTRY.get_sample_value("intentstream_dead_letters_total", kind) == 0
 
 
 def test_a_refused_request_is_not_retried() -> None:
