@@ -27,9 +27,10 @@ from fm_intent.dataset import (
 from fm_intent.evaluate import Judged, Ranker, judge
 from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
 from fm_intent.experiments import EXPERIMENTS, Experiment
-from fm_intent.network import Architecture
+from fm_intent.network import Architecture, FMIntent
 from fm_intent.report import HELD_OUT, main_figure, write_report
 from fm_intent.train import fit, parameters
+from stream.taxonomy import INTENTS
 
 Row = dict[str, Any]
 
@@ -143,6 +144,9 @@ def benchmark(
         "params": parameters(fitted.model),
         "validation_ndcg10": fitted.validation_ndcg10,
     }
+    if isinstance(fitted.model, FMIntent):
+        shares = fitted.model.title_share_M.tolist()
+        row["title_share"] = {INTENTS[intent]: shares[intent] for intent in fitted.model.predicted}
     return record(results, row, judged)
 
 

@@ -277,7 +277,7 @@ class _Pass(nn.Module):
             return keys, values
 
         encoded = self._model.extend(x, position_BQ, self._titles, keep)
-        return tuple(self._model.served(encoded, x.title_BL, self._titles.vector_TD, self._top))
+        return tuple(self._model.served(encoded, x, self._titles.vector_TD, self._top))
 
 
 def profile_bytes(model: FMIntent, window: int) -> int:

@@ -302,7 +302,7 @@ class Sequences:
         table: the title table: first the titles that are scored, then the rest.
         domain: label sets, and what this data can teach.
         candidates: `[V]` indices into the catalogue, of each title that is scored: those that were
-            played, by global time in the training part.
+            played, by global time in the training part; in order of release.
     """
 
     def __init__(
@@ -318,9 +318,9 @@ class Sequences:
             self._period = np.searchsorted(borders, columns.start_ms, side="right")
         in_reach = self._play & (self._period == 0)
         played = np.isin(catalogue.title_hash, columns.title_hash[in_reach])
-        order = np.concatenate([np.flatnonzero(played), np.flatnonzero(~played)])
-        self.candidates = order[: int(played.sum())]
-        self.table = _table(catalogue, order)
+        scored = np.flatnonzero(played)
+        self.candidates = scored[np.argsort(catalogue.release_day[scored], kind="stable")]
+        self.table = _table(catalogue, np.append(self.candidates, np.flatnonzero(~played)))
         self.row = self._rows()
         self._known = self._play & (self.row >= FIRST_ROW)
         self._known &= self.row < FIRST_ROW + len(self.candidates)
@@ -409,6 +409,16 @@ class Sequences:
         """
         return self._contexts_before(self.columns.offset[1:][self._has_test] - 1, length, mode)
 
+    def validation_interactions(self, length: int, mode: Literal["served", "recent"]) -> Context:
+        """Of each profile with a validation part one interaction of it, whatever its action type.
+
+        One is drawn, always the same, of those that were neither trained on nor are for testing.
+        """
+        rng = np.random.default_rng(0)
+        return self._contexts_before(
+            rng.integers(self._validation, self._validation_end), length, mode
+        )
+
     def windows(self, contexts: Context) -> Interactions:
         """The windows of `contexts`."""
         return self._interactions(*_indices(contexts.start, contexts.end))
@@ -468,6 +478,7 @@ class Sequences:
         self._has_test = count >= 3
         last = np.cumsum(count)[self._has_test]
         self._test, self._validation = plays[last - 1], plays[last - 2]
+        self._validation_end = self._test
         self._train_end = self.columns.offset[1:].copy()
         self._train_end[self._has_test] = self._validation
 
@@ -481,6 +492,10 @@ class Sequences:
             return plays[np.unique(self._profile[plays], return_index=True)[1]]
 
         self._validation, self._test = drawn(1), drawn(2)
+        until_testing = np.bincount(self._profile[self._period < 2], minlength=self.profiles)
+        self._validation_end = (self.columns.offset[:-1] + until_testing)[
+            self._profile[self._validation]
+        ]
         self._has_test = np.isin(np.arange(self.profiles), self._profile[self._test])
         early = self._profile[self._period == 0]
         trained = np.bincount(early, minlength=self.profiles)

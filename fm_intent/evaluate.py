@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from fm_intent import metrics
 from fm_intent.dataset import Context, Part, Sequences, data_sha256, load
 from fm_intent.exceptions import DataUnusableError, NoVersionError
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
 from fm_intent.network import (
-    FIRST_ROW,
-    UNKNOWN_DAY,
     Domain,
     Encoded,
     FMIntent,
     Interactions,
     scores,
+    title_labels,
+    told_by_titles,
 )
 from fm_intent.network import load as load_network
 from stream.taxonomy import ACTIONS, INTENTS
@@ -87,12 +86,28 @@ class Ranker:
     def intents(
         self, sequences: Sequences, contexts: Context
     ) -> tuple[NDArray[np.float32] | None, ...]:
-        """The heads' probabilities."""
-        encoded, _ = self._encoded(sequences, contexts)
+        """`FMIntent.intent_probs`; None of each intent that the network has no head for."""
+        if not isinstance(self._model, FMIntent):
+            return (None,) * len(sequences.domain.trained)
+        probs = self._model.intent_probs(*self._asked_of_intents(self._model, sequences, contexts))
         return tuple(
-            None if logits is None else logits[:, 0].softmax(-1).cpu().numpy()
-            for logits in encoded.intent_logits
+            one.cpu().numpy() if intent in self._model.predicted else None
+            for intent, one in enumerate(probs)
         )
+
+    @torch.inference_mode()
+    def opinions(
+        self, sequences: Sequences, contexts: Context
+    ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """`FMIntent.opinions`, of intents alone of which there are two: the head's, the titles'."""
+        if not isinstance(self._model, FMIntent):
+            return {}
+        said = self._model.opinions(*self._asked_of_intents(self._model, sequences, contexts))
+        return {
+            intent: (one.head_BC.cpu().numpy(), one.titles_BC.cpu().numpy())
+            for intent, one in enumerate(said)
+            if one is not None and one.titles_BC is not None
+        }
 
     def _encoded(self, sequences: Sequences, contexts: Context) -> tuple[Encoded, Tensor]:
         """What the network says after each context, and the title rows `[B, L]` of its window."""
@@ -100,6 +115,15 @@ class Ranker:
         asked = sequences.asked_ms(contexts).to(self._device)
         encoded = self._model(x, self._titles, newest_only=True, asked_ms_BL=asked)
         return encoded, x.title_BL
+
+    def _asked_of_intents(
+        self, model: FMIntent, sequences: Sequences, contexts: Context
+    ) -> tuple[Encoded, Tensor, Tensor]:
+        """The arguments of `FMIntent.opinions`."""
+        encoded, title_BL = self._encoded(sequences, contexts)
+        scored = scores(encoded, title_BL, model.candidates(self._titles))
+        probs = _title_probs(scored, sequences, contexts)
+        return encoded, probs, _now_ms(sequences, contexts).to(self._device)
 
 
 class Judged(NamedTuple):
@@ -320,27 +344,27 @@ def _through_titles(
     It says nothing of the next action type. The release age is that at the newest interaction,
     because nobody knows when the next will be.
     """
-    scores = torch.from_numpy(predictor.scores(sequences, contexts))
-    if not sequences.domain.repeats:
-        scores = scores.masked_fill(torch.from_numpy(sequences.seen(contexts)), -torch.inf)
-    probs = scores.softmax(1)
-    scored = slice(FIRST_ROW, FIRST_ROW + sequences.domain.vocabulary)
-    genres = sequences.table.genres_TC[scored]
-    genres = genres / genres.sum(1, keepdim=True).clamp(min=1)
-    # What is not known has its own column, which is cut off.
-    kind = functional.one_hot(sequences.table.kind_T[scored], sequences.domain.kinds + 1)
-    release = sequences.table.release_day_T[scored]
-    today = torch.from_numpy(sequences.columns.start_ms[contexts.end - 1] // 86_400_000)
-    edges = torch.tensor(sequences.domain.release_age_edges_days)
-    age = torch.bucketize(today[:, None] - release, edges, right=True)
-    age = age.masked_fill(release == UNKNOWN_DAY, len(edges) + 1)
-    by_age = torch.zeros(len(probs), len(edges) + 2).scatter_add_(1, age, probs)
-    return (
-        None,
-        (probs @ genres).numpy(),
-        (probs @ kind.float())[:, 1:].numpy(),
-        by_age[:, :-1].numpy(),
+    scored = torch.from_numpy(predictor.scores(sequences, contexts))
+    told = told_by_titles(
+        _title_probs(scored, sequences, contexts),
+        _now_ms(sequences, contexts),
+        title_labels(sequences.table, sequences.domain),
+        sequences.domain,
     )
+    return (None, *(one.numpy() for one in told))
+
+
+def _title_probs(scores_BV: Tensor, sequences: Sequences, contexts: Context) -> Tensor:
+    """Of each candidate as the next play; 0 of one that was played, where none ever is again."""
+    if not sequences.domain.repeats:
+        seen_BV = torch.from_numpy(sequences.seen(contexts)).to(scores_BV.device)
+        scores_BV = scores_BV.masked_fill(seen_BV, -torch.inf)
+    return scores_BV.softmax(1)
+
+
+def _now_ms(sequences: Sequences, contexts: Context) -> Tensor:
+    """When each context's newest interaction began, int64 `[B]`."""
+    return torch.from_numpy(sequences.columns.start_ms[contexts.end - 1])
 
 
 def in_parts(contexts: Context) -> list[tuple[NDArray[np.intp], Context]]:

@@ -10,6 +10,9 @@ from torch import Tensor
 _CHUNK: Final = 512
 """Rows whose logits exist at a time, so that they stay in a CPU's cache."""
 
+_CHUNK_ELSEWHERE: Final = 8192
+"""The same on a GPU, which is idle while small operations are begun."""
+
 
 class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
@@ -27,8 +30,9 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         grad_x = torch.empty_like(x_ND)
         grad_candidates = torch.zeros_like(candidates_VD)
         total = x_ND.new_zeros(())
-        for start in range(0, len(x_ND), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        chunk = _CHUNK if x_ND.device.type == "cpu" else _CHUNK_ELSEWHERE
+        for start in range(0, len(x_ND), chunk):
+            rows = slice(start, start + chunk)
             x, target, weight = x_ND[rows], target_N[rows, None], weight_N[rows, None]
             logits = x @ candidates_VD.T
             if gain_NK is not None and gained_NK is not None:
@@ -84,7 +88,10 @@ def weighted_cross_entropy(
         gain_NK: float `[N, K]`, what some candidates score beside the dot product.
         gained_NK: int64 `[N, K]`, which they are; of one that stands there twice, both count.
     """
-    loss: Tensor = _WeightedCrossEntropy.apply(
-        x_ND, candidates_VD, target_N, weight_N, excluded_NK, gain_NK, gained_NK
-    )
+    gain_NK = gain_NK if gain_NK is None else gain_NK.float()
+    # Sums over all titles need float32, whatever precision the network was run in.
+    with torch.autocast(x_ND.device.type, enabled=False):
+        loss: Tensor = _WeightedCrossEntropy.apply(
+            x_ND.float(), candidates_VD.float(), target_N, weight_N, excluded_NK, gain_NK, gained_NK
+        )
     return loss

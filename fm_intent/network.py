@@ -124,8 +124,8 @@ class Domain:
 class TitleTable(NamedTuple):
     """What is known of titles, row by row; rows 0 and 1 are `NO_ROW` and `UNKNOWN_ROW`.
 
-    Titles in the vocabulary come first; a title released after training has its metadata behind
-    them.
+    Titles in the vocabulary come first, in order of release, those without a date before the
+    others; a title released after training has its metadata behind them.
     """
 
     hash_T: Tensor
@@ -186,6 +186,19 @@ class Encoded(NamedTuple):
     """What each interaction of the window adds to the score of its title; see `Recall`."""
 
 
+class TitleLabels(NamedTuple):
+    """What is known of the titles that are scored, as `told_by_titles` needs it."""
+
+    shares_VC: Tensor
+    """float32, the share of each genre, and behind them 1 at the kind; zeros where unknown."""
+
+    release_day_V: Tensor
+    """int64, never falling; `UNKNOWN_DAY` where there is none."""
+
+    age_edges_C: Tensor
+    """int64, `Domain.release_age_edges_days`."""
+
+
 class Titles(NamedTuple):
     """What the network makes of the title table; the same until a weight or the table changes."""
 
@@ -194,6 +207,16 @@ class Titles(NamedTuple):
 
     genres_TC: Tensor
     """Of their genres, as an interaction's input."""
+
+
+class Opinions(NamedTuple):
+    """What is said of one intent of the next interaction, float32 `[B, C]` each."""
+
+    head_BC: Tensor
+    """By the intent's head."""
+
+    titles_BC: Tensor | None
+    """By the next titles' distribution, which says nothing of the action type."""
 
 
 Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -205,7 +228,7 @@ class Answer(NamedTuple):
     """What is served for each window."""
 
     intent_probs: tuple[Tensor, ...]
-    """Per intent float32 `[B, C]`, about the next interaction; all 0 where it isn't predicted."""
+    """`FMIntent.intent_probs`."""
 
     attention_BM: Tensor
     intent_BD: Tensor
@@ -434,15 +457,18 @@ class FMIntent(nn.Module):
         table: the titles; kept as buffers, so that a saved state carries them.
 
     Raises:
-        ValueError: when intents are asked for and the data can teach none.
+        ValueError: when intents are asked for and the data can teach none, or the titles in the
+            vocabulary aren't in order of release.
     """
 
     hash_T: Tensor
     genres_TC: Tensor
     kind_T: Tensor
     release_day_T: Tensor
+    title_share_M: Tensor
     id_row_T: Tensor
     period_T: Tensor
+    label_shares_VC: Tensor
     sorted_hash: Tensor
     sorted_row: Tensor
     time_edges: Tensor
@@ -453,6 +479,9 @@ class FMIntent(nn.Module):
         a, d = architecture, domain
         if a.intents != "none" and not any(d.trained):
             raise ValueError("the data teaches no intent; choose Architecture(intents='none')")
+        days_V = table.release_day_T[FIRST_ROW : FIRST_ROW + d.vocabulary]
+        if (days_V.diff() < 0).any():
+            raise ValueError("the titles in the vocabulary must be in order of release")
         self.architecture, self.domain = a, d
         self._register(table)
 
@@ -493,6 +522,7 @@ class FMIntent(nn.Module):
     def _register(self, table: TitleTable) -> None:
         for name, column in table._asdict().items():
             self.register_buffer(name, column)
+        self.register_buffer("title_share_M", torch.zeros(len(self.domain.trained)))
         rows = torch.arange(len(table.hash_T))
         in_vocabulary = rows < FIRST_ROW + self.domain.vocabulary
         period = (table.release_day_T - _FIRST_PERIOD_DAY).div(
@@ -502,9 +532,11 @@ class FMIntent(nn.Module):
             table.release_day_T == UNKNOWN_DAY, _PERIODS
         )
         order = table.hash_T[FIRST_ROW:].argsort()
+        labels = title_labels(table, self.domain)
         derived = {
             "id_row_T": rows.where(in_vocabulary, UNKNOWN_ROW),
             "period_T": period,
+            "label_shares_VC": labels.shares_VC,
             "sorted_hash": table.hash_T[FIRST_ROW:][order],
             "sorted_row": order + FIRST_ROW,
             "time_edges": torch.tensor(_TIME_EDGES_MS),
@@ -656,35 +688,75 @@ class FMIntent(nn.Module):
 
     def answer(self, x: Interactions, titles_TD: Tensor, top: int) -> Answer:
         """What is served: intents and the `top` next titles after each row's newest interaction."""
-        return self.served(self(x, titles_TD, newest_only=True), x.title_BL, titles_TD, top)
+        return self.served(self(x, titles_TD, newest_only=True), x, titles_TD, top)
 
-    def served(self, encoded: Encoded, title_BL: Tensor, titles_TD: Tensor, top: int) -> Answer:
-        """The answer that `encoded` (L = 1) makes for windows of these titles."""
+    def served(self, encoded: Encoded, x: Interactions, titles_TD: Tensor, top: int) -> Answer:
+        """The answer that `encoded` (L = 1) makes for the windows `x`."""
         user_BD = encoded.user_BLD[:, 0]
-        scores_BV = scores(encoded, title_BL, self.candidates(titles_TD))
+        scores_BV = scores(encoded, x.title_BL, self.candidates(titles_TD))
         if not self.domain.repeats:
-            seen = title_BL - FIRST_ROW
+            seen = x.title_BL - FIRST_ROW
             outside = (seen < 0) | (seen >= self.domain.vocabulary)
             # Rows without a candidate write to a column that is cut off again.
             scores_BV = functional.pad(scores_BV, (0, 1))
             scores_BV.scatter_(1, seen.masked_fill(outside, self.domain.vocabulary), -torch.inf)
             scores_BV = scores_BV[:, :-1]
-        log_norm_B1 = scores_BV.logsumexp(1, keepdim=True)
-        best, title = largest(scores_BV - log_norm_B1, min(top, self.domain.vocabulary))
+        probs_BV = scores_BV.softmax(1)
+        # Not by probability: one may be too small for a float where its score isn't.
+        score, title = largest(scores_BV, min(top, self.domain.vocabulary))
+        best = probs_BV.gather(1, title)
         missing = top - best.shape[1]
-        batch = user_BD.shape[0]
-        probs = tuple(
-            user_BD.new_zeros(batch, classes) if logits is None else logits[:, 0].softmax(-1)
-            for logits, classes in zip(encoded.intent_logits, self.domain.classes, strict=True)
-        )
+        now_ms_B = x.start_ms_BL.gather(1, x.length_B[:, None] - 1)[:, 0]
         return Answer(
-            intent_probs=probs,
+            intent_probs=self.intent_probs(encoded, probs_BV, now_ms_B),
             attention_BM=encoded.attention_BLM[:, 0],
             intent_BD=encoded.intent_BLD[:, 0],
             next_title_hash=functional.pad(self.hash_T[title + FIRST_ROW], (0, missing)),
-            next_title_score=functional.pad(best.exp(), (0, missing)),
-            title_log_norm_B1=log_norm_B1,
+            next_title_score=functional.pad(best, (0, missing)),
+            title_log_norm_B1=score[:, :1] - best[:, :1].log(),
             user_BD=user_BD,
+        )
+
+    def intent_probs(
+        self, encoded: Encoded, probs_BV: Tensor, now_ms_B: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What is said of each intent of the next interaction, float32 `[B, C]` each.
+
+        A linear opinion pool (Stone, "The Opinion Pool", 1961) of the head and of what the next
+        titles' distribution says; the latter weighs `title_share_M`, which is 0 until it is set.
+        All 0 where the intent isn't predicted. Arguments as of `opinions`.
+        """
+        answers = []
+        for intent, said in enumerate(self.opinions(encoded, probs_BV, now_ms_B)):
+            if said is None:
+                answer_BC = probs_BV.new_zeros(probs_BV.shape[0], self.domain.classes[intent])
+            elif said.titles_BC is None:
+                answer_BC = said.head_BC
+            else:
+                pooled_BC = said.head_BC.lerp(said.titles_BC, self.title_share_M[intent])
+                # What titles say sums to less where some have no label.
+                answer_BC = pooled_BC / pooled_BC.sum(1, keepdim=True)
+            answers.append(answer_BC)
+        return tuple(answers)
+
+    def opinions(
+        self, encoded: Encoded, probs_BV: Tensor, now_ms_B: Tensor
+    ) -> tuple[Opinions | None, ...]:
+        """What there is to be said of each intent; None where it isn't predicted.
+
+        Args:
+            encoded: L = 1.
+            probs_BV: of the next play.
+            now_ms_B: int64, when the newest interaction began; titles are as old as they were then.
+        """
+        if not self.predicted:
+            return (None,) * len(self.domain.trained)
+        scored = slice(FIRST_ROW, FIRST_ROW + self.domain.vocabulary)
+        labels = TitleLabels(self.label_shares_VC, self.release_day_T[scored], self.age_edges)
+        told = (None, *told_by_titles(probs_BV, now_ms_B, labels, self.domain))
+        return tuple(
+            None if logits is None else Opinions(logits[:, 0].softmax(-1), by_titles)
+            for logits, by_titles in zip(encoded.intent_logits, told, strict=True)
         )
 
     def _genre_shares(self) -> Tensor:
@@ -762,6 +834,45 @@ def scores(encoded: Encoded, title_BL: Tensor, candidates_VD: Tensor) -> Tensor:
         return scores_BV
     candidate = (title_BL - FIRST_ROW).clamp(0, len(candidates_VD) - 1)
     return scores_BV.scatter_add_(1, candidate, encoded.recall_BLK[:, 0])
+
+
+def title_labels(table: TitleTable, domain: Domain) -> TitleLabels:
+    """Of the titles that are scored."""
+    scored = slice(FIRST_ROW, FIRST_ROW + domain.vocabulary)
+    genres_VC = table.genres_TC[scored]
+    kind_VC = functional.one_hot(table.kind_T[scored], domain.kinds + 1)[:, 1:]
+    return TitleLabels(
+        torch.cat([genres_VC / genres_VC.sum(1, keepdim=True).clamp(min=1), kind_VC], dim=1),
+        table.release_day_T[scored],
+        torch.tensor(domain.release_age_edges_days),
+    )
+
+
+def told_by_titles(
+    probs_BV: Tensor, now_ms_B: Tensor, labels: TitleLabels, domain: Domain
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a distribution over next plays says of their genre, kind and release age.
+
+    Args:
+        probs_BV: the distribution.
+        now_ms_B: int64, the moment at which titles are as old as they count.
+        labels: of the same titles.
+        domain: gives the classes.
+
+    Returns:
+        float32 `[B, C]` each; the probability of titles without a label is missing from their sum.
+    """
+    shares_BC = probs_BV @ labels.shares_VC
+    # Of at least some age is what was released up to some day: one sum over the titles in order of
+    # release has it all, where to look up each title's age would take far longer.
+    up_to_BV = functional.pad(probs_BV.cumsum(1), (1, 0))
+    today_B1 = now_ms_B.div(_DAY_MS, rounding_mode="floor")[:, None]
+    last_day_BC = functional.pad(today_B1 - labels.age_edges_C, (0, 1), value=UNKNOWN_DAY)
+    border_BC = torch.searchsorted(labels.release_day_V, last_day_BC, right=True)
+    at_least_BC = up_to_BV.gather(1, functional.pad(border_BC, (1, 0), value=domain.vocabulary))
+    # A sum in parallel may fall by a rounding.
+    age_BC = -at_least_BC.diff(dim=1).clamp(max=0)
+    return shares_BC[:, : domain.genres], shares_BC[:, domain.genres :], age_BC
 
 
 def at(x_BLD: Tensor, position_B: Tensor) -> Tensor:

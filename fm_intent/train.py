@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from fm_intent import metrics
@@ -27,6 +28,7 @@ from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Manifest, export
 from fm_intent.loss import weighted_cross_entropy
 from fm_intent.network import FIRST_ROW, Architecture, FMIntent
+from fm_intent.pooling import pool
 from stream.taxonomy import INTENTS
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -279,6 +281,11 @@ class _Run:
             self._setup.validation_profiles,
             seed,
         )
+        self._pooled_on = sample(
+            sequences.validation_interactions(self._setup.window, self._setup.crops),
+            self._setup.validation_profiles,
+            seed,
+        )
         crops = sequences.crops(self._setup.window, self._setup.crops)
         if not crops or not len(self._validation.end):
             raise DataUnusableError(
@@ -323,6 +330,8 @@ class _Run:
 
     def best(self) -> Fitted:
         self._average.load_state_dict(self._best)
+        if isinstance(self._average, FMIntent):
+            pool(self._average, self._sequences, self._pooled_on, self._device)
         p = self._progress
         return Fitted(self._average, p.epoch + (p.round > 0), p.seconds, p.best_ndcg10)
 
@@ -360,7 +369,7 @@ class _Run:
         p, setup = self._progress, self._setup
         torch.manual_seed(hash((self._seed, p.epoch, p.round)))
         self._model.train()
-        total = torch.zeros(())
+        total = torch.zeros((), device=self._device)
         counted = 0
         name = f"epoch {p.epoch + 1}.{p.round + 1}"
         with tqdm(group, desc=name, unit="batch", disable=None) as bar:
@@ -376,9 +385,10 @@ class _Run:
                     group_of_parameters["lr"] = setup.learning_rate * warmth
                 self._optimiser.step()
                 self._move_average()
-                total += item.cpu()
+                total += item
                 counted += 1
-                bar.set_postfix(loss=f"{item.item():.3f}", best_ndcg10=f"{p.best_ndcg10:.4f}")
+                if not bar.disable:  # a GPU would be waited for
+                    bar.set_postfix(loss=f"{item.item():.3f}", best_ndcg10=f"{p.best_ndcg10:.4f}")
                 if not self._in_time(deadline):
                     break
         p.log.append(
@@ -390,18 +400,18 @@ class _Run:
         # Short at first, or the average would long remember how the weights began.
         steps = self._progress.steps
         decay = min(self._setup.average, (1 + steps) / (10 + steps))
-        current = self._model.parameters()
-        for average, now in zip(self._average.parameters(), current, strict=True):
-            average.lerp_(now, 1 - decay)
+        averages = list(self._average.parameters())
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        move(averages, list(self._model.parameters()), steps)
 
     def _reserve(self) -> float:
-        """Seconds to leave for the last validation, the test and the export."""
+        """Seconds to leave for the last validation, pooling, the test and the export."""
         validated = [one["validation_seconds"] for one in self._progress.log if "ndcg10" in one]
         if not validated:
             return 20.0
         everyone = self._sequences.contexts("test", self._setup.window, self._setup.crops)
         tests = 3 * len(everyone.end) / len(self._validation.end)
-        return 8.0 + max(validated) * (1 + tests)
+        return 8.0 + max(validated) * (2 + tests)
 
     def _validate(self, began: float) -> None:
         p = self._progress

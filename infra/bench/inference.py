@@ -99,7 +99,7 @@ def untrained(architecture: Architecture) -> FMIntent:
         torch.from_numpy(hashes),
         torch.from_numpy((rng.random((rows, len(GENRES))) < 0.1).astype(np.float32)),
         torch.from_numpy(rng.integers(0, len(KINDS) + 1, rows)),
-        torch.from_numpy(rng.integers(0, 19_000, rows)),
+        torch.from_numpy(np.sort(rng.integers(0, 19_000, rows))),
     )
     domain = Domain(
         actions=len(ACTIONS),

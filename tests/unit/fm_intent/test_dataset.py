@@ -14,6 +14,7 @@ from fm_intent.dataset import (
     Crop,
     Part,
     Sequences,
+    Split,
     batches,
     load,
     read_histories,
@@ -339,3 +340,24 @@ def test_by_global_time_the_first_interaction_of_a_profile_is_never_a_target() -
     for part in ("validation", "test"):
         ends = data.contexts(cast("Part", part), 64, "recent").end
         assert not np.isin(ends, [*beginning, len(alone.start_ms) - 1]).any()
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "global-time"])
+def test_validation_interactions_were_not_trained_on_and_are_not_for_testing(split: Split) -> None:
+    data = Sequences(tiny.columns(), tiny.catalogue(), split)
+    contexts = data.validation_interactions(64, "served")
+    assert len(contexts.end) == len(data._validation)
+    assert (contexts.end >= data._validation).all()
+    tested = np.full(data.profiles, len(data.row))
+    tested[data._profile[data._test]] = data._test
+    assert (contexts.end < tested[contexts.profile]).all()
+    assert (contexts.end < data.columns.offset[contexts.profile + 1]).all()
+    if split == "global-time":
+        assert set(data._period[contexts.end]) == {1}
+    else:
+        assert (data.columns.action[contexts.end] >= len(PLAYS)).any()
+
+
+def test_titles_that_are_scored_come_in_order_of_release() -> None:
+    days = tiny.catalogue().release_day[DATA.candidates]
+    assert (np.diff(days) >= 0).all()

@@ -19,12 +19,19 @@ from fm_intent.network import (
     FMIntent,
     Interactions,
     Layer,
+    load,
     next_same,
+    save,
+    scores,
+    title_labels,
+    told_by_titles,
 )
 from stream.taxonomy import INTENTS, hash64
 from tests.unit.fm_intent import tiny
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fm_intent.dataset import Sequences
 
 DATA = tiny.sequences()
@@ -263,6 +270,69 @@ def test_a_head_without_labels_is_zero_and_has_no_attention() -> None:
         assert bool((answer.attention_BM[:, intent] > 0).all()) == trained
     attention = answer.attention_BM.sum(1)
     torch.testing.assert_close(attention, torch.ones_like(attention))
+
+
+def test_titles_say_of_intents_what_their_labels_are_by_their_probabilities() -> None:
+    vocabulary = DATA.domain.vocabulary
+    probs = torch.rand(5, vocabulary, generator=torch.Generator().manual_seed(0)).softmax(1)
+    labels = title_labels(DATA.table, DATA.domain)
+    model = tiny.network(DATA, SMALL)
+    rows = torch.arange(FIRST_ROW, FIRST_ROW + vocabulary)
+    moments = [tiny.START_MS - 5_000 * DAY_MS, tiny.START_MS, tiny.START_MS + 40 * DAY_MS]
+    for now_ms in moments:
+        told = told_by_titles(probs, torch.full((5,), now_ms), labels, DATA.domain)
+        ages = model.release_ages(rows, torch.tensor(now_ms))
+        wanted = [torch.zeros_like(one) for one in told]
+        for title in range(vocabulary):
+            genres = DATA.table.genres_TC[FIRST_ROW + title]
+            wanted[0] += probs[:, title, None] * genres / genres.sum()
+            wanted[1][:, DATA.table.kind_T[FIRST_ROW + title] - 1] += probs[:, title]
+            if ages[title] < len(labels.age_edges_C) + 1:
+                wanted[2][:, ages[title]] += probs[:, title]
+        for one, other in zip(told, wanted, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert (wanted[2].sum(1) < 1 - 1e-3).all()  # a title has no date
+
+
+def test_answers_about_intents_lie_between_the_head_and_the_titles() -> None:
+    model = tiny.network(DATA, SMALL)
+    x = tiny.windows(DATA)
+    now_ms = x.start_ms_BL.gather(1, x.length_B[:, None] - 1)[:, 0]
+    with torch.inference_mode():
+        titles = model.titles()
+        encoded = model(x, titles, newest_only=True)
+        probs = scores(encoded, x.title_BL, model.candidates(titles)).softmax(1)
+        opinions = model.opinions(encoded, probs, now_ms)
+        answers = []
+        for share in (0.0, 0.25, 1.0):
+            model.title_share_M.fill_(share)
+            answers.append(model.answer(x, titles, 20).intent_probs)
+    for intent, opinion in enumerate(opinions):
+        assert opinion is not None
+        heads, mixed, by_titles = (answer[intent] for answer in answers)
+        torch.testing.assert_close(heads, opinion.head_BC)
+        if opinion.titles_BC is None:
+            assert INTENTS[intent] == "action"
+            assert torch.equal(heads, by_titles)
+            continue
+        known = opinion.titles_BC.sum(1, keepdim=True)
+        torch.testing.assert_close(by_titles, opinion.titles_BC / known)
+        pool = 0.75 * opinion.head_BC + 0.25 * opinion.titles_BC
+        torch.testing.assert_close(mixed, pool / pool.sum(1, keepdim=True))
+        torch.testing.assert_close(mixed.sum(1), torch.ones(len(mixed)))
+
+
+def test_a_vocabulary_that_is_not_in_order_of_release_is_refused() -> None:
+    table = DATA.table._replace(release_day_T=DATA.table.release_day_T.flip(0))
+    with pytest.raises(ValueError, match="in order of release"):
+        FMIntent(SMALL, DATA.domain, table)
+
+
+def test_a_saved_network_keeps_what_titles_weigh(tmp_path: Path) -> None:
+    model = tiny.network(DATA, SMALL)
+    model.title_share_M[1] = 0.5
+    save(model, tmp_path / "model.pt")
+    assert load(tmp_path / "model.pt").title_share_M.tolist() == [0, 0.5, 0, 0]
 
 
 def test_a_head_without_labels_has_no_weights() -> None:

@@ -62,7 +62,7 @@ def test_a_version_that_is_not_there_is_no_refusal(exports: Path) -> None:
 
 FAULTS = {
     "action_probs does not sum to 1": ("network.py", "logits[:, 0].softmax(-1)", "logits[:, 0]"),
-    "descending part of a distribution": ("network.py", "(best.exp(),", "(-best.exp(),"),
+    "descending part of a distribution": ("network.py", "pad(best,", "pad(-best,"),
     r"next_title_hash has shape \[12, 21\]": ("network.py", "(0, missing))", "(0, missing + 1))"),
     "user_embedding holds something": ("network.py", "user_BD=user_BD,", "user_BD=user_BD / 0,"),
     "a cache that held another window, .*user_embedding is off by": (
