@@ -150,6 +150,56 @@ def benchmark(
     return record(results, row, judged)
 
 
+class Compared(NamedTuple):
+    """Two models by one figure, each the mean over the seeds that both were trained with."""
+
+    figure: str
+    """`ndcg10`, or an intent: its accuracy, of genre its mean average precision."""
+
+    seeds: list[int]
+    ours: float
+    theirs: float
+    paired: metrics.Paired
+
+
+def compare(results: Path, ours: str, theirs: str, split: str) -> list[Compared]:
+    """Hold one model against another, profile by profile, by all that both have figures of.
+
+    Args:
+        results: as of `record`.
+        ours: a model with rows of `split`.
+        theirs: another.
+        split: of the table.
+
+    Raises:
+        UnknownExperimentError: when they have no seed in common, or what they got right wasn't
+            kept.
+    """
+    rows = json.loads(results.read_text()) if results.exists() else []
+    found: list[dict[int, Row]] = [
+        {
+            one["seed"]: one
+            for one in rows
+            if (one["model"], one["split"]) == (model, split) and _kept(results, one).exists()
+        }
+        for model in (ours, theirs)
+    ]
+    seeds = sorted(set(found[0]) & set(found[1]))
+    if not seeds:
+        raise UnknownExperimentError(
+            f"{results.name} has nothing of {ours} and {theirs} by the same seed and {split}; "
+            "`intentstream benchmark` makes it"
+        )
+    mine, others = ([some[seed] for seed in seeds] for some in found)
+    both = [name for name in mine[0]["intents"] if name in others[0]["intents"]]
+    compared = []
+    for figure in ("ndcg10", *both):
+        our, their = _means(results, mine, others, figure)
+        means = float(our.mean()), float(their.mean())
+        compared.append(Compared(figure, seeds, *means, metrics.paired(our, their)))
+    return compared
+
+
 def record(results: Path, row: Row, judged: Judged) -> Row:
     """Put a row among the results, and hold all of them against their best baseline again.
 
@@ -265,10 +315,7 @@ def _over_seeds(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
     if best is own:
         return found
     if _all_kept(results, [*own, *best]):
-        ours, theirs = (
-            np.mean([_gains_by_name(results, one) for one in some], axis=0) for some in (own, best)
-        )
-        compared = metrics.paired(ours, theirs)
+        compared = metrics.paired(*_means(results, own, best, "ndcg10"))
         found["vs_best_baseline"] = {"model": best[0]["model"], **compared._asdict()}
     elif (before := row.get("over_seeds")) and before["seeds"] == seeds:
         gain = before["vs_best_baseline"]
@@ -295,10 +342,16 @@ def _right(results: Path, row: Row) -> NpzFile:
     return found
 
 
-def _gains_by_name(results: Path, row: Row) -> metrics.PerRow:
-    """Of all profiles, in the order of their names."""
-    with _right(results, row) as right:
-        return metrics.gains(right["rank"][np.argsort(right["profile_id"])], 10)
+def _means(
+    results: Path, ours: Sequence[Row], theirs: Sequence[Row], figure: str
+) -> tuple[metrics.PerRow, metrics.PerRow]:
+    """Both models' values of a figure, row by row, each the mean over its seeds."""
+    pairs = []
+    for one, other in zip(ours, theirs, strict=True):
+        with _right(results, one) as our, _right(results, other) as their:
+            pairs.append(_pairs(our, their, figure))
+    mine, others = zip(*pairs, strict=True)
+    return np.mean(mine, axis=0), np.mean(others, axis=0)
 
 
 def _pairs(

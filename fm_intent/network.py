@@ -868,7 +868,7 @@ def told_by_titles(
     up_to_BV = functional.pad(probs_BV.cumsum(1), (1, 0))
     today_B1 = now_ms_B.div(_DAY_MS, rounding_mode="floor")[:, None]
     last_day_BC = functional.pad(today_B1 - labels.age_edges_C, (0, 1), value=UNKNOWN_DAY)
-    border_BC = torch.searchsorted(labels.release_day_V, last_day_BC, right=True)
+    border_BC = torch.bucketize(last_day_BC, labels.release_day_V, right=True)
     at_least_BC = up_to_BV.gather(1, functional.pad(border_BC, (1, 0), value=domain.vocabulary))
     # A sum in parallel may fall by a rounding.
     age_BC = -at_least_BC.diff(dim=1).clamp(max=0)

@@ -331,6 +331,44 @@ def benchmark(
 
 
 @app.command()
+def compare(
+    ours: Annotated[str, typer.Argument(help="A model of the source's table.")],
+    theirs: Annotated[str, typer.Argument(help="Another one.")],
+    source: _Source = "ml-1m",
+    split: Annotated[
+        Literal["leave-one-out", "global-time", "as-served"], typer.Option(help="Of the table.")
+    ] = "leave-one-out",
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder with models-<source>.json; default: where `benchmark` writes."),
+    ] = None,
+) -> None:
+    """Hold two models against each other, profile by profile, without training them again.
+
+    By next title and by each intent that both tell; the mean over the seeds that both have, and
+    Student's paired test over profiles.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from fm_intent.benchmark import compare as compare_models
+    from infra.local.paths import LOCAL
+
+    folder = results or LOCAL / "runs"
+    table = Table("figure", "seeds", ours, theirs, "gain", "p")
+    for one in compare_models(folder / f"models-{source}.json", ours, theirs, split):
+        table.add_row(
+            one.figure,
+            ", ".join(map(str, one.seeds)),
+            f"{one.ours:.4f}",
+            f"{one.theirs:.4f}",
+            f"{one.paired.delta_pct:+.2f} %",
+            f"{one.paired.p:.2g}",
+        )
+    Console().print(table)
+
+
+@app.command()
 def clusters(
     source: _Source = "ml-1m",
     version: Annotated[

@@ -10,7 +10,7 @@ import pytest
 
 from fm_intent import benchmark as module
 from fm_intent import metrics
-from fm_intent.benchmark import benchmark, record
+from fm_intent.benchmark import benchmark, compare, record
 from fm_intent.evaluate import Judged
 from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
@@ -332,6 +332,33 @@ def test_an_intent_is_held_against_the_baseline_that_tells_it_best(tmp_path: Pat
     assert versus["ours"]["delta_pct"] == pytest.approx(50)
     assert versus["ours"]["p"] < 0.001 < versus["weak"]["p"]
     assert "; +50.0 %, p < 0.001 (strong)" in (tmp_path / "models.md").read_text()
+
+
+def test_two_models_are_compared_by_the_seeds_and_figures_that_both_have(tmp_path: Path) -> None:
+    results = tmp_path / "models.json"
+    for seed, right in ((0, 60), (1, 80), (2, 90)):
+        record(results, row("ours", seed=seed, baseline=False), told(right))
+    for seed, right in ((0, 50), (1, 50)):
+        record(results, row("theirs", seed=seed), told(right))
+    ndcg10, kind = compare(results, "ours", "theirs", "leave-one-out")
+    assert (ndcg10.figure, ndcg10.seeds, ndcg10.paired) == ("ndcg10", [0, 1], (0.0, 1.0))
+    assert (kind.figure, kind.seeds) == ("kind", [0, 1])
+    assert (kind.ours, kind.theirs) == pytest.approx((0.7, 0.5))
+    assert kind.paired.delta_pct == pytest.approx(40)
+    assert kind.paired.p < 0.001
+
+
+@pytest.mark.parametrize("reason", ["no such model", "no seed in common", "not kept"])
+def test_what_can_not_be_compared_is_an_error_that_says_so(tmp_path: Path, reason: str) -> None:
+    results = tmp_path / "models.json"
+    record(results, row("ours"), judged([0, 1]))
+    if reason != "no such model":
+        seed = 1 if reason == "no seed in common" else 0
+        record(results, row("theirs", seed=seed), judged([0, 2]))
+    if reason == "not kept":
+        (tmp_path / "models" / "leave-one-out-theirs-0.npz").unlink()
+    with pytest.raises(UnknownExperimentError, match="ours and theirs by the same seed"):
+        compare(results, "ours", "theirs", "leave-one-out")
 
 
 def test_rows_of_runs_that_end_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
