@@ -1,6 +1,7 @@
 # `make help` lists the targets. Everything but `setup` runs from .venv.
 PYTHON ?= python3
 SOURCE ?= ml-1m
+JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -24,12 +25,13 @@ up: setup ## start Kafka, Redis, Triton and the worker on loopback, and leave th
 down: ## stop what `make up` started
 	@$(BIN)/intentstream down
 
-test: setup ## the whole suite: unit tests first, then those that start real servers
-	$(BIN)/pytest tests/unit
-	$(BIN)/pytest tests --ignore tests/unit
+# Half of what the tests take is waiting for servers, so two at a time take turns on two cores.
+test: setup ## the whole suite, JOBS=2 files at a time: unit tests first, then those with real servers
+	$(BIN)/pytest tests/unit --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/pytest tests --ignore tests/unit --numprocesses $(JOBS) --dist loadfile
 
 test-unit: setup ## only the tests that need no server
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit --numprocesses $(JOBS) --dist loadfile
 
 feast-universal: setup ## Feast's own store tests on our stores (FEAST=a checkout of it; else cloned)
 	$(BIN)/python -m infra.feast_universal $(FEAST)

@@ -236,7 +236,7 @@ def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Ex
         version: its number; None takes the newest that was trained on this source.
 
     Raises:
-        NoVersionError: when there is no such version.
+        NoVersionError: when there is no such version, or its network isn't that of this code.
         DataUnusableError: when the data is missing, or is not what the version was trained on.
     """
     if version is not None:
@@ -254,7 +254,14 @@ def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Ex
             f"{data_dir} holds, so that held-out plays may be ones it has seen; train again"
         )
     folder = model_repo / MODEL / str(manifest.version)
-    return Exported(manifest, load_network(folder / MODEL_FILE), load(data_dir))
+    try:
+        model = load_network(folder / MODEL_FILE)
+    except (RuntimeError, ValueError) as error:
+        raise NoVersionError(
+            f"version {manifest.version} can be served, by the code that it carries, but is of "
+            "another network than this code's; train one with `intentstream train`"
+        ) from error
+    return Exported(manifest, model, load(data_dir))
 
 
 def evaluate_version(

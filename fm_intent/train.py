@@ -302,8 +302,14 @@ class _Run:
                 f"{self._dir} holds a run of another experiment, data or seed; delete that folder, "
                 "or name another one"
             )
-        self._model.load_state_dict(content["model"])
-        self._average.load_state_dict(content["average"])
+        try:
+            self._model.load_state_dict(content["model"])
+            self._average.load_state_dict(content["average"])
+        except RuntimeError as error:
+            raise CheckpointMismatchError(
+                f"{self._dir} holds a run of another network than this code's; delete that "
+                "folder, or name another one"
+            ) from error
         self._optimiser.load_state_dict(content["optimiser"])
         self._best = content["best"]
         self._progress = Progress(**content["progress"])

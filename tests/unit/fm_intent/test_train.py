@@ -93,6 +93,15 @@ def test_a_run_of_something_else_is_refused(tmp_path: Path) -> None:
         run(tmp_path, seed=1)
 
 
+def test_a_checkpoint_of_another_network_is_not_gone_on_from(tmp_path: Path) -> None:
+    run(tmp_path)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del content["average"]["title_share_M"]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointMismatchError, match="another network"):
+        run(tmp_path)
+
+
 def test_training_stops_when_validation_stops_getting_better(tmp_path: Path) -> None:
     setup = replace(QUICK.training, epochs=50, learning_rate=0.0, patience=2)
     run(tmp_path, replace(QUICK, training=setup))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from fm_intent.baselines import SASRecSettings
 from fm_intent.evaluate import evaluate_version
@@ -81,6 +82,18 @@ def test_a_version_is_not_tested_on_other_data(source: Path, tmp_path: Path) -> 
     events = pq.read_table(source / "events.parquet")
     pq.write_table(events.slice(1), source / "events.parquet")
     with pytest.raises(DataUnusableError, match="trained on other data"):
+        evaluate_version(source, tmp_path / "models")
+
+
+def test_a_version_of_another_network_is_not_tested_by_this_one(
+    source: Path, tmp_path: Path
+) -> None:
+    train(source, tmp_path / "models", experiment="quick")
+    weights = tmp_path / "models" / "fm_intent" / "1" / "model.pt"
+    content = torch.load(weights, weights_only=True)
+    del content["state"]["title_share_M"]
+    torch.save(content, weights)
+    with pytest.raises(NoVersionError, match="another network"):
         evaluate_version(source, tmp_path / "models")
 
 
