@@ -23,6 +23,10 @@ _LEAST: Final = 1e-9
 """So that what was held to be impossible, and came, is but very unlikely."""
 
 
+_MOST: Final = 0.99
+"""That titles weigh: something must be left to say where no title that is likely has a label."""
+
+
 def pool(model: FMIntent, sequences: Sequences, contexts: Context, device: str) -> None:
     """Set `title_share_M` of `model` to what makes the interactions after `contexts` likeliest.
 
@@ -47,7 +51,7 @@ def pool(model: FMIntent, sequences: Sequences, contexts: Context, device: str) 
 def likeliest_share(
     head_NC: NDArray[np.float32], titles_NC: NDArray[np.float32], came: NDArray[Any]
 ) -> float:
-    """The weight, 0 to 1, of `titles_NC` beside `head_NC` under which what came is likeliest.
+    """The weight, 0 to 0.99, of `titles_NC` beside `head_NC` under which what came is likeliest.
 
     Args:
         head_NC: distributions; each row sums to 1.
@@ -66,5 +70,5 @@ def likeliest_share(
         return -float((came * np.log(likely.clip(_LEAST))).sum())
 
     # Both ends are tried, too: the search stays inside.
-    inside = minimize_scalar(unlikeliness, bounds=(0, 1), method="bounded").x
-    return min((0.0, 1.0, float(inside)), key=unlikeliness)
+    inside = minimize_scalar(unlikeliness, bounds=(0, _MOST), method="bounded").x
+    return min((0.0, _MOST, float(inside)), key=unlikeliness)

@@ -13,6 +13,7 @@ from fm_intent.network import (
     FIRST_ROW,
     NEVER,
     NO_ROW,
+    UNKNOWN_DAY,
     UNKNOWN_ROW,
     Architecture,
     Encoded,
@@ -320,6 +321,20 @@ def test_answers_about_intents_lie_between_the_head_and_the_titles() -> None:
         pool = 0.75 * opinion.head_BC + 0.25 * opinion.titles_BC
         torch.testing.assert_close(mixed, pool / pool.sum(1, keepdim=True))
         torch.testing.assert_close(mixed.sum(1), torch.ones(len(mixed)))
+
+
+def test_an_intent_that_no_likely_title_has_a_label_of_is_answered_by_its_head() -> None:
+    model = tiny.network(DATA, SMALL)
+    model.title_share_M.fill_(0.99)
+    x = tiny.windows(DATA)
+    with torch.inference_mode():
+        encoded = model(x, model.titles(), newest_only=True)
+        undated = torch.zeros(len(x.length_B), DATA.domain.vocabulary)
+        undated[:, 0] = 1
+        assert DATA.table.release_day_T[FIRST_ROW] == UNKNOWN_DAY
+        ages = model.intent_probs(encoded, undated, x.start_ms_BL[:, 0])[3]
+    assert encoded.intent_logits[3] is not None
+    torch.testing.assert_close(ages, encoded.intent_logits[3][:, 0].softmax(-1))
 
 
 def test_a_vocabulary_that_is_not_in_order_of_release_is_refused() -> None:
