@@ -25,7 +25,7 @@ up: setup ## start Kafka, Redis, Triton and the worker on loopback, and leave th
 down: ## stop what `make up` started
 	@$(BIN)/intentstream down
 
-# Half of what the tests take is waiting for servers, so two at a time take turns on two cores.
+# Much of what the tests take is waiting for servers, so two at a time take turns on two cores.
 test: setup ## the whole suite, JOBS=2 files at a time: unit tests first, then those with real servers
 	$(BIN)/pytest tests/unit --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests --ignore tests/unit --numprocesses $(JOBS) --dist loadfile

@@ -22,7 +22,6 @@ from fm_intent.network import FMIntent
 _LEAST: Final = 1e-9
 """So that what was held to be impossible, and came, is but very unlikely."""
 
-
 _MOST: Final = 0.99
 """That titles weigh: something must be left to say where no title that is likely has a label."""
 

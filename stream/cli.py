@@ -488,16 +488,13 @@ def status() -> None:
 
 def main() -> None:
     """Run the command line; an error of ours ends it with its message and exit code 1."""
-    import typeguard
-
+    from features import typechecks
     from features.exceptions import FeaturesError
     from fm_intent.exceptions import ModelError
     from infra.exceptions import InfraError
     from stream.exceptions import StreamError
 
-    # Feast has its classes rewritten to check types, which takes a third of its import. Typeguard
-    # says that this isn't for production; python -O would switch it off, and our assertions, too.
-    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
+    typechecks.switch_off()
     try:
         app()
     except (StreamError, FeaturesError, ModelError, InfraError) as error:

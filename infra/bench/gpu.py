@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -30,15 +30,15 @@ from fm_intent.benchmark import source
 from fm_intent.cache import Cache, profile_bytes
 from fm_intent.dataset import Batch, Sequences, batches
 from fm_intent.experiments import EXPERIMENTS, Experiment
+from fm_intent.export import TOP
 from fm_intent.network import FMIntent, Interactions
 from fm_intent.train import losses
+from infra.local.paths import LOCAL, REPOSITORY
 
-ROOT: Final = Path(__file__).parents[2]
-RESULTS: Final = ROOT / "docs" / "results" / "gpu.json"
-DATA: Final = ROOT / ".local" / "data" / "ml-1m"
+RESULTS: Final = REPOSITORY / "docs" / "results" / "gpu.json"
+DATA: Final = LOCAL / "data" / "ml-1m"
 MODELS: Final = ("fm-intent", "sasrec-metadata")
 WINDOW: Final = 64
-TOP: Final = 20
 ROWS: Final = (1, 8, 64, 256)
 STEPS: Final = 24
 """Of a way; the first third warms up."""
@@ -47,20 +47,18 @@ ROUNDS: Final = 60
 CPU_SHARE: Final = 4
 """The CPU takes a fraction of the steps."""
 
-
-def ways() -> dict[str, tuple[str, Callable[[], AbstractContextManager[Any]]]]:
-    """Device and precision of each way to train."""
-    return {
-        "cpu": ("cpu", nullcontext),
-        "cpu, bf16": ("cpu", lambda: torch.autocast("cpu", torch.bfloat16)),
-        "cuda": ("cuda", nullcontext),
-        "cuda, bf16": ("cuda", lambda: torch.autocast("cuda", torch.bfloat16)),
-    }
+WAYS: Final[dict[str, tuple[str, Callable[[], AbstractContextManager[Any]]]]] = {
+    "cpu": ("cpu", nullcontext),
+    "cpu, bf16": ("cpu", lambda: torch.autocast("cpu", torch.bfloat16)),
+    "cuda": ("cuda", nullcontext),
+    "cuda, bf16": ("cuda", lambda: torch.autocast("cuda", torch.bfloat16)),
+}
+"""Device and precision of each way to train."""
 
 
 def step_ms(experiment: Experiment, sequences: Sequences, way: str) -> tuple[float, float]:
     """Milliseconds of a training step, median, and the mean loss of the last ones."""
-    device, precision = ways()[way]
+    device, precision = WAYS[way]
     setup = experiment.training
     torch.manual_seed(0)
     model = experiment.build(sequences).to(device).train()
@@ -104,7 +102,7 @@ def measure() -> dict[str, Any]:
     sequences = source(DATA)
     training, answers = [], []
     for name in MODELS:
-        for way in ways():
+        for way in WAYS:
             ms, loss = step_ms(EXPERIMENTS[f"ml-1m-{name}"], sequences, way)
             training.append({"model": name, "way": way, "step_ms": ms, "item_loss": loss})
     contexts = sequences.contexts("test", WINDOW, "served")
@@ -131,8 +129,9 @@ def measure() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the tables, keep the result."""
+    if not torch.cuda.is_available():
+        sys.exit("torch finds no GPU here; run this on a machine that has one")
     result = measure()
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     console = Console()
     steps = Table("model", "way", "step, ms", "faster by", "item loss")
