@@ -6,7 +6,6 @@ python -m tests.chaos.forgetful_worker
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import faust
@@ -25,11 +24,15 @@ class ForgetfulConsumer(LeanConsumer):
         super().__init__(*args, **kwargs)
         self._arrived: Counter[Any] = Counter()
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
-        async for tp, message in super().getmany(timeout):
-            self._arrived[tp] += 1
-            if self._arrived[tp] - 1 not in LOST:
-                yield tp, message
+    async def _fetched(self) -> Any:
+        return {
+            tp: [record for record in records if self._is_kept(tp)]
+            for tp, records in (await super()._fetched() or {}).items()
+        }
+
+    def _is_kept(self, tp: Any) -> bool:
+        self._arrived[tp] += 1
+        return self._arrived[tp] - 1 not in LOST
 
 
 if __name__ == "__main__":
