@@ -3,8 +3,8 @@
 `faust.transport.consumer.Consumer._drain_messages` (0.15.3) delivers each message through
 `wait_first(callback(message), suspend_flow.wait())`: two asyncio tasks a message, most of the time
 that Faust takes. This consumer spends them on each fetch. What they are for still holds: when the
-flow is suspended (a rebalance, a stop) the rest of what was fetched is left, also where the
-delivery waits for room in a queue, and is read again from the committed offsets.
+flow is suspended (a rebalance, a stop) the rest of what was fetched is left and read again from the
+committed offsets.
 
 A fetch that is under way while positions are sought takes records from behind the new positions and
 drops them, as the flow is stopped: aiokafka takes the set of partitions to read from, which Faust

@@ -1,4 +1,4 @@
-"""A worker that loses some of the records of each partition between the broker and the agent, once.
+"""A worker that loses some of the events of each partition between the broker and the agent, once.
 
 python -m tests.chaos.forgetful_worker
 """
@@ -13,12 +13,12 @@ import faust
 from stream.app import app
 from stream.transport import LeanConsumer, LeanTransport
 
-LOST = range(20, 50)
-"""Which records of a partition, in the order of their arrival."""
+LOST = {0, *range(20, 50)}
+"""Which events of a partition, in the order of their arrival."""
 
 
 class ForgetfulConsumer(LeanConsumer):
-    """Loses records that were fetched."""
+    """Loses events that were fetched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -27,6 +27,8 @@ class ForgetfulConsumer(LeanConsumer):
     async def _fetched(self) -> Any:
         return {
             tp: [record for record in records if self._is_kept(tp)]
+            if self.app.topics.acks_enabled_for(tp.topic)
+            else records
             for tp, records in (await super()._fetched() or {}).items()
         }
 

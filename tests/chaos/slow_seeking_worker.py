@@ -1,4 +1,4 @@
-"""A worker in which much time passes before and after the seek to committed offsets.
+"""A worker whose fetches last long, and in which much time passes around each seek.
 
 python -m tests.chaos.slow_seeking_worker
 """
@@ -6,6 +6,7 @@ python -m tests.chaos.slow_seeking_worker
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import faust
 
@@ -13,10 +14,18 @@ from stream.app import app
 from stream.transport import LeanConsumer, LeanTransport
 
 SLOW_S = 1.0
+FETCH_S = 5.0
 
 
 class SlowSeekingConsumer(LeanConsumer):
-    """Gives records around the seek the time to be delivered too early."""
+    """Gives records around a seek the time to be fetched and delivered too early."""
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        return await super()._getmany(active_partitions, FETCH_S)
+
+    async def seek_wait(self, partitions: Any) -> None:
+        await super().seek_wait(partitions)
+        await asyncio.sleep(SLOW_S)
 
     async def perform_seek(self) -> None:
         await asyncio.sleep(SLOW_S)

@@ -291,31 +291,5 @@ def test_a_profile_that_was_idle_starts_anew_also_after_a_restart(
         assert online(config, "sleeper", "sequence_no") == 2
 
 
-def test_a_second_worker_takes_over_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
-    second = isolate(settings, tmp_path).model_copy(
-        update={
-            name: getattr(settings, name)
-            for name in ("topic_prefix", "consumer_group", "redis_url", "feature_registry")
-        }
-    )
-    profiles = [f"shared-{n}" for n in range(40)]
-
-    def send_round() -> list[dict[str, object]]:
-        events = [title_open(profile) for profile in profiles]
-        send(settings, events)
-        return events
-
-    send_round()
-    command = ("faust", "-A", "stream.app", "worker", "--loglevel", "info")
-    with worker(second, tmp_path / "second.log", *command, wait=True):
-        send_round()
-        until(lambda: lag(settings) == 0, "no lag with two workers")
-    last = send_round()
-    until(lambda: lag(settings) == 0, "no lag after the second left")
-    for profile, event in zip(profiles, last, strict=True):
-        assert online(settings, profile) == event["event_id"]
-        assert online(settings, profile, "sequence_no") == 3
-
-
 def _now_ms() -> int:
     return round(time.time() * 1000)

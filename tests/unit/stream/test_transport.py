@@ -1,0 +1,273 @@
+"""The consumer neither loses records between Kafka and the agent nor invents commits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+from stream.transport import LeanConsumer, LeanTransport
+
+EVENTS = TP("events", 0)
+
+
+class Partition:
+    """One partition of events, through as much of Faust's consumer thread as the consumer uses.
+
+    A fetch takes what lies behind the position once `answers` is set; a seek waits for `seeks`.
+    """
+
+    def __init__(self, offsets: range, committed: int | None = None) -> None:
+        self.offsets = list(offsets)
+        self.committed = committed
+        self.position = committed or 0
+        self.lost: set[int] = set()
+        self.log: list[str] = []
+        self.answers, self.seeks, self.commits = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for event in (self.answers, self.seeks, self.commits):
+            event.set()
+
+    async def getmany(self, active: set[TP], timeout: float) -> dict[TP, list[Any]]:
+        self.log.append("fetch")
+        await asyncio.sleep(0)
+        await self.answers.wait()
+        found = [offset for offset in self.offsets if offset >= self.position]
+        if not found or EVENTS not in active:
+            await asyncio.sleep(timeout)
+            return {}
+        self.position = found[-1] + 1
+        arrived, self.lost = [offset for offset in found if offset not in self.lost], set()
+        self.log.append("fetched")
+        return {EVENTS: [_record(offset) for offset in arrived]}
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        self.log.append("seek")
+        await self.seeks.wait()
+        self.position = partitions[EVENTS]
+        self.consumer._read_offset[EVENTS] = self.position or None
+        self.log.append(f"sought {self.position}")
+
+    async def seek_to_committed(self) -> dict[TP, int | None]:
+        self.position = self.committed or self.position
+        return {EVENTS: self.committed}
+
+    async def earliest_offsets(self, *_: TP) -> dict[TP, int]:
+        return {EVENTS: self.offsets[0]}
+
+    async def commit(self, offsets: Mapping[TP, int]) -> bool:
+        await self.commits.wait()
+        return False
+
+    def assignment(self) -> set[TP]:
+        return {EVENTS}
+
+    consumer: LeanConsumer
+
+
+@asynccontextmanager
+async def reading(partition: Partition, callback: Any) -> AsyncIterator[Any]:
+    """A consumer that owns the partition and delivers to `callback`, its flow stopped at first."""
+    app: Any = faust.App("unit", broker="kafka://unused", store="memory://", web_enabled=False)
+    app.transport = LeanTransport(app.conf.broker_consumer, app)
+    app.topics._acking_topics.add(EVENTS.topic)
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    app._producer = SimpleNamespace(flush=nothing)
+    consumer: Any = LeanConsumer(
+        app.transport,
+        callback=callback,
+        on_partitions_revoked=nothing,
+        on_partitions_assigned=nothing,
+    )
+    consumer._thread = partition
+    partition.consumer = consumer
+    await consumer.on_partitions_assigned({EVENTS})
+    fetcher: Any = SimpleNamespace(_stopped=asyncio.Event())
+    drain = asyncio.create_task(consumer._drain_messages(fetcher))
+    try:
+        yield consumer
+    finally:
+        fetcher._stopped.set()
+        consumer.resume_flow()
+        await asyncio.wait_for(drain, timeout=5)
+
+
+def _record(offset: int) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(
+        topic=EVENTS.topic,
+        partition=EVENTS.partition,
+        offset=offset,
+        timestamp=0,
+        timestamp_type=0,
+        key=b"",
+        value=b"",
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        headers=(),
+    )
+
+
+class Delivered(list[int]):
+    """The offsets that were delivered, in their order."""
+
+    async def __call__(self, message: Any) -> None:
+        self.append(message.offset)
+
+    async def reach(self, many: int) -> None:
+        """Wait until so many were."""
+        async with asyncio.timeout(5):
+            while len(self) < many:
+                await asyncio.sleep(0.001)
+
+
+async def settled() -> None:
+    """Let everything happen that waits for nothing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_nothing_is_read_until_the_flow_is_resumed() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(3)), Delivered()
+        async with reading(partition, delivered) as consumer:
+            await settled()
+            assert partition.log == []
+            consumer.resume_flow()
+            await delivered.reach(3)
+            assert delivered == [0, 1, 2]
+
+    asyncio.run(scene())
+
+
+def test_a_seek_waits_for_the_fetch_under_way() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(3)), Delivered()
+        async with reading(partition, delivered) as consumer:
+            partition.answers.clear()
+            consumer.resume_flow()
+            await settled()
+            consumer.stop_flow()
+            seek = asyncio.create_task(consumer.seek_wait({EVENTS: 1}))
+            await settled()
+            assert partition.log == ["fetch"]
+            partition.answers.set()
+            await seek
+            assert partition.log == ["fetch", "fetched", "seek", "sought 1"]
+            consumer.resume_flow()
+            await delivered.reach(2)
+            assert delivered == [1, 2]
+
+    asyncio.run(scene())
+
+
+def test_no_fetch_begins_during_a_seek() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(3)), Delivered()
+        async with reading(partition, delivered) as consumer:
+            partition.seeks.clear()
+            seek = asyncio.create_task(consumer.seek_wait({EVENTS: 2}))
+            consumer.resume_flow()
+            await settled()
+            assert partition.log == ["seek"]
+            partition.seeks.set()
+            await seek
+            await delivered.reach(1)
+            assert delivered == [2]
+
+    asyncio.run(scene())
+
+
+def test_what_was_fetched_and_left_is_read_again_from_the_committed_offset() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(6), committed=2), Delivered()
+        blocked = asyncio.Event()
+
+        async def waits(message: Any) -> None:
+            if not blocked.is_set() and message.offset == 4:
+                blocked.set()
+                await asyncio.Event().wait()
+            await delivered(message)
+
+        async with reading(partition, waits) as consumer:
+            consumer.resume_flow()
+            await blocked.wait()
+            assert delivered == [2, 3]
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(6)
+            assert delivered == [2, 3, 2, 3, 4, 5]
+
+    asyncio.run(scene())
+
+
+def test_a_partition_without_a_commit_is_read_again_from_its_start() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(7, 10)), Delivered()
+        async with reading(partition, delivered) as consumer:
+            consumer.resume_flow()
+            await delivered.reach(3)
+            # Faust takes this commit for done, though the broker refuses it.
+            await consumer._commit_offsets({EVENTS: 10})
+            await consumer.perform_seek()
+            assert consumer._committed_offset[EVENTS] is None
+            consumer.resume_flow()
+            await delivered.reach(6)
+            assert delivered == [7, 8, 9] * 2
+
+    asyncio.run(scene())
+
+
+def test_a_seek_to_committed_offsets_waits_for_the_commit_under_way() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(5), committed=1), Delivered()
+        async with reading(partition, delivered) as consumer:
+            partition.commits.clear()
+            consumer._acked[EVENTS] = [1, 2]
+            commit = asyncio.create_task(consumer.commit())
+            await settled()
+            seek = asyncio.create_task(consumer.perform_seek())
+            await settled()
+            partition.commits.set()
+            await commit
+            await seek
+            assert consumer._committed_offset[EVENTS] == 1
+
+    asyncio.run(scene())
+
+
+def test_a_record_lost_right_behind_the_committed_offset_is_fetched_again() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(6), committed=2), Delivered()
+        partition.lost = {2, 4}
+        async with reading(partition, delivered) as consumer:
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(4)
+            assert delivered == [2, 3, 4, 5]
+
+    asyncio.run(scene())
+
+
+def test_what_two_fetches_do_not_find_is_a_gap_in_the_log() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(8), committed=2), Delivered()
+        partition.offsets = [2, 3, 6, 7]
+        async with reading(partition, delivered) as consumer:
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(4)
+            assert delivered == [2, 3, 6, 7]
+            for offset in delivered:
+                consumer._acked[EVENTS].append(offset)
+            assert consumer._new_offset(EVENTS) == 8
+
+    asyncio.run(scene())
