@@ -17,7 +17,7 @@ from infra.local.stack import Stack, on_loopback
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 # An example takes as long as the machine has other things to do.
 hypothesis_settings.register_profile("untimed", deadline=None)
@@ -34,6 +34,22 @@ _PORTS: Final = (
     "sink_port",
 )
 _numbers = itertools.count(1)
+_TOLD_LINES: Final = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the ends of the logs that servers and workers wrote to while a test failed."""
+    report = yield
+    factory: pytest.TempPathFactory | None = getattr(item, "funcargs", {}).get("tmp_path_factory")
+    if report.failed and factory is not None:
+        for log in sorted(factory.getbasetemp().rglob("*log")):
+            if log.is_file() and log.stat().st_mtime >= call.start:
+                lines = log.read_text(errors="replace").splitlines()[-_TOLD_LINES:]
+                report.sections.append((f"the end of {log}", "\n".join(lines)))
+    return report
 
 
 def free_settings(home: Path) -> Settings:
