@@ -10,7 +10,6 @@ tables and writes `docs/results/gpu.json`.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -33,9 +32,9 @@ from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.export import TOP
 from fm_intent.network import FMIntent, Interactions
 from fm_intent.train import losses
-from infra.local.paths import LOCAL, REPOSITORY
+from infra.bench.results import keep, result_file
+from infra.local.paths import LOCAL
 
-RESULTS: Final = REPOSITORY / "docs" / "results" / "gpu.json"
 DATA: Final = LOCAL / "data" / "ml-1m"
 MODELS: Final = ("fm-intent", "sasrec-metadata")
 WINDOW: Final = 64
@@ -129,10 +128,11 @@ def measure() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the tables, keep the result."""
+    out = result_file("gpu", __doc__)
     if not torch.cuda.is_available():
         sys.exit("torch finds no GPU here; run this on a machine that has one")
     result = measure()
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    keep(result, out)
     console = Console()
     steps = Table("model", "way", "step, ms", "faster by", "item loss")
     for one in result["training"]:

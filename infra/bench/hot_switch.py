@@ -14,7 +14,6 @@ The networks are untrained: their arithmetic is that of trained ones. Prints its
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 import time
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.bench.live import SteadyEvents, exported, metrics_of, servers
+from infra.bench.results import keep, result_file
 from infra.release import publish, rollback
 from stream import topics
 from stream.kafka import client_options
@@ -39,7 +39,6 @@ from stream.kafka import client_options
 if TYPE_CHECKING:
     from stream.settings import Settings
 
-RESULTS: Final = Path(__file__).parents[2] / "docs" / "results" / "hot_switch.json"
 EVENTS_PER_S: Final = 500
 PROFILES: Final = 1_000
 WARM_UP_S: Final = 30.0
@@ -131,6 +130,7 @@ def _publish(settings: Settings, version: str, exports: Path) -> None:
 
 def main() -> None:
     """Measure, print the table, keep the result."""
+    out = result_file("hot_switch", __doc__)
     load = os.getloadavg()[0]
     torch.set_num_threads(1)
     with servers("kafka", "redis", "triton", "guard") as (stack, exports):
@@ -149,7 +149,7 @@ def main() -> None:
         "torch": torch.__version__,
         "command": "python -m infra.bench.hot_switch",
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, out)
     show(result)
 
 

@@ -50,13 +50,13 @@ from fm_intent.cache import Cache, profile_bytes
 from fm_intent.export import TOP, Manifest, export
 from fm_intent.network import FIRST_ROW, Architecture, Domain, FMIntent, Interactions, TitleTable
 from infra.bench import streams
+from infra.bench.results import keep, result_file
 from infra.local.paths import MODEL_REPOSITORY
 from infra.local.ports import free_ports
 from infra.local.stack import Stack, on_loopback
 from stream.settings import Settings
 from stream.taxonomy import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGE_EDGES_DAYS
 
-RESULTS: Final = Path(__file__).parents[2] / "docs" / "results" / "inference.json"
 Name = TypeVar("Name")
 
 TITLES: Final = 3_416
@@ -558,6 +558,7 @@ def compare_streams() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the tables, keep the result."""
+    out = result_file("inference", __doc__)
     torch.set_num_threads(1)
     started, load = time.perf_counter(), os.getloadavg()[0]
     gflops = gemm_gflops()
@@ -579,8 +580,7 @@ def main() -> None:
         "torch": torch.__version__,
         "command": "python -m infra.bench.inference",
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, out)
     show(result)
 
 

@@ -11,7 +11,6 @@ time, as who pushes each event calls it. Prints a table and writes `docs/results
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import platform
@@ -38,6 +37,7 @@ from features.rows import IntentRow
 from features.store import apply
 from features.titles import title_rows
 from features.writer import IntentWriter, to_protos
+from infra.bench.results import keep, result_file
 from infra.local.ports import free_ports
 from infra.local.stack import Stack, on_loopback
 from stream.settings import Settings
@@ -46,7 +46,6 @@ from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-RESULTS: Final = Path(__file__).parents[2] / "docs" / "results" / "publish.json"
 PROFILES: Final = 10_000
 BATCH: Final = 2_048
 ROUNDS: Final = 5
@@ -313,9 +312,9 @@ def measure() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the table, keep the result."""
+    out = result_file("publish", __doc__)
     result = measure()
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, out)
     console = Console()
     table = Table(
         "way to write",
@@ -337,7 +336,7 @@ def main() -> None:
     console.print(table)
     reranking = result["rerank_100_ms"]
     console.print(f"Re-ranking 100: p50 {reranking['p50']:.1f} ms, p99 {reranking['p99']:.1f} ms.")
-    console.print(f"Kept in {RESULTS.name}; load average {result['load_average']}.")
+    console.print(f"Kept in {out}; load average {result['load_average']}.")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ turns. Prints a table and writes `docs/results/recovery.json`.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any, Final
@@ -22,6 +20,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from infra.bench.results import keep, result_file
 from stream import codec
 from stream.app import create_app
 from stream.events import Browse
@@ -29,7 +28,6 @@ from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from stream.table import SessionTable
 
-RESULTS: Final = Path(__file__).parents[2] / "docs" / "results" / "recovery.json"
 PROFILES: Final = 20
 EVENTS: Final = 200
 TITLES: Final = 50
@@ -112,15 +110,16 @@ def measure() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the table, keep the result."""
+    out = result_file("recovery", __doc__)
     result = measure()
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, out)
     table = Table("after a", "ours, records/CPU s", "join every record", "faster by")
     for occasion, rates in result["records_per_cpu_s"].items():
         ours, joined = rates["ours"], rates["join every record"]
         table.add_row(occasion, f"{ours:,}", f"{joined:,}", f"{ours / joined:.1f}x")
     console = Console()
     console.print(table)
-    console.print(f"Kept in {RESULTS.name}; load average {result['load_average']}.")
+    console.print(f"Kept in {out}; load average {result['load_average']}.")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ arithmetic is that of a trained one. Prints its tables and writes `docs/results/
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 import random
@@ -36,6 +35,7 @@ from rich.table import Table
 from features.client import MAX_PROFILES, IntentReader
 from infra.bench.inference import ServerTime
 from infra.bench.live import SteadyEvents, event_of, exported, servers
+from infra.bench.results import keep, result_file
 from infra.local.programs import worker_environment
 from infra.release import publish
 from stream import topics
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from infra.local.stack import Stack
     from stream.settings import Settings
 
-RESULTS: Final = Path(__file__).parents[2] / "docs" / "results" / "worker.json"
 PROFILES: Final = 5_000
 BACKLOG: Final = 150_000
 LONGEST_S: Final = 30.0
@@ -203,6 +202,7 @@ def ratios(ways: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print the tables, keep the result."""
+    out = result_file("worker", __doc__)
     load = os.getloadavg()[0]
     torch.set_num_threads(1)
     with servers("kafka", "redis", "triton") as (stack, exports):
@@ -221,8 +221,9 @@ def main() -> None:
         "torch": torch.__version__,
         "command": "python -m infra.bench.worker",
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
+    keep(result, out)
+    Console().print(f"Kept in {out}.")
 
 
 def show(result: dict[str, Any]) -> None:
@@ -241,8 +242,8 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(*(f"{value:,}" for value in row.values()))
     console.print(table)
     console.print(
-        f"Profiles with wrong features after the backlog: {result['wrong_profiles']}. "
-        f"Kept in {RESULTS.name}; load average before {result['load_average_before']}."
+        f"Profiles with wrong features after the backlog: {result['wrong_profiles']}; "
+        f"load average before {result['load_average_before']}."
     )
 
 
