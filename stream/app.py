@@ -34,6 +34,13 @@ from stream.watchdog import Watchdog
 _QUEUE_BATCHES = 4
 """How many full micro-batches may wait in memory before fetching pauses."""
 
+_LONGEST_OUTAGE_S = 7 * 86_400
+"""How long a worker may go without a fetch, as one does that a dead dependency holds, its queue full.
+
+aiokafka has a consumer that fetches nothing for longer leave its group. It would never come back:
+its flow is stopped, so that it fetches nothing. A worker that hangs is the watchdog's business.
+"""
+
 
 class IntentApp(faust.App):
     """The Faust app with the worker's own edges: started before it, stopped after it.
@@ -151,6 +158,7 @@ def create_app(config: Settings) -> IntentApp:
         broker_commit_interval=config.commit_interval_s,
         broker_session_timeout=config.session_timeout_s,
         broker_heartbeat_interval=config.session_timeout_s / 4,
+        broker_max_poll_interval=_LONGEST_OUTAGE_S,
         producer_request_timeout=30.0,
         stream_buffer_maxsize=config.batch_max_events * _QUEUE_BATCHES,
     )
