@@ -35,7 +35,7 @@ _QUEUE_BATCHES = 4
 """How many full micro-batches may wait in memory before fetching pauses."""
 
 _LONGEST_OUTAGE_S = 7 * 86_400
-"""How long a worker may go without a fetch, as one does that a dead dependency holds, its queue full.
+"""How long a worker may fetch nothing, as one does that a dead dependency holds, its queue full.
 
 aiokafka has a consumer that fetches nothing for longer leave its group. It would never come back:
 its flow is stopped, so that it fetches nothing. A worker that hangs is the watchdog's business.
