@@ -22,7 +22,7 @@ PROFILES = [f"member-{n}" for n in range(40)]
 
 
 @pytest.fixture
-def first(isolated: Settings, kafka: str, redis: str, triton: str, served_model: str) -> Settings:
+def first(isolated: Settings, kafka: str, redis: str, served_model: str) -> Settings:
     """Settings of a worker; its topics exist."""
     settings = isolated.model_copy(update={"model_version": served_model, "batch_max_events": 64})
     asyncio.run(create_topics(settings))

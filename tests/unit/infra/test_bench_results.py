@@ -1,4 +1,4 @@
-"""A benchmark keeps its result where its command line says, and only once it is measured."""
+"""A benchmark keeps its result where its command line says, and says what it measures."""
 
 from __future__ import annotations
 
