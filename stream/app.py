@@ -13,10 +13,12 @@ import faust
 from faust.exceptions import ConsumerNotStarted
 from yarl import URL
 
+from features.inspection import StoreInspector
 from features.writer import IntentWriter
 from stream import topics
 from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
+from stream.healing import Healer
 from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.lag import PartitionLag
@@ -45,13 +47,15 @@ its flow is stopped, so that it fetches nothing. A worker that hangs is the watc
 class IntentApp(faust.App):
     """The Faust app with the worker's own edges: started before it, stopped after it.
 
-    `worker_settings` are the product's settings; `pipeline` exists while the app runs.
+    `worker_settings` are the product's settings; `pipeline` exists while the app runs, and `healer`
+    where the online store is a server.
     """
 
     worker_settings: Settings
     catalogue: Catalogue
     table: SessionTable
     pipeline: Pipeline | None = None
+    healer: Healer | None = None
     pipeline_type: type[Pipeline] = Pipeline
 
     async def on_start(self) -> None:
@@ -78,7 +82,19 @@ class IntentApp(faust.App):
             inference=ReleasedInference(inference, shadow, lambda: releases.current),
             store=writer,
             gives_up=self.is_leaving,
+            released_at_s=lambda: releases.since_s,
         )
+        if config.online_store == "redis":
+            inspector = StoreInspector(config)
+            self._edges.push_async_callback(inspector.close)
+            self.healer = Healer(
+                config,
+                states=self.table,
+                store=inspector,
+                pipeline=self.pipeline,
+                owned=self.settled_partitions,
+            )
+            await self.add_runtime_dependency(self.healer)
         watchdog = Watchdog(config, self)
         await self.add_runtime_dependency(watchdog)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
@@ -109,6 +125,10 @@ class IntentApp(faust.App):
         except ConsumerNotStarted:
             return set()
 
+    def settled_partitions(self) -> set[int]:
+        """The partitions that the worker consumes; none while it doesn't get on with them."""
+        return {partition for _, partition in self.owned()} if self._gets_on() else set()
+
     def recovering(self) -> list[PartitionLag] | None:
         """How far the worker is with each changelog, while it reads states back; else None."""
         if not self.in_recovery:
@@ -128,6 +148,9 @@ class IntentApp(faust.App):
 
     def is_ready(self) -> bool:
         """Whether the worker has its partitions and is not held up by a dependency."""
+        return self._gets_on() and (self.healer is None or self.healer.store_answers)
+
+    def _gets_on(self) -> bool:
         return (
             self.pipeline is not None
             and not self.is_held()

@@ -133,6 +133,36 @@ def erase(
 
 
 @app.command()
+def republish(
+    profile: Annotated[
+        list[str] | None, typer.Option(help="Only this profile; may be given several times.")
+    ] = None,
+    per_s: Annotated[
+        float, typer.Option(min=0.1, help="Profiles a second, when it is for all.")
+    ] = 300.0,
+) -> None:
+    """Publish features again: of some profiles, or of all that have a state.
+
+    Workers do so by themselves when the online store has lost rows; docs/failures.md says how one
+    sees it. Asked by hand, a profile is scored by the live model version and its row written, also
+    where the store has it. `intentstream lag` tells how many requests wait.
+    """
+    from infra.steps import progress
+    from stream.republication import all_profiles, request_all, request_republication
+    from stream.settings import settings
+
+    config = settings()
+    if profile:
+        count = asyncio.run(request_republication(config, profile))
+    else:
+        found = asyncio.run(all_profiles(config))
+        count = len(found)
+        with progress("profiles", count) as advance:
+            asyncio.run(request_all(config, found, per_s=per_s, advance=advance))
+    typer.echo(f"asked for {count:,} profiles to be published again")
+
+
+@app.command()
 def search() -> None:
     """Serve POST /search/rerank: search candidates re-ranked on live intent; GET /health, /docs.
 

@@ -25,6 +25,7 @@ _DLQ_OF: Final = {
     topics.PLAYBACK_EVENTS: topics.PLAYBACK_DLQ,
     topics.BROWSE_EVENTS: topics.BROWSE_DLQ,
     topics.PROFILE_ERASURES: topics.ERASURES_DLQ,
+    topics.PROFILE_REPUBLICATIONS: topics.REPUBLICATIONS_DLQ,
 }
 
 

@@ -16,7 +16,12 @@ from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
 from stream.kafka import partitions_of, running
 from stream.settings import Settings
 
-DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ, topics.ERASURES_DLQ)
+DEAD_LETTER_TOPICS: Final = (
+    topics.PLAYBACK_DLQ,
+    topics.BROWSE_DLQ,
+    topics.ERASURES_DLQ,
+    topics.REPUBLICATIONS_DLQ,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,21 @@ PUBLISHED: Final = Counter("intentstream_published_rows_total", "Rows written to
 STALE: Final = Counter(
     "intentstream_stale_rows_total", "Rows that the online store refused because it has newer."
 )
+STORE_CHECKS: Final = Counter(
+    "intentstream_store_checks_total",
+    "Looks at whether the online store has all rows, by cause: assigned (partitions came to this "
+    "worker), sentinel (its sentinel row was gone or had gone back), server (another server "
+    "answered) or sweep (now and then).",
+    ["cause"],
+)
+STORE_CHECK_LEFT: Final = Gauge(
+    "intentstream_store_check_profiles_left", "Profiles still to be looked at; 0 between two looks."
+)
+HEALED: Final = Counter(
+    "intentstream_healed_rows_total",
+    "Rows that the online store had lost and got again, by what it had instead: missing or older.",
+    ["loss"],
+)
 RETRIES: Final = Counter(
     "intentstream_retries_total", "Attempts that a dependency failed.", ["dependency"]
 )

@@ -45,6 +45,7 @@ from stream.exceptions import (
 )
 from stream.intents import Intents
 from stream.interactions import carries_state
+from stream.kept import Kept
 from stream.outbox import Outgoing
 from stream.rows import intent_rows
 from stream.session import Outcome, ProfileState, Rules
@@ -83,6 +84,9 @@ class States(Protocol):
 
     def keep(self, partition: int, key: bytes, value: bytes, at_s: float) -> None:
         """Keep the encoded state of a profile of a partition, at this broker time."""
+
+    def kept_last_s(self, key: bytes) -> float:
+        """Broker time, in seconds, at which a profile's state was kept last; 0 without one."""
 
     def idle_since(self, at_s: float) -> Sequence[tuple[int, bytes]]:
         """Partition and key of each state that was kept last before this broker time."""
@@ -126,6 +130,9 @@ class Touched:
     partition: int
     state: ProfileState
 
+    is_announced: bool = False
+    """Whether the same row, of the version that is live, was announced before."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -141,6 +148,9 @@ class Batch:
     """Broker time, in seconds, of the newest record."""
 
     touched: dict[bytes, Touched] = field(default_factory=dict)
+    requested: dict[bytes, Touched] = field(default_factory=dict)
+    """Profiles that are to be published as they are; their states are not kept anew."""
+
     scored: dict[bytes, Touched] = field(default_factory=dict)
     emptied: dict[str, Erasure] = field(default_factory=dict)
     turned_away: list[Outgoing] = field(default_factory=list)
@@ -169,6 +179,7 @@ class Pipeline:
         inference: the model server's client.
         store: the online store's writer.
         gives_up: asked before each retry; True ends it with `ShuttingDown`, unacknowledged.
+        released_at_s: since when the model version that is live has been.
         clock: seconds since the epoch.
     """
 
@@ -182,6 +193,7 @@ class Pipeline:
         inference: Infers,
         store: Writes,
         gives_up: Callable[[], bool],
+        released_at_s: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time,
     ) -> None:
         self._settings = settings
@@ -192,7 +204,9 @@ class Pipeline:
         self._inference = inference
         self._store = store
         self._gives_up = gives_up
+        self._released_at_s = released_at_s
         self._clock = clock
+        self._forgetting = asyncio.Lock()
         self._looked_for_idle_at_s = 0.0
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
         self._retried: Counter[str] = Counter()
@@ -249,6 +263,27 @@ class Pipeline:
             _observe_freshness(batch, self._clock())
             await self.announce(batch, rows)
 
+    async def republish(self, profiles: Sequence[Kept]) -> None:
+        """Publish again what the states of profiles say, beside the batches.
+
+        Raises:
+            ShuttingDown: as `begin`.
+        """
+        # What an erasure has the model and the store forget must not come back by this, so it waits
+        # for the end of it; and whoever was erased by now is so in the state.
+        async with self._forgetting:
+            batch = Batch(consumed_at=self._clock(), newest_s=0.0)
+            for profile in profiles:
+                self._request(profile.key.decode(), profile.partition, batch)
+            self._settle(batch)
+            intents = await self.infer(batch) if batch.scored else None
+            if batch.emptied:
+                await self._empty(batch.emptied)
+            if intents is not None:
+                rows = self.rows(batch, intents)
+                await self.publish(rows)
+                await self.announce(batch, rows)
+
     async def take_in(self, records: Sequence[StampedRecord]) -> Batch:
         """Decode records and join them into the states, which are kept at once, all together."""
         newest_s = max(record.timestamp for record in records)
@@ -266,18 +301,26 @@ class Pipeline:
             produced_consumed.observe(max(batch.consumed_at - broker_time, 0.0))
         for key, touched in batch.touched.items():
             self._states.keep(touched.partition, key, codec.encode(touched.state), newest_s)
-            if len(touched.state.window):
-                batch.scored[key] = touched
-            if touched.profile_id in batch.erased or key not in batch.scored:
-                newest_ms = batch.erased.get(touched.profile_id, 0)
-                batch.emptied[touched.profile_id] = Erasure(touched.state.erased_at_ms, newest_ms)
+        self._settle(batch)
         return batch
+
+    @staticmethod
+    def _settle(batch: Batch) -> None:
+        """Tell the profiles of which there is something to say from those to be emptied."""
+        for key, one in (batch.requested | batch.touched).items():
+            if len(one.state.window):
+                batch.scored[key] = one
+            if one.profile_id in batch.erased or key not in batch.scored:
+                newest_ms = batch.erased.get(one.profile_id, 0)
+                batch.emptied[one.profile_id] = Erasure(one.state.erased_at_ms, newest_ms)
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
         broker_ms = round(record.timestamp * 1000)
         try:
             if topic == topics.PROFILE_ERASURES:
                 return self._take_in_erasure(record, broker_ms, batch).value
+            if topic == topics.PROFILE_REPUBLICATIONS:
+                return self._request(erased_profile(record.key), record.partition, batch).value
             return self._take_in_event(topic, record, broker_ms, batch).value
         except BadRecord as error:
             batch.turned_away.append(dead_letter(topic, record, broker_ms, error))
@@ -321,6 +364,15 @@ class Pipeline:
             batch.turned_away.append(late_event(record, broker_ms, "before_window"))
         return outcome
 
+    def _request(self, profile_id: str, partition: int, batch: Batch) -> Outcome:
+        key = profile_id.encode()
+        if self._states.fetch(key) is None:
+            return Outcome.STATELESS
+        is_announced = self._states.kept_last_s(key) >= self._released_at_s()
+        state = self._state(key, batch)
+        batch.requested[key] = Touched(profile_id, partition, state, is_announced)
+        return Outcome.UNCHANGED
+
     def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> Touched:
         key = profile_id.encode()
         touched = batch.touched.get(key)
@@ -348,12 +400,17 @@ class Pipeline:
         """Make the model forget what the batch has erased."""
         if batch.erased:
             hashes = np.array([hash64(profile_id) for profile_id in batch.erased], np.int64)
-            await self._insist("triton", lambda: self._inference.forget(hashes))
+            async with self._forgetting:
+                await self._insist("triton", lambda: self._inference.forget(hashes))
 
     async def erase(self, batch: Batch) -> None:
         """Make the online store forget what the batch has erased."""
         if batch.emptied:
-            await self._insist("online_store", lambda: self._store.erase(batch.emptied))
+            async with self._forgetting:
+                await self._empty(batch.emptied)
+
+    async def _empty(self, emptied: Mapping[str, Erasure]) -> None:
+        await self._insist("online_store", lambda: self._store.erase(emptied))
 
     async def infer(self, batch: Batch) -> Intents:
         """The intents of every profile to be scored."""
@@ -382,8 +439,10 @@ class Pipeline:
         records = [
             Outgoing(topics.INTENT_FEATURES, touched.partition, key, row.to_json())
             for (key, touched), row in zip(batch.scored.items(), rows, strict=True)
+            if not touched.is_announced
         ]
-        await self._insist("kafka", lambda: self._outbox.deliver(records))
+        if records:
+            await self._insist("kafka", lambda: self._outbox.deliver(records))
 
     async def expire(self, now_s: float) -> None:
         """Let go of profiles that have been idle for too long at this broker time.

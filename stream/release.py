@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from typing import Final, Self
 
@@ -56,6 +57,8 @@ class ReleaseFollower:
         self._consumer = AIOKafkaConsumer(**client_options(settings), auto_offset_reset="earliest")
         self._following: asyncio.Task[None] | None = None
         self.current = Release(live=settings.model_version)
+        self.since_s = time.time()
+        """Since when it is in force, in seconds since the epoch, or a little before."""
         self._take(self.current)
 
     async def __aenter__(self) -> Self:
@@ -95,13 +98,15 @@ class ReleaseFollower:
         for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
             for record in records:
                 if record.key == self._settings.model_name.encode() and record.value:
-                    self._decode(record.value)
+                    self._decode(record.value, record.timestamp / 1000)
 
-    def _decode(self, value: bytes) -> None:
+    def _decode(self, value: bytes, at_s: float) -> None:
         try:
             self._take(Release.model_validate_json(value))
         except ValidationError as error:
             _log.error("Not a model release, %s stays: %s", self.current, error)
+        else:
+            self.since_s = at_s
 
     def _take(self, release: Release) -> None:
         before, self.current = self.current, release

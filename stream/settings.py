@@ -144,6 +144,12 @@ class Settings(BaseSettings):
     )
     feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
     title_ttl_s: int = Field(0, ge=0, description="Redis TTL of a title's features; 0: none.")
+    store_sweep_s: int = Field(
+        3600,
+        ge=0,
+        description="Within so long every row is looked at once and, where the store has lost it, "
+        "published again; 0: only when the store is doubted.",
+    )
     offline_dir: Path | None = Field(
         None,
         description="Holds the offline store's folders data/intent_features and "

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import faust
+import numpy as np
 from faust.stores.memory import Store
 from faust.types import EventT
 
 from stream import codec, topics
 from stream.exceptions import BadState
+from stream.kept import Kept
 from stream.session import Rules
 from stream.settings import Settings
 
@@ -75,6 +77,21 @@ class SessionTable(faust.Table[bytes, bytes]):
         # Faust's store forgets the keys of partitions that it was told of and that went away.
         store._key_partition[key] = partition
         self.kept_at_s[key] = max(at_s, self.kept_at_s.get(key, at_s))
+
+    def kept_last_s(self, key: bytes) -> float:
+        """Broker time, in seconds, at which a profile's state was kept last; 0 without one."""
+        return self.kept_at_s.get(key, 0.0)
+
+    def newest_first(self) -> list[Kept]:
+        """Every profile whose state is kept, those kept last first."""
+        partitions, times = self._memory._key_partition, list(self.kept_at_s.items())
+        # Python's own sort would hold the event loop for long where there are millions.
+        order = np.argsort(np.fromiter((at_s for _, at_s in times), np.float64, len(times)))
+        return [
+            Kept(partitions[key], key, at_s)
+            for key, at_s in map(times.__getitem__, order[::-1].tolist())
+            if key in partitions
+        ]
 
     def idle_since(self, at_s: float) -> list[tuple[int, bytes]]:
         """Partition and key of each state that was kept last before this broker time."""

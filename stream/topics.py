@@ -11,6 +11,8 @@ PLAYBACK_DLQ: Final = "playback-events.dlq"
 BROWSE_DLQ: Final = "browse-events.dlq"
 PROFILE_ERASURES: Final = "profile-erasures"
 ERASURES_DLQ: Final = "profile-erasures.dlq"
+PROFILE_REPUBLICATIONS: Final = "profile-republications"
+REPUBLICATIONS_DLQ: Final = "profile-republications.dlq"
 LATE_EVENTS: Final = "late-events"
 INTENT_FEATURES: Final = "intent-features"
 SESSIONS_CHANGELOG: Final = "sessions-changelog"
@@ -18,7 +20,7 @@ MODEL_RELEASES: Final = "intent-model"
 MODEL_SHADOW: Final = "intent-shadow"
 
 EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
-CONSUMED_TOPICS: Final = (*EVENT_TOPICS, PROFILE_ERASURES)
+CONSUMED_TOPICS: Final = (*EVENT_TOPICS, PROFILE_ERASURES, PROFILE_REPUBLICATIONS)
 """What the worker's group consumes."""
 
 _BROKER_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
@@ -40,6 +42,8 @@ TOPICS: Final = (
     Topic(BROWSE_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
     Topic(PROFILE_ERASURES, dict(_BROKER_TIME)),
     Topic(ERASURES_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
+    Topic(PROFILE_REPUBLICATIONS, dict(_BROKER_TIME)),
+    Topic(REPUBLICATIONS_DLQ, dict(_ROOM_FOR_ERROR_HEADERS)),
     Topic(LATE_EVENTS),
     Topic(INTENT_FEATURES),
     Topic(

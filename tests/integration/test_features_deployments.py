@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from features.client import IntentReader
 from features.exceptions import StoreRefusedError, StoreUnavailableError
+from features.inspection import Place, StoreInspector
 from features.store import apply
 from features.writer import IntentWriter
 from infra.local.ports import free_ports
@@ -120,6 +121,21 @@ def test_an_older_row_is_refused_by_a_cluster(on_cluster: Settings) -> None:
     write(on_cluster, sample(profile_id="fenced"))
     older = SAMPLE.last_event_at_ms - 1
     assert write(on_cluster, sample(profile_id="fenced", last_event_at_ms=older)) == 1
+
+
+def test_an_inspector_asks_every_node_of_a_cluster(on_cluster: Settings) -> None:
+    write(on_cluster, *(sample(profile_id=f"seen-{number}") for number in range(10)))
+
+    async def look() -> None:
+        inspector = StoreInspector(on_cluster)
+        places = await inspector.places([f"seen-{number}" for number in range(11)])
+        assert places == [Place(SAMPLE.last_event_at_ms, SAMPLE.sequence_no)] * 10 + [None]
+        assert len(await inspector.servers() or ()) == NODES
+        await inspector.beat({0: 1, 1: 2})
+        assert await inspector.beats([0, 1, 2]) == {0: 1, 1: 2, 2: None}
+        await inspector.close()
+
+    asyncio.run(look())
 
 
 @pytest.fixture
@@ -244,6 +260,19 @@ def over_tls(tls: str, tmp_path: Path) -> Settings:
 def test_a_user_with_few_rights_writes_and_reads_over_tls(over_tls: Settings) -> None:
     assert write(over_tls, SAMPLE) == 0
     assert IntentReader(over_tls).read([SAMPLE.profile_id])[0].row is not None
+
+
+def test_a_user_with_few_rights_watches_its_rows_without_knowing_the_server(
+    over_tls: Settings,
+) -> None:
+    async def look() -> None:
+        inspector = StoreInspector(over_tls)
+        await inspector.beat({3: 7})
+        assert await inspector.beats([3, 4]) == {3: 7, 4: None}
+        assert await inspector.servers() is None
+        await inspector.close()
+
+    asyncio.run(look())
 
 
 def test_a_wrong_password_is_for_an_operator_and_is_not_repeated(

@@ -79,6 +79,9 @@ class Edges:
         self.states[key] = value
         self.kept_at_s[key] = at_s
 
+    def kept_last_s(self, key: bytes) -> float:
+        return self.kept_at_s.get(key, 0.0)
+
     def idle_since(self, at_s: float) -> list[tuple[int, bytes]]:
         return [(0, key) for key, kept_at_s in self.kept_at_s.items() if kept_at_s < at_s]
 

@@ -31,6 +31,7 @@ def process(
     edges: Edges,
     *messages: Message,
     gives_up: Any = lambda: False,
+    released_at_s: Any = lambda: 0.0,
     now_s: float | None = None,
     **config: Any,
 ) -> None:
@@ -44,6 +45,7 @@ def process(
         inference=edges,
         store=edges,
         gives_up=gives_up,
+        released_at_s=released_at_s,
         clock=lambda: now_s or newest_s + 1,
     )
 
@@ -356,3 +358,48 @@ def test_the_announced_row_reads_back_as_the_row_that_was_written() -> None:
     process(edges, message({}))
     announced = edges.delivered[-1]
     assert type(edges.rows[0]).from_json(announced.value or b"") == edges.rows[0]
+
+
+def republication(profile_id: str = "p1", **kwargs: Any) -> Message:
+    return Message(topics.PROFILE_REPUBLICATIONS, profile_id.encode(), None, **kwargs)
+
+
+def test_a_profile_that_is_asked_for_is_published_again_and_its_state_stays() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    states, kept = dict(edges.states), dict(edges.kept_at_s)
+    edges.log.clear()
+    process(edges, republication(timestamp=NOW_S + 100))
+    assert edges.log == ["deliver", "infer", "write"]
+    assert [row.profile_id for row in edges.rows] == ["p1", "p1"]
+    assert (edges.states, edges.kept_at_s) == (states, kept)
+
+
+def test_a_profile_without_a_state_is_not_made_by_asking_for_it() -> None:
+    edges = Edges()
+    process(edges, republication())
+    assert (edges.states, edges.rows) == ({}, [])
+
+
+def test_a_row_is_announced_again_only_where_another_version_has_made_it() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    edges.delivered.clear()
+    process(edges, republication())
+    assert edges.delivered == []
+    process(edges, republication(), released_at_s=lambda: NOW_S + 1)
+    assert edges.topics() == [topics.INTENT_FEATURES]
+
+
+def test_of_an_erased_profile_that_is_asked_for_the_store_is_told_of_its_erasure() -> None:
+    edges = Edges()
+    process(edges, message({}), erasure(timestamp=NOW_S + 2))
+    edges.emptied.clear()
+    process(edges, republication())
+    assert edges.emptied == {"p1": Erasure(NOW_MS + 2000, 0)}
+
+
+def test_a_bad_request_to_publish_again_is_a_dead_letter() -> None:
+    edges = Edges()
+    process(edges, Message(topics.PROFILE_REPUBLICATIONS, None, None))
+    assert edges.topics() == [topics.REPUBLICATIONS_DLQ]
