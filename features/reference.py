@@ -76,9 +76,10 @@ The store's address is `INTENT_REDIS_URL`, in Feast's form `host:port,password=.
 `INTENT_REDIS_TYPE` it is that of a single server (`redis`), of nodes of a cluster (`redis_cluster`,
 several with commas), or of Sentinels (`redis_sentinel`), which know the master as
 `INTENT_REDIS_SENTINEL_MASTER`; password and TLS are the master's then. Redis replicates behind the
-writer's back, so a failover may lose the last writes, each until its profile's next event. A user
-of a single server needs the rights HMGET, HSET, EXPIRE, PERSIST, EVALSHA and SCRIPT LOAD. Valkey
-works as Redis does ([tried](feast-universal.md)).
+writer's back, so a failover may lose the last writes: the worker
+[publishes again what a store has lost](failures.md#the-online-store). A user of a single server
+needs the rights HMGET, HSET, EXPIRE, PERSIST, EVALSHA and SCRIPT LOAD; with INFO the worker sees at
+once that another server answers. Valkey works as Redis does ([tried](feast-universal.md)).
 
 ## Train on what was served
 

@@ -44,6 +44,10 @@ _SETTLED_S: Final = 10.0
 """A state that is younger may still be on its way to the store."""
 
 
+LOSSES: Final = ("missing", "older")
+"""What a store may have instead of a profile's row."""
+
+
 class States(Protocol):
     """The profiles' states, as far as the healer knows them."""
 
@@ -170,6 +174,9 @@ class Healer(Service):
         self._doubted: dict[int, str] = {}
         self._losses = 0
         self._answers = True
+        for lost in LOSSES:
+            # Prometheus can't tell the first of a kind from one that was always there.
+            metrics.HEALED.labels(lost)
         super().__init__()
 
     @property

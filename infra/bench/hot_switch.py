@@ -24,13 +24,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 from aiokafka import AIOKafkaConsumer
-from rich.console import Console
-from rich.table import Table
 
-from infra.bench.live import SteadyEvents, exported, metrics_of, servers
+from infra.bench.live import SteadyEvents, exported, freshness, metrics_of, servers, show_phases
 from infra.bench.results import keep, result_file
 from infra.release import publish, rollback
 from stream import topics
@@ -73,7 +70,7 @@ async def measure(settings: Settings, exports: Path, versions: list[str]) -> dic
     _, began["shadow"], began["switch"], _ = await _release_times(settings)
     order = sorted(began, key=lambda name: began[name])
     phases = [
-        _freshness(stream.ages, name, began[name], began[following])
+        freshness(stream.ages, name, began[name], began[following])
         for name, following in pairwise(order)
     ]
     p99 = {one["phase"]: one["p99_ms"] for one in phases}
@@ -99,22 +96,6 @@ async def _release_times(settings: Settings) -> list[float]:
     async with consumer:
         records = await consumer.getmany(timeout_ms=5_000)
     return [record.timestamp / 1000 for some in records.values() for record in some]
-
-
-def _freshness(
-    ages: list[tuple[float, float]], phase: str, starts: float, ends: float
-) -> dict[str, Any]:
-    """Freshness of the events that were born in a span."""
-    inside = [age for born, age in ages if starts <= born < ends]
-    p50, p99 = np.percentile(inside, [50, 99]) * 1000
-    return {
-        "phase": phase,
-        "seconds": round(ends - starts, 1),
-        "events": len(inside),
-        "p50_ms": round(float(p50), 1),
-        "p99_ms": round(float(p99), 1),
-        "max_ms": round(max(inside) * 1000, 1),
-    }
 
 
 def _publish_apart(settings: Settings, version: str, exports: Path) -> None:
@@ -150,21 +131,7 @@ def main() -> None:
         "command": "python -m infra.bench.hot_switch",
     }
     keep(result, out)
-    show(result)
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    console = Console()
-    table = Table(title=f"Freshness at {EVENTS_PER_S} events/s")
-    for name in result["phases"][0]:
-        table.add_column(name.replace("_", " "), justify="left" if name == "phase" else "right")
-    for row in result["phases"]:
-        table.add_row(*(f"{value:,}" if name != "phase" else value for name, value in row.items()))
-    console.print(table)
-    for name, value in result.items():
-        if name != "phases":
-            console.print(f"{name}: {value}")
+    show_phases(result, EVENTS_PER_S)
 
 
 if __name__ == "__main__":

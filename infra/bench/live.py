@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import urlopen
 
+import numpy as np
 import orjson
 import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from rich.console import Console
+from rich.table import Table
 
 from features.store import apply
 from fm_intent.export import export
@@ -187,6 +190,36 @@ class SteadyEvents:
             born = self._born.pop(row["last_event_id"], None)
             if born is not None:
                 self.ages.append((born, record.timestamp / 1000 - born))
+
+
+def freshness(
+    ages: list[tuple[float, float]], phase: str, starts: float, ends: float
+) -> dict[str, Any]:
+    """Freshness of the events that were born in a span, in milliseconds."""
+    inside = [age for born, age in ages if starts <= born < ends]
+    p50, p99 = np.percentile(inside, [50, 99]) * 1000
+    return {
+        "phase": phase,
+        "seconds": round(ends - starts, 1),
+        "events": len(inside),
+        "p50_ms": round(float(p50), 1),
+        "p99_ms": round(float(p99), 1),
+        "max_ms": round(max(inside) * 1000, 1),
+    }
+
+
+def show_phases(result: dict[str, Any], events_per_s: int) -> None:
+    """Print the phases' freshness as a table, and all else that was measured a line each."""
+    console = Console()
+    table = Table(title=f"Freshness at {events_per_s} events/s")
+    for name in result["phases"][0]:
+        table.add_column(name.replace("_", " "), justify="left" if name == "phase" else "right")
+    for row in result["phases"]:
+        table.add_row(*(f"{value:,}" if name != "phase" else value for name, value in row.items()))
+    console.print(table)
+    for name, value in result.items():
+        if name != "phases":
+            console.print(f"{name}: {value}")
 
 
 def metrics_of(settings: Settings) -> Callable[[str], float]:
