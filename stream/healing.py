@@ -6,8 +6,8 @@ its partitions, so it can tell which rows must be there, and score and publish t
 
 Looking through all profiles is cheap, two fields of a row each; it is done when partitions come to
 this worker, when their store is doubted, and else once in `store_sweep_s`. To score a profile costs
-what an event costs, and more where the model has its window not in its cache. So few are published
-at once, those that were active last before the others, and as long as it took nothing is done.
+what an event costs, and more where the model hasn't its window in its cache. So few are published
+at once, those that were active last before the others, with a rest after each portion.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _LOOKED_AT: Final = 64
 
 _PUBLISHED: Final = 16
 """Profiles that are scored and published at once; a live event may have to wait for all of them."""
+
+_REST: Final = 0.5
+"""How long nothing is published after a portion, as a share of the time that it took."""
 
 _SETTLED_S: Final = 10.0
 """A state that is younger may still be on its way to the store."""
@@ -295,10 +298,11 @@ class Healer(Service):
                 began = monotonic()
                 old = [kept for kept in some if not self._is_young(kept)]
                 young += [kept for kept in some if self._is_young(kept)]
-                healed += await self._publish(await self._lost(old))
+                lost = await self._lost(old)
                 await self.sleep(
                     max(monotonic() - began, within_s * len(some) / max(len(profiles), 1))
                 )
+                healed += await self._publish(lost)
             # By now these are in the store, unless it lost them too; what changed since is
             # published by what changed it.
             for some in _parts(young, _LOOKED_AT):
@@ -348,7 +352,7 @@ class Healer(Service):
             for lost, count in told.items():
                 metrics.HEALED.labels(lost).inc(count)
             healed += told
-            await self.sleep(monotonic() - began)
+            await self.sleep(_REST * (monotonic() - began))
         return healed
 
 
