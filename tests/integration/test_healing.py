@@ -164,3 +164,18 @@ def test_all_profiles_are_published_again_by_hand(settings: Settings) -> None:
         "newer rows of all",
     )
     assert online(settings, "leaver") is None
+
+
+def test_what_was_lost_while_no_worker_ran_is_there_once_one_has_started(
+    isolated: Settings, kafka: str, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    config = isolated.model_copy(update={"model_version": served_model})
+    asyncio.run(create_topics(config))
+    with worker(config, tmp_path / "worker.log", wait=True):
+        send(config, [title_open(name) for name in PROFILES])
+        until(lambda: sequences(config) == [1] * len(PROFILES), "all features")
+    number = config.redis_url.get_secret_value().rpartition("=")[2]
+    with redis_client.Redis(port=config.redis_port, db=int(number)) as client:
+        client.flushdb()
+    with worker(config, tmp_path / "worker.log", wait=True):
+        until(lambda: sequences(config) == [1] * len(PROFILES), "all features again")
