@@ -45,7 +45,11 @@ def title_open(profile_id: str, **fields: Any) -> dict[str, Any]:
     }
 
 
-def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, bytes]]) -> None:
+def send(
+    settings: Settings,
+    events: Iterable[dict[str, Any] | tuple[bytes, bytes]],
+    headers: dict[str, bytes] | None = None,
+) -> None:
     """Produce browse events, or raw (key, value) records, and wait for their delivery."""
 
     async def produce() -> None:
@@ -54,7 +58,7 @@ def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, byte
         try:
             topic = settings.topic(topics.BROWSE_EVENTS)
             sent = [
-                await producer.send(topic, value, key=key)
+                await producer.send(topic, value, key=key, headers=list((headers or {}).items()))
                 for key, value in (
                     event
                     if isinstance(event, tuple)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -45,8 +45,10 @@ def settings(
     home = tmp_path_factory.mktemp("worker")
     config = isolate(stack.settings, home).model_copy(update={"model_version": served_model})
     asyncio.run(create_topics(config))
-    with worker(config, home / "worker.log", wait=True):
-        yield config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")  # no time may be read in the machine's own zone
+        with worker(config, home / "worker.log", wait=True):
+            yield config
 
 
 def command(settings: Settings, *arguments: str) -> str:
@@ -139,6 +141,23 @@ def test_bad_records_land_in_the_dead_letter_topic_with_their_reason(settings: S
     }
     assert letters == {b"junk": "not_json", orjson.dumps(wrong_key): "key_mismatch"}
     assert online(settings, "somebody") is None
+
+
+def test_a_cloud_event_happened_when_its_time_says_wherever_the_worker_runs(
+    settings: Settings,
+) -> None:
+    event = title_open("cloud")
+    event_id, at_ms = event.pop("event_id"), event.pop("occurred_at_ms") // 1000 * 1000
+    tokyo = datetime.fromtimestamp(at_ms / 1000, timezone(timedelta(hours=9)))
+    cloud = {"ce_specversion": b"1.0", "ce_id": event_id.encode()}
+    zoneless = tokyo.replace(tzinfo=None).isoformat()
+    send(settings, [event], cloud | {"ce_time": zoneless.encode()})
+    send(settings, [event], cloud | {"ce_time": tokyo.isoformat().encode()})
+    until(lambda: online(settings, "cloud") == event_id, "the event in the features")
+    assert online(settings, "cloud", "last_event_at").timestamp() * 1000 == at_ms
+    letters = told(settings, "dlq", "list", "--reason", "wrong_type", "--json")
+    (letter,) = [letter for letter in letters if letter["key"] == "cloud"]
+    assert f"ce_time is '{zoneless}': it has no offset" in letter["message"]
 
 
 def test_dead_letters_are_listed_and_sent_again_as_they_came(settings: Settings) -> None:
