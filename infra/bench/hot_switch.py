@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 from aiokafka import AIOKafkaConsumer
-from rich.console import Console
 from rich.table import Table
 
 from infra.bench.live import SteadyEvents, exported, metrics_of, servers
@@ -35,6 +34,7 @@ from infra.bench.results import keep, result_file
 from infra.release import publish, rollback
 from stream import topics
 from stream.kafka import client_options
+from stream.plain_text import PlainConsole
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -155,7 +155,7 @@ def main() -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
-    console = Console()
+    console = PlainConsole()
     table = Table(title=f"Freshness at {EVENTS_PER_S} events/s")
     for name in result["phases"][0]:
         table.add_column(name.replace("_", " "), justify="left" if name == "phase" else "right")

@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import orjson
 import pyarrow as pa
 import pytest
+from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
 from features.client import Freshness, IntentReader
@@ -28,6 +29,7 @@ from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from infra.local.topics import create_topics
 from stream import topics
+from stream.kafka import running
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.workers import (
@@ -169,6 +171,31 @@ def test_a_cloud_event_happened_when_its_time_says_wherever_the_worker_runs(
     letters = told(settings, "dlq", "list", "--reason", "wrong_type", "--json")
     (letter,) = [letter for letter in letters if letter["key"] == "cloud"]
     assert f"ce_time is '{zoneless}': it has no offset" in letter["message"]
+
+
+def test_dead_letters_of_strangers_are_listed_as_they_are(settings: Settings) -> None:
+    key, topic = "[/b]\x1b[2J\u202e\x9b", settings.topic(topics.BROWSE_DLQ)
+    send(settings, [(key.encode(), b"junk")])
+
+    async def add_a_letter_of_another_tool() -> None:
+        async with running(AIOKafkaProducer, settings) as producer:
+            headers = [("intent.reason", b"foreign"), ("__connect.errors.topic", b"[/x]\xff")]
+            await producer.send_and_wait(topic, b"\xff", key=key.encode(), headers=headers)
+
+    asyncio.run(add_a_letter_of_another_tool())
+    until(
+        lambda: key in [one["key"] for one in told(settings, "dlq", "list", "--json")], "a letter"
+    )
+    listed = command(settings, "dlq", "list")
+    assert not set(listed) & set("\x1b\x9b\u202e")
+    flat = re.sub(r"\s|│", "", listed)
+    assert flat.count(r"[/b]\x1b[2J\u202e\x9b") == 2
+    (foreign,) = told(settings, "dlq", "list", "--reason", "foreign", "--json")
+    assert (foreign["key"], foreign["value"], foreign["source_topic"]) == (
+        key,
+        "\\xff",
+        "[/x]\\xff",
+    )
 
 
 def test_dead_letters_are_listed_and_sent_again_as_they_came(settings: Settings) -> None:
