@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +28,7 @@ from features.exceptions import (
 from features.online_store import typed_errors
 from features.rows import IntentRow
 from features.store import open_store
+from stream import rfc3339
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -244,12 +244,18 @@ class HttpIntentReader:
             for feature in profile_intent.features
         }
         anchor = vectors[_ANCHOR]
-        events_ms = [
-            round(datetime.fromisoformat(time).timestamp() * 1000)
-            for time in anchor["event_timestamps"]
-        ]
+        events_ms = [self._event_ms(time) for time in anchor["event_timestamps"]]
         present = [value is not None for value in anchor["values"]]
         return self._judge.intents(profile_ids, columns, events_ms, present)
+
+    def _event_ms(self, time: str) -> int:
+        try:
+            return rfc3339.unix_ms(time)
+        except ValueError as error:
+            raise StoreRefusedError(
+                f"The feature server at {self._url} dated a row {time!r}: {error}. Check that its "
+                "Feast is of the version that this release is built with (constraints.txt)."
+            ) from error
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:

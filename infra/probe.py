@@ -99,10 +99,10 @@ def main() -> int:
     except TimeoutError:
         stuck = ["the server"]
     except OSError as error:
-        print(f"no answer from {options.url}: {error}")
+        print(f"no answer from {options.url}: {str(error)!a}")
         return 1
     if stuck:
-        print(f"stuck: {', '.join(stuck)}")
+        print(f"stuck: {', '.join(stuck)!a}")
         if options.end:
             os.kill(options.end, signal.SIGTERM)
         return 2

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from rich.console import Console
 from rich.progress import Progress
 
-console: Final = Console()
+from stream.plain_text import PlainConsole
+
+console: Final = PlainConsole()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from stream.inference import InferenceClient
 from stream.lag import PartitionLag
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
+from stream.plain_text import log_plainly
 from stream.preflight import check_topics
 from stream.release import ReleaseFollower
 from stream.serving import ReleasedInference
@@ -203,4 +204,5 @@ def create_app(config: Settings) -> IntentApp:
     return app
 
 
+log_plainly()
 app = create_app(settings())

@@ -192,6 +192,7 @@ def model_publish(
     from infra.local.signals import unwind_on_sigterm
     from infra.release import publish, show_drift
     from infra.titles import publish_live_titles
+    from stream.plain_text import visible
     from stream.settings import settings
 
     os.nice(10)  # a server and workers on this machine go first
@@ -201,7 +202,8 @@ def model_publish(
     with unwind_on_sigterm():
         done = asyncio.run(publish(config, str(version or ""), share=share, shadow_s=shadow_s))
     show_drift(done)
-    typer.echo(f"version {done.release.live} is live; {done.release.previous or 'none'} is kept")
+    now = done.release
+    typer.echo(visible(f"version {now.live} is live; {now.previous or 'none'} is kept"))
     publish_live_titles(config, LOCAL)
 
 
@@ -211,11 +213,12 @@ def model_rollback() -> None:
     from infra.local.paths import LOCAL
     from infra.release import rollback
     from infra.titles import publish_live_titles
+    from stream.plain_text import visible
     from stream.settings import settings
 
     config = settings()
     now = asyncio.run(rollback(config))
-    typer.echo(f"version {now.live} is live again; {now.previous} is kept")
+    typer.echo(visible(f"version {now.live} is live again; {now.previous} is kept"))
     publish_live_titles(config, LOCAL)
 
 
@@ -378,11 +381,11 @@ def compare(
     By next title and by each intent that both tell; the mean over the seeds that both have, and
     Student's paired test over profiles.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from fm_intent.benchmark import compare as compare_models
     from infra.local.paths import LOCAL
+    from stream.plain_text import PlainConsole
 
     folder = results or LOCAL / "runs"
     table = Table("figure", "seeds", ours, theirs, "gain", "p")
@@ -395,7 +398,7 @@ def compare(
             f"{one.paired.delta_pct:+.2f} %",
             f"{one.paired.p:.2g}",
         )
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 @app.command()
@@ -523,12 +526,14 @@ def main() -> None:
     from fm_intent.exceptions import ModelError
     from infra.exceptions import InfraError
     from stream.exceptions import StreamError
+    from stream.plain_text import log_plainly, visible_lines
 
     typechecks.switch_off()
+    log_plainly()
     try:
         app()
     except (StreamError, FeaturesError, ModelError, InfraError) as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        typer.secho(visible_lines(f"{type(error).__name__}: {error}"), fg="red", err=True)
         sys.exit(1)
 
 

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from rich.console import Console
 from rich.table import Table
 
 from stream import topics
 from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
 from stream.kafka import partitions_of, running
+from stream.plain_text import PlainConsole, json_text, visible
 from stream.settings import Settings
 
 DEAD_LETTER_TOPICS: Final = (
@@ -93,12 +92,13 @@ async def print_dead_letters(
             break
         shown += 1
         if as_json:
-            print(orjson.dumps(letter.to_json()).decode())
+            print(json_text(letter.to_json()))
         else:
             place = (letter.topic, str(letter.partition), str(letter.offset))
-            table.add_row(*place, _text(letter.key), letter.reason, letter.message)
+            told = (_text(letter.key), letter.reason, letter.message)
+            table.add_row(*place, *map(visible, told))
     if not as_json:
-        Console().print(table if shown else "No dead letters.")
+        PlainConsole().print(table if shown else "No dead letters.")
 
 
 async def replay_dead_letters(settings: Settings, reason: str | None = None) -> int:
@@ -137,9 +137,9 @@ def _dead_letter(record: Any) -> DeadLetter:
         key=record.key,
         value=record.value,
         headers=own,
-        source_topic=told[f"{CONNECT}topic"].decode(),
-        reason=told[REASON_HEADER].decode(),
-        message=told[f"{CONNECT}exception.message"].decode(),
+        source_topic=_text(told.get(f"{CONNECT}topic")),
+        reason=_text(told.get(REASON_HEADER)),
+        message=_text(told.get(f"{CONNECT}exception.message")),
     )
 
 

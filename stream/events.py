@@ -6,14 +6,12 @@ are ignored, so that producers may add optional fields at any time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stream import topics
+from stream.cloudevents import Headers, event_data
 from stream.exceptions import BadRecord, Reason
 
 _LONGEST_ID: Final = 128
@@ -95,8 +93,6 @@ _REASONS: Final = {
     "less_than_equal": Reason.OUT_OF_RANGE,
 }
 
-Headers = Sequence[tuple[str, bytes | None]] | None
-
 
 def decode(
     topic: str,
@@ -115,9 +111,9 @@ def decode(
         key: the record's key, the UTF-8 profile id.
         value: one JSON object.
         broker_time_ms: the record's timestamp (`LogAppendTime`).
-        headers: the record's headers; CloudEvents binary-mode attributes (`ce_id`, `ce_type`,
-            `ce_time`) stand in for `event_id`, `event_type`, `occurred_at_ms` where the data leaves
-            them out (CloudEvents Kafka protocol binding 1.0, section 3.2).
+        headers: the record's headers. Where they say that it is a CloudEvent its attributes `id`,
+            `type` and `time` stand in for `event_id`, `event_type` and `occurred_at_ms` that the
+            data leaves out; see `stream.cloudevents`.
         max_ahead_s: how far event time may be ahead of the broker's.
         max_bytes: a larger value is refused unread.
 
@@ -129,7 +125,7 @@ def decode(
     if len(value) > max_bytes:
         raise BadRecord(Reason.OVERSIZED, f"{len(value)} bytes; at most {max_bytes} are taken")
     try:
-        event: Event = _ADAPTERS[topic].validate_json(_with_cloud_event(value, headers))
+        event: Event = _ADAPTERS[topic].validate_json(event_data(value, headers))
     except ValidationError as error:
         raise _bad_record(value, error) from None
     if key is None or key != event.profile_id.encode():
@@ -178,35 +174,3 @@ def _bad_record(value: bytes, error: ValidationError) -> BadRecord:
             return BadRecord(Reason.BAD_UTF8, f"byte {bad.start} is not UTF-8")
         return BadRecord(Reason.NOT_JSON, first["msg"])
     return BadRecord(_REASONS.get(kind, Reason.WRONG_TYPE), f"{where}: {first['msg']}".lstrip(": "))
-
-
-_CLOUD_EVENT_FIELDS: Final = {"ce_id": "event_id", "ce_type": "event_type"}
-
-
-def _with_cloud_event(value: bytes, headers: Headers) -> bytes:
-    # Kafka allows headers without a value.
-    attributes = {name: text for name, text in headers or () if text is not None}
-    if "ce_specversion" not in attributes:
-        return value
-    try:
-        data = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return value  # the caller's validation reports it
-    if not isinstance(data, dict):
-        return value
-    for header, field in _CLOUD_EVENT_FIELDS.items():
-        if header in attributes:
-            data.setdefault(field, attributes[header].decode(errors="replace"))
-    if "ce_time" in attributes and "occurred_at_ms" not in data:
-        data["occurred_at_ms"] = _rfc3339_ms(attributes["ce_time"].decode(errors="replace"))
-    try:
-        return orjson.dumps(data)
-    except orjson.JSONEncodeError:
-        return value  # nested too deep, which the caller's validation reports
-
-
-def _rfc3339_ms(text: str) -> int | str:
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return text  # fails validation as a wrong type, with the field's name

@@ -12,15 +12,14 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
-from rich.console import Console
 from rich.table import Table
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from stream.kafka import broker_error, running
+from stream.plain_text import PlainConsole, json_text
 from stream.settings import Settings
 from stream.topics import CONSUMED_TOPICS
 
@@ -137,7 +136,7 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
     async with LagReader(settings) as reader:
         lags = await reader.read(group or settings.consumer_group, topics)
     if as_json:
-        print(orjson.dumps([each.to_json() for each in lags]).decode())
+        print(json_text([each.to_json() for each in lags]))
         return
     table = Table("group", "topic", "partition", "start", "committed", "end", "lag")
     for each in lags:
@@ -147,4 +146,4 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
     total = sum(each.lag for each in lags)
     table.add_section()
     table.add_row("total", "", "", "", "", "", str(total))
-    Console().print(table)
+    PlainConsole().print(table)

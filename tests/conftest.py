@@ -60,6 +60,9 @@ def free_settings(home: Path) -> Settings:
         data_dir=home / "worker",
         feature_registry=home / "registry.db",
         triton_models=home / "triton" / "models",
+        # A request that a busy machine holds up has not failed.
+        inference_deadline_s=15.0,
+        session_timeout_s=20,
     )
     return on_loopback(settings.model_copy(update=ports))
 

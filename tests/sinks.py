@@ -59,8 +59,13 @@ def sink(settings: Settings) -> Iterator[BaseProcess]:
         yield process
     finally:
         process.terminate()
-        process.join(60)
-        assert process.exitcode in (0, -signal.SIGKILL)
+        assert ended(process) in (0, -signal.SIGKILL)
+
+
+def ended(process: BaseProcess) -> int | None:
+    """What a sink's process ends with, once it does."""
+    until(lambda: process.exitcode is not None, "the end of a sink")
+    return process.exitcode
 
 
 def publish(settings: Settings, rows: Sequence[IntentRow | bytes | None]) -> None:

@@ -13,18 +13,28 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 from feast import FeatureStore
 
+from features.exceptions import StoreUnavailableError
 from features.store import open_store
 from infra.local.programs import worker_environment
+from infra.patience import Patience
 from stream import topics
+from stream.exceptions import BrokerUnavailable
 from stream.kafka import client_options
 from stream.lag import LagReader
 from stream.settings import Settings
+
+ANSWER_S: Final = 60
+"""What an answer may take on a busy machine, where it takes milliseconds on a free one."""
+
+HANG_S: Final = 1800
+"""A command that takes longer hangs, however busy the machine is."""
 
 _numbers = itertools.count(1)
 
@@ -45,7 +55,11 @@ def title_open(profile_id: str, **fields: Any) -> dict[str, Any]:
     }
 
 
-def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, bytes]]) -> None:
+def send(
+    settings: Settings,
+    events: Iterable[dict[str, Any] | tuple[bytes, bytes]],
+    headers: dict[str, bytes] | None = None,
+) -> None:
     """Produce browse events, or raw (key, value) records, and wait for their delivery."""
 
     async def produce() -> None:
@@ -54,7 +68,7 @@ def send(settings: Settings, events: Iterable[dict[str, Any] | tuple[bytes, byte
         try:
             topic = settings.topic(topics.BROWSE_EVENTS)
             sent = [
-                await producer.send(topic, value, key=key)
+                await producer.send(topic, value, key=key, headers=list((headers or {}).items()))
                 for key, value in (
                     event
                     if isinstance(event, tuple)
@@ -119,7 +133,7 @@ def http(settings: Settings, path: str) -> tuple[int, str]:
     """Status and text of the worker's HTTP endpoint; status 0 when nothing listens."""
     url = f"http://127.0.0.1:{settings.metrics_port}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -149,12 +163,28 @@ def worker(
         finally:
             if process.poll() is None:
                 process.terminate()
-            process.wait(timeout=60)
+            exit_code(process)
+
+
+def exit_code(process: subprocess.Popen[Any]) -> int:
+    """What a process ends with, once it does."""
+    until(lambda: process.poll() is not None, f"the end of {process.args!r}")
+    return process.returncode
 
 
 def until(condition: Callable[[], bool], what: str, within_s: float = 90) -> None:
-    """Wait for `condition`; it failing to come true is the test's failure."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+    """Wait for `condition`; it failing to come true is the test's failure.
+
+    A server that can't be asked now is asked again. `within_s` is the time on a free machine.
+    """
+    patience = Patience(within_s)
+    unanswered: Exception | None = None
+    while True:
+        try:
+            if condition():
+                return
+        except (BrokerUnavailable, StoreUnavailableError, KafkaError) as error:
+            unanswered = error
+        if patience.over:
+            raise AssertionError(f"not within {patience.waited_s:.0f} s: {what}") from unanswered
         time.sleep(0.1)

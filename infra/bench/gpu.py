@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from fm_intent.benchmark import source
@@ -34,6 +33,7 @@ from fm_intent.network import FMIntent, Interactions
 from fm_intent.train import losses
 from infra.bench.results import keep, result_file
 from infra.local.paths import LOCAL
+from stream.plain_text import PlainConsole
 
 DATA: Final = LOCAL / "data" / "ml-1m"
 MODELS: Final = ("fm-intent", "sasrec-metadata")
@@ -133,7 +133,7 @@ def main() -> None:
         sys.exit("torch finds no GPU here; run this on a machine that has one")
     result = measure()
     keep(result, out)
-    console = Console()
+    console = PlainConsole()
     steps = Table("model", "way", "step, ms", "faster by", "item loss")
     for one in result["training"]:
         base = next(

@@ -41,7 +41,6 @@ import psutil
 import torch
 import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -54,6 +53,7 @@ from infra.bench.results import keep, result_file
 from infra.local.paths import MODEL_REPOSITORY
 from infra.local.ports import free_ports
 from infra.local.stack import Stack, on_loopback
+from stream.plain_text import PlainConsole
 from stream.settings import Settings
 from stream.taxonomy import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGE_EDGES_DAYS
 
@@ -586,7 +586,7 @@ def main() -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
-    console = Console()
+    console = PlainConsole()
     table = Table(title="The network alone, one thread")
     for heading in (
         "layers",

@@ -17,7 +17,6 @@ import numpy as np
 import orjson
 import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from rich.console import Console
 from rich.table import Table
 
 from features.store import apply
@@ -36,6 +35,7 @@ from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
 from stream import topics
 from stream.kafka import client_options
+from stream.plain_text import PlainConsole
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def freshness(
 
 def show_phases(result: dict[str, Any], events_per_s: int) -> None:
     """Print the phases' freshness as a table, and all else that was measured a line each."""
-    console = Console()
+    console = PlainConsole()
     table = Table(title=f"Freshness at {events_per_s} events/s")
     for name in result["phases"][0]:
         table.add_column(name.replace("_", " "), justify="left" if name == "phase" else "right")

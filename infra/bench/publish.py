@@ -27,7 +27,6 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore, FeatureView, PushSource, RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStoreConfig
-from rich.console import Console
 from rich.table import Table
 
 from features import definitions
@@ -40,6 +39,7 @@ from features.writer import IntentWriter, to_protos
 from infra.bench.results import keep, result_file
 from infra.local.ports import free_ports
 from infra.local.stack import Stack, on_loopback
+from stream.plain_text import PlainConsole
 from stream.settings import Settings
 from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
@@ -315,7 +315,7 @@ def main() -> None:
     out = result_file("publish", __doc__)
     result = measure()
     keep(result, out)
-    console = Console()
+    console = PlainConsole()
     table = Table(
         "way to write",
         "rows at once",

@@ -17,13 +17,13 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 from infra.bench.results import keep, result_file
 from stream import codec
 from stream.app import create_app
 from stream.events import Browse
+from stream.plain_text import PlainConsole
 from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from stream.table import SessionTable
@@ -117,7 +117,7 @@ def main() -> None:
     for occasion, rates in result["records_per_cpu_s"].items():
         ours, joined = rates["ours"], rates["join every record"]
         table.add_row(occasion, f"{ours:,}", f"{joined:,}", f"{ours / joined:.1f}x")
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"Kept in {out}; load average {result['load_average']}.")
 

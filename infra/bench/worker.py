@@ -29,7 +29,6 @@ import orjson
 import redis
 import torch
 from aiokafka import AIOKafkaProducer
-from rich.console import Console
 from rich.table import Table
 
 from features.client import MAX_PROFILES, IntentReader
@@ -41,6 +40,7 @@ from infra.release import publish
 from stream import topics
 from stream.kafka import client_options
 from stream.lag import LagReader
+from stream.plain_text import PlainConsole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,12 +223,12 @@ def main() -> None:
     }
     show(result)
     keep(result, out)
-    Console().print(f"Kept in {out}.")
+    PlainConsole().print(f"Kept in {out}.")
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
-    console = Console()
+    console = PlainConsole()
     columns = ("events/s", "the worker is faster by", "CPU µs/event: process", *SERVERS)
     table = Table("way", *columns, title="Working a backlog off")
     ours = result["backlog"][WORKER]["events_per_s"]

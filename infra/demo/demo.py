@@ -137,7 +137,7 @@ def run_demo(
             + f"\nWhat was sent is in {system.home / 'sent.parquet'}, the worker's log in "
             f"{system.home / 'logs' / 'worker.log'}."
         )
-    console.print(f"[green]nothing missing, nothing wrong[/]; written to {RESULT}")
+    console.print(f"nothing missing, nothing wrong; written to {RESULT}", style="green")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
+from rich.text import Text
 
 from infra.replay.plan import Fate
 from infra.sources.contract import CATALOGUE_FILE
+from stream.plain_text import visible
 from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class Report:
             ("wrong", check.wrong, "in the features or on a topic where they should not be"),
         ):
             colour = "red" if name in ("missing", "wrong") and count else ""
-            records.add_row(name, f"[{colour}]{count:,}[/]" if colour else f"{count:,}", meaning)
+            records.add_row(name, Text(f"{count:,}", style=colour), meaning)
         records.columns[1].justify = "right"
         console.print(records)
         if check.bounded_profiles:
@@ -156,7 +158,7 @@ def show_profiles(
     for intent in intents:
         table = Table(title=f"profile {intent.profile_id}", show_header=False)
         watched = _last_watched(plan.events, intent.profile_id)
-        table.add_row("just watched", "\n".join(names[title] for title in watched))
+        table.add_row("just watched", "\n".join(visible(names[title]) for title in watched))
         if intent.row is None:
             table.add_row("features", "none")
         else:
@@ -190,7 +192,9 @@ def _described(row: IntentRow, names: dict[str, str]) -> list[tuple[str, str]]:
     attention = zip(INTENTS, row.intent_attention, strict=True)
     lines.append(("intent attention", ", ".join(f"{n} {a:.2f}" for n, a in attention if a)))
     titles = zip(row.next_title_ids[:SHOWN_NEXT], row.next_title_scores, strict=False)
-    listed = "\n".join(f"{names.get(title, title)}  {score:.3f}" for title, score in titles)
+    listed = "\n".join(
+        f"{visible(names.get(title, title))}  {score:.3f}" for title, score in titles
+    )
     lines.append(("titles next", listed))
     lines.append(("session", f"{row.session_length} interactions, model {row.model_version}"))
     return lines

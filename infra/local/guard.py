@@ -23,6 +23,7 @@ import psutil
 
 from infra.local.remote import supervisor_at
 from infra.probe import stuck_versions
+from stream.plain_text import log_plainly
 
 INTERVAL_S: Final = 2.0
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - left behind by what is killed
@@ -54,6 +55,7 @@ def check(rpc: Any, url: str) -> None:
 
 def main() -> None:
     """Look every few seconds, until ended."""
+    log_plainly()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     socket, url = sys.argv[1:]
     rpc = supervisor_at(Path(socket))

@@ -43,7 +43,7 @@ class Program:
         prepare: writes what the program needs before its first start.
         environment: variables added to the caller's.
         restarts: whether the supervisor starts it again when it ends by itself.
-        ready_s: longest time from start to ready.
+        ready_s: longest time from start to ready on a machine with nothing else to do.
         stop_s: time between SIGTERM and SIGKILL.
     """
 

@@ -33,6 +33,7 @@ from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
 from infra.local.ports import is_free
 from infra.local.programs import Program, programs
 from infra.local.remote import SOCKET, supervisor_at
+from infra.patience import Patience
 from infra.served import ServedModels
 from stream.settings import KAFKA_SECURITY
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 _POLL_S: Final = 0.1
+_SUPERVISOR_S: Final = 15
 _RESTARTS_BEFORE_FAILED: Final = 3
 _SOCKET_PATH_BYTES: Final = 100
 """Linux allows 107; supervisord binds to the path with its own process id behind it first."""
@@ -205,7 +207,7 @@ class Stack:
             ProgramFailedError: when it ends for good, ends again and again, or takes too long.
         """
         program = self._programs[name]
-        deadline = time.monotonic() + program.ready_s
+        patience = Patience(program.ready_s)
         seen: set[int] = set()
         while not program.is_ready():
             info = self._info(name)
@@ -216,8 +218,8 @@ class Stack:
                 raise self._failed(name, f"ended ({info['description']})")
             if len(seen - {0}) > _RESTARTS_BEFORE_FAILED:
                 raise self._failed(name, "ends again and again")
-            if time.monotonic() > deadline:
-                raise self._failed(name, f"was not ready within {program.ready_s:.0f} s")
+            if patience.over:
+                raise self._failed(name, f"was not ready within {patience.waited_s:.0f} s")
             time.sleep(_POLL_S)
 
     def load_model(self, *versions: str) -> None:
@@ -266,9 +268,9 @@ class Stack:
                 # Out of the terminal's process group: Ctrl-C reaches the caller, who stops us.
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 15
+        patience = Patience(_SUPERVISOR_S)
         while not self.running():
-            if self._supervisord.poll() is not None or time.monotonic() > deadline:
+            if self._supervisord.poll() is not None or patience.over:
                 self._supervisord.kill()
                 self._supervisord.wait()
                 self._supervisord = None

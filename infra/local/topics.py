@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from infra.exceptions import TopicCreationError, TopicMismatchError
+from infra.patience import Patience
 from stream.kafka import running
 from stream.topics import TOPICS
 
@@ -50,7 +51,7 @@ async def create_topics(settings: Settings) -> None:
 
 
 async def _verify(admin: AIOKafkaAdminClient, names: set[str], partitions: int) -> None:
-    deadline = asyncio.get_running_loop().time() + _VISIBLE_S
+    patience = Patience(_VISIBLE_S)
     while True:
         found = {
             topic["topic"]: topic["partitions"]
@@ -68,9 +69,10 @@ async def _verify(admin: AIOKafkaAdminClient, names: set[str], partitions: int) 
             partition["leader"] >= 0 for existing in found.values() for partition in existing
         ):
             return
-        if asyncio.get_running_loop().time() > deadline:
+        if patience.over:
             raise TopicCreationError(
-                f"topics {sorted(names - found.keys())} have no leader after {_VISIBLE_S:.0f} s; "
+                f"topics {sorted(names - found.keys())} have no leader after "
+                f"{patience.waited_s:.0f} s; "
                 "look at the broker's log"
             )
         await asyncio.sleep(_POLL_S)

@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-
 from infra.sources import contract, movielens, movietweetings, netflix, ratings
 from infra.sources.exceptions import UnknownSourceError
-from infra.steps import progress
+from infra.steps import console, progress
 from stream import taxonomy
 
 if TYPE_CHECKING:
@@ -115,7 +113,6 @@ def prepare(source: str, home: Path) -> Path:
     """
     if source not in SOURCES:
         raise UnknownSourceError(f"no source {source!r}; choose one of {', '.join(SOURCES)}")
-    console = Console()
     directory = home / "data" / source
     stamp = directory / STAMP_FILE
     fingerprint = _fingerprint(SOURCES[source].depends_on)
@@ -123,7 +120,7 @@ def prepare(source: str, home: Path) -> Path:
         console.print(f"data {source}: reusing {directory}")
         return directory
     if SOURCES[source].terms:
-        console.print(SOURCES[source].terms, markup=False, highlight=False, soft_wrap=True)
+        console.print(SOURCES[source].terms, highlight=False, soft_wrap=True)
     console.print(f"data {source}: converting into {directory} …")
     began = time.perf_counter()
     stamp.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from infra.local.topics import create_topics
 from stream import codec, topics
 from stream.erasure import request_erasure
 from stream.settings import Settings
-from tests.workers import lag, online, records, send, title_open, until, worker
+from tests.workers import exit_code, lag, online, records, send, title_open, until, worker
 
 BOUNDARIES: Final = ("take_in", "save", "infer", "publish", "announce", "finish")
 """After the state change, the changelog, the inference, the online write, the announcement, and
@@ -51,7 +51,7 @@ def test_the_last_event_survives_a_kill_at_every_boundary(
         # or in one of its own, then dies at its own boundary.
         command = ("tests.chaos.crashing_worker", step, last["event_id"])
         with worker(settings, log, *command) as process:
-            assert process.wait(timeout=90) == -signal.SIGKILL, log.read_text()[-3000:]
+            assert exit_code(process) == -signal.SIGKILL, log.read_text()[-3000:]
         assert reached(settings, last["event_id"]) == {
             effect: BOUNDARIES.index(step) >= BOUNDARIES.index(effect)
             for effect in ("save", "publish", "announce")
@@ -74,7 +74,7 @@ def test_an_erasure_survives_a_kill_before_the_store_forgets(
         until(lambda: online(settings, PROFILE) == event["event_id"], "the event online")
     asyncio.run(request_erasure(settings, [PROFILE]))
     with worker(settings, log, "tests.chaos.crashing_worker", "save", PROFILE) as process:
-        assert process.wait(timeout=90) == -signal.SIGKILL, log.read_text()[-3000:]
+        assert exit_code(process) == -signal.SIGKILL, log.read_text()[-3000:]
     assert online(settings, PROFILE) == event["event_id"]
     with worker(settings, log):
         until(lambda: lag(settings) == 0, "no lag")

@@ -37,7 +37,7 @@ def test_a_model_server_that_hangs_under_load_holds_nothing_up(
             "triton_url": addresses,
             "model_version": small_model,
             # What the other one may take on a busy machine.
-            "inference_deadline_s": 4.0,
+            "inference_deadline_s": 8.0,
         }
     )
     served_models(settings, model_repository).serve(small_model)

@@ -15,7 +15,7 @@ from infra.local.ports import free_ports
 from infra.local.topics import create_topics
 from tests import sinks
 from tests.chaos import crashing_sink
-from tests.sinks import is_ready, keys, keys_of, publish, sink, unlanded
+from tests.sinks import ended, is_ready, keys, keys_of, publish, sink, unlanded
 from tests.unit.features.samples import SAMPLE, sample
 from tests.workers import until
 
@@ -57,8 +57,7 @@ def test_rows_land_once_though_the_sink_is_killed_at_every_boundary(settings: Se
         publish(settings, batch)
         published += batch
         process = sinks.start(crashing_sink.run, settings, boundary)
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL, boundary
+        assert ended(process) == -signal.SIGKILL, boundary
         assert set(keys(settings) if number > 2 else ()) <= set(keys_of(published))
     with sink(settings):
         until(lambda: unlanded(settings) == 0, "no lag")

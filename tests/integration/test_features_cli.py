@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from features.writer import IntentWriter
 from infra.local.ports import free_ports
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
+from tests.workers import ANSWER_S, HANG_S, exit_code, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from features.rows import IntentRow
 
 FEAST = str(Path(sys.executable).with_name("feast"))
-STARTUP_S = 120
 
 
 def copy_of_the_repository(home: Path) -> Path:
@@ -77,7 +76,7 @@ def feast(folder: Path, environment: dict[str, str], *arguments: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=STARTUP_S,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,7 +135,7 @@ def served(
             yield base
         finally:
             server.terminate()
-            server.wait(30)
+            exit_code(server)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,7 @@ def test_the_user_interface_shows_what_each_feature_is(
 ) -> None:
     with served(folder, environment, "ui", "/") as base:
         path = f"/api/v1/features?project={definitions.project.name}"
-        with urllib.request.urlopen(f"{base}{path}", timeout=30) as response:
+        with urllib.request.urlopen(f"{base}{path}", timeout=ANSWER_S) as response:
             shown = {one["name"]: one for one in json.load(response)["features"]}
     for feature in (*definitions.profile_intent.features, *definitions.title_profile.features):
         assert shown[feature.name]["description"] == feature.description
@@ -159,23 +158,22 @@ def test_the_user_interface_shows_what_each_feature_is(
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTUP_S
-    while time.monotonic() < deadline:
+    def answers() -> bool:
         assert server.poll() is None, "the feature server ended"
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            urllib.request.urlopen(url, timeout=ANSWER_S).close()
         except (URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"{url} did not answer in {STARTUP_S} s")
+            return False
+        return True
+
+    until(answers, f"an answer from {url}")
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
         answer: dict[str, Any] = json.load(response)
         return answer
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from features.writer import IntentWriter
 from infra.local.ports import free_ports
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
-from tests.workers import until
+from tests.workers import exit_code, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 NODES = 3
 SLOTS = 16_384
-PATIENCE_S = 60
 
 
 def start(folder: Path, *arguments: str, program: str = "redis-server") -> subprocess.Popen[bytes]:
@@ -42,22 +40,20 @@ def start(folder: Path, *arguments: str, program: str = "redis-server") -> subpr
 
 
 def wait_for(client: redis_client.Redis) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+    def answers() -> bool:
         try:
-            client.ping()
-        except redis_client.ConnectionError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail("Redis did not start")
+            return bool(client.ping())
+        except (redis_client.ConnectionError, redis_client.TimeoutError):
+            return False
+
+    until(answers, "a Redis that has started")
 
 
 def stop(servers: list[subprocess.Popen[bytes]]) -> None:
     for server in servers:
         server.terminate()
     for server in servers:
-        server.wait(PATIENCE_S)
+        exit_code(server)
 
 
 def write(settings: Settings, *rows: IntentRow) -> int:
@@ -94,10 +90,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if number:
                 bus = ports[NODES + number]
                 clients[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[number], bus)
-        deadline = time.monotonic() + PATIENCE_S
-        while any(c.execute_command("CLUSTER INFO")["cluster_state"] != "ok" for c in clients):
-            assert time.monotonic() < deadline, "the cluster did not form"
-            time.sleep(0.1)
+
+        def formed(node: redis_client.Redis) -> bool:
+            return bool(node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
+        until(lambda: all(map(formed, clients)), "a cluster that has formed")
         yield f"127.0.0.1:{ports[0]}"
     finally:
         stop(servers)
@@ -183,8 +180,7 @@ def test_a_writer_and_a_reader_go_on_with_the_new_master_after_a_failover(
         await writer.write([SAMPLE])
         assert read() == SAMPLE.sequence_no
         fail_over(sentinel)
-        async with asyncio.timeout(PATIENCE_S):
-            await until_written(writer, sample(sequence_no=SAMPLE.sequence_no + 1))
+        await until_written(writer, sample(sequence_no=SAMPLE.sequence_no + 1))
         await writer.close()
 
     asyncio.run(run())

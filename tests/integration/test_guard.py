@@ -17,7 +17,7 @@ from infra.local.ports import free_ports
 from infra.local.stack import Stack
 from tests.conftest import free_settings
 from tests.integration.test_local_stack import TINY_CONFIG, TINY_MODEL, infer
-from tests.workers import until
+from tests.workers import exit_code, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def test_a_dead_model_process_is_seen_by_the_probe_and_in_the_status(tiny: Stack
     os.kill(model_process(tiny).pid, signal.SIGKILL)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim:
         assert probed("--end", str(victim.pid), url(tiny)) == 2
-        assert victim.wait(timeout=10) == -signal.SIGTERM
+        assert exit_code(victim) == -signal.SIGTERM
     assert not {one.name: one.ready for one in tiny.status()}["triton"]
     tiny.restart("triton")
     assert probed("--end", str(os.getpid()), url(tiny)) == 0

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,10 @@ from infra.local.topics import create_topics
 from stream.lag import LagReader
 from stream.topics import SESSIONS_CHANGELOG, TOPICS
 from tests.conftest import free_settings
+from tests.workers import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from stream.lag import PartitionLag
     from stream.settings import Settings
@@ -97,13 +97,6 @@ def infer(stack: Stack) -> float:
         return float(client.infer("tiny", [x]).as_numpy("y").item())
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "still not so after 30 s"
-        time.sleep(0.05)
-
-
 def test_each_server_is_ready_by_its_own_protocol_once_started(
     stack: Stack, kafka: str, redis: str, triton: str
 ) -> None:
@@ -111,7 +104,10 @@ def test_each_server_is_ready_by_its_own_protocol_once_started(
     assert kafka_ready(settings.kafka_port)
     assert redis_ready(settings.redis_port)
     # Triton isn't ready while it unloads the version that another test replaced.
-    eventually(lambda: triton_ready(settings.triton_grpc_port, settings.triton_metrics_port))
+    until(
+        lambda: triton_ready(settings.triton_grpc_port, settings.triton_metrics_port),
+        "a ready Triton",
+    )
 
 
 def test_no_server_listens_beyond_loopback(
@@ -153,7 +149,7 @@ def test_a_killed_triton_comes_back_with_the_version_it_served(tiny: Stack) -> N
     tiny.load_model("1")
     killed = tiny.pid("triton")
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: tiny.pid("triton") not in (0, killed))
+    until(lambda: tiny.pid("triton") not in (0, killed), "a new Triton")
     tiny.wait("triton")
     assert infer(tiny) == 1.0
 
@@ -239,7 +235,7 @@ def test_a_caller_that_is_ended_leaves_no_process(tmp_path: Path, number: signal
         caller.send_signal(number)
         caller.wait()
     assert len(family) == 2
-    eventually(lambda: not any(process.is_running() for process in family))
+    until(lambda: not any(process.is_running() for process in family), "the end of the stack")
 
 
 def test_a_killed_supervisor_takes_its_programs_with_it(tmp_path: Path) -> None:
@@ -247,7 +243,10 @@ def test_a_killed_supervisor_takes_its_programs_with_it(tmp_path: Path) -> None:
         stack.start("kafka", "redis")
         family = processes_of(tmp_path)
         family[0].kill()
-        eventually(lambda: not any(process.is_running() for process in family[1:]))
+        until(
+            lambda: not any(process.is_running() for process in family[1:]),
+            "the end of the programs",
+        )
     assert len(family) == 3
 
 

@@ -148,9 +148,14 @@ def kill_while_it_shadows(settings: Settings, model_repository: Path, version: s
     """Publish a version that answers for nobody, and kill the publisher while it is the shadow."""
     options = "--share", "1e-9", "--shadow-s", "600"
     publisher = started(settings, model_repository, "model", "publish", version, *options)
+
+    def shadows() -> bool:
+        assert publisher.poll() is None, publisher.communicate()
+        return asyncio.run(read_release(settings)).shadow == version
+
     with publisher:
         try:
-            until(lambda: asyncio.run(read_release(settings)).shadow == version, "a shadow")
+            until(shadows, "a shadow")
         finally:
             publisher.kill()
 

@@ -31,7 +31,7 @@ from infra.local.programs import worker_environment
 from stream.settings import Settings
 from stream.taxonomy import GENRES
 from tests.unit.features.samples import SAMPLE, sample
-from tests.workers import until
+from tests.workers import ANSWER_S, exit_code, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,7 +210,7 @@ def service(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield base
     finally:
         process.terminate()
-        process.wait(30)
+        exit_code(process)
 
 
 def _ask(url: str, body: Any = None) -> tuple[int, Any]:
@@ -219,7 +219,7 @@ def _ask(url: str, body: Any = None) -> tuple[int, Any]:
         url, body and json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

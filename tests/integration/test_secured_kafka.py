@@ -25,7 +25,7 @@ from stream.preflight import check_topics
 from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from tests.conftest import isolate
-from tests.workers import lag, online, records, send, title_open, until, worker
+from tests.workers import exit_code, lag, online, records, send, title_open, until, worker
 
 _EC: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
 _PASSWORD: Final = "hush-hush"
@@ -131,7 +131,7 @@ def kafka(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wa
         )
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        exit_code(process)
 
 
 def test_a_worker_behind_a_login_recovers_its_state_and_carries_an_event_to_features(

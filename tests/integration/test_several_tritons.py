@@ -34,7 +34,8 @@ def both(stack: Stack, second_triton: Stack, small_model: str) -> Settings:
         update={
             "triton_url": addresses,
             "model_version": small_model,
-            "inference_deadline_s": 1.0,
+            # What the one that answers may take on a busy machine.
+            "inference_deadline_s": 5.0,
         }
     )
 
@@ -96,7 +97,7 @@ def test_one_that_hangs_is_gone_on_without_and_forgets_when_it_is_back(
             await client.infer(batch)
             assert counted(second_triton, small_model)["misses"] - before == 2
 
-    asyncio.run(asyncio.wait_for(outage(), timeout=60))
+    asyncio.run(asyncio.wait_for(outage(), timeout=600))
 
 
 def test_a_version_that_one_can_not_load_is_not_served(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import orjson
 import pyarrow as pa
 import pytest
+from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
 from features.client import Freshness, IntentReader
@@ -28,9 +29,21 @@ from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from infra.local.topics import create_topics
 from stream import topics
+from stream.kafka import running
 from stream.settings import Settings
 from tests.conftest import isolate
-from tests.workers import http, lag, online, records, send, title_open, until, worker
+from tests.workers import (
+    ANSWER_S,
+    exit_code,
+    http,
+    lag,
+    online,
+    records,
+    send,
+    title_open,
+    until,
+    worker,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +58,10 @@ def settings(
     home = tmp_path_factory.mktemp("worker")
     config = isolate(stack.settings, home).model_copy(update={"model_version": served_model})
     asyncio.run(create_topics(config))
-    with worker(config, home / "worker.log", wait=True):
-        yield config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")  # no time may be read in the machine's own zone
+        with worker(config, home / "worker.log", wait=True):
+            yield config
 
 
 def command(settings: Settings, *arguments: str) -> str:
@@ -141,13 +156,55 @@ def test_bad_records_land_in_the_dead_letter_topic_with_their_reason(settings: S
     assert online(settings, "somebody") is None
 
 
+def test_a_cloud_event_happened_when_its_time_says_wherever_the_worker_runs(
+    settings: Settings,
+) -> None:
+    event = title_open("cloud")
+    event_id, at_ms = event.pop("event_id"), event.pop("occurred_at_ms") // 1000 * 1000
+    tokyo = datetime.fromtimestamp(at_ms / 1000, timezone(timedelta(hours=9)))
+    cloud = {"ce_specversion": b"1.0", "ce_id": event_id.encode()}
+    zoneless = tokyo.replace(tzinfo=None).isoformat()
+    send(settings, [event], cloud | {"ce_time": zoneless.encode()})
+    send(settings, [event], cloud | {"ce_time": tokyo.isoformat().encode()})
+    until(lambda: online(settings, "cloud") == event_id, "the event in the features")
+    assert online(settings, "cloud", "last_event_at").timestamp() * 1000 == at_ms
+    letters = told(settings, "dlq", "list", "--reason", "wrong_type", "--json")
+    (letter,) = [letter for letter in letters if letter["key"] == "cloud"]
+    assert f"ce_time is '{zoneless}': it has no offset" in letter["message"]
+
+
+def test_dead_letters_of_strangers_are_listed_as_they_are(settings: Settings) -> None:
+    key, topic = "[/b]\x1b[2J\u202e\x9b", settings.topic(topics.BROWSE_DLQ)
+    send(settings, [(key.encode(), b"junk")])
+
+    async def add_a_letter_of_another_tool() -> None:
+        async with running(AIOKafkaProducer, settings) as producer:
+            headers = [("intent.reason", b"foreign"), ("__connect.errors.topic", b"[/x]\xff")]
+            await producer.send_and_wait(topic, b"\xff", key=key.encode(), headers=headers)
+
+    asyncio.run(add_a_letter_of_another_tool())
+    until(
+        lambda: key in [one["key"] for one in told(settings, "dlq", "list", "--json")], "a letter"
+    )
+    listed = command(settings, "dlq", "list")
+    assert not set(listed) & set("\x1b\x9b\u202e")
+    flat = re.sub(r"\s|│", "", listed)
+    assert flat.count(r"[/b]\x1b[2J\u202e\x9b") == 2
+    (foreign,) = told(settings, "dlq", "list", "--reason", "foreign", "--json")
+    assert (foreign["key"], foreign["value"], foreign["source_topic"]) == (
+        key,
+        "\\xff",
+        "[/x]\\xff",
+    )
+
+
 def test_dead_letters_are_listed_and_sent_again_as_they_came(settings: Settings) -> None:
-    future = title_open("early", occurred_at_ms=_now_ms() + 303_000)
+    future = title_open("early", occurred_at_ms=_now_ms() + 306_000)
     send(settings, [future])
     until(lambda: told(settings, "dlq", "list", "--reason", "in_the_future", "--json"), "a letter")
     (letter,) = told(settings, "dlq", "list", "--reason", "in_the_future", "--json")
     assert orjson.loads(letter["value"]) == future
-    # Three seconds on, its time is no longer too far ahead.
+    # Seconds later its time is no longer too far ahead.
     until(lambda: _now_ms() > future["occurred_at_ms"] - 299_000, "the time to come")
     command(settings, "dlq", "replay", "--reason", "in_the_future")
     until(lambda: online(settings, "early") == future["event_id"], "the event in the features")
@@ -190,7 +247,7 @@ def test_every_metric_that_a_dashboard_or_an_alert_reads_is_exported(
     settings: Settings, stack: Stack
 ) -> None:
     port = stack.settings.triton_metrics_port
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=ANSWER_S) as page:
         exported = http(settings, "/metrics")[1] + page.read().decode()
     known = set(re.findall(r"^# TYPE (\w+)", exported, re.MULTILINE))
     read = {
@@ -243,7 +300,7 @@ def test_a_worker_that_can_never_succeed_ends_and_acknowledges_nothing(
     send(config, [title_open("refused")])
     log = tmp_path / "worker.log"
     with worker(config, log) as process:
-        assert process.wait(timeout=90) != 0
+        assert exit_code(process) != 0
     assert lag(config) == 1
     assert "password=wrong" not in log.read_text()
 
@@ -257,7 +314,7 @@ def test_a_worker_without_its_topics_ends_and_says_how_to_make_them(
 ) -> None:
     log = tmp_path / "worker.log"
     with worker(isolated, log) as process:
-        assert process.wait(timeout=90) != 0
+        assert exit_code(process) != 0
     assert "`intentstream topics` makes them" in log.read_text()
 
 

@@ -30,3 +30,15 @@ def test_our_command_line_alone_has_feast_imported_without_type_checks(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
     )
     assert found.stdout.split()[-1] == checked
+
+
+def test_an_error_that_quotes_strangers_is_told_as_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stream.cli", "prepare", "--source", "[/b]\x1b[2J\u202e"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert "UnknownSourceError: no source '[/b]" in done.stderr

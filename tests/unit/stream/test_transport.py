@@ -97,7 +97,7 @@ async def reading(partition: Partition, callback: Any) -> AsyncIterator[Any]:
     finally:
         fetcher._stopped.set()
         consumer.resume_flow()
-        await asyncio.wait_for(drain, timeout=5)
+        await asyncio.wait_for(drain, timeout=60)
 
 
 def _record(offset: int) -> ConsumerRecord[bytes, bytes]:
