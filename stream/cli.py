@@ -185,7 +185,7 @@ def model_rollback() -> None:
 
     config = settings()
     now = asyncio.run(rollback(config))
-    typer.echo(f"version {now.live} is live again; {now.previous} is kept")
+    typer.echo(f"version {now.live} is live again; {now.previous or 'none'} is kept")
     publish_live_titles(config, LOCAL)
 
 
