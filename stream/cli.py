@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -492,14 +492,23 @@ def main() -> None:
     from features.exceptions import FeaturesError
     from fm_intent.exceptions import ModelError
     from infra.exceptions import InfraError
+    from infra.extras import missing_extra
     from stream.exceptions import StreamError
 
     typechecks.switch_off()
     try:
         app()
     except (StreamError, FeaturesError, ModelError, InfraError) as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-        sys.exit(1)
+        _end(error)
+    except ImportError as error:
+        if told := missing_extra(error):
+            _end(told)
+        raise
+
+
+def _end(error: Exception) -> NoReturn:
+    typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
