@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -14,6 +15,18 @@ class SetupIncompleteError(InfraError):
 
     def __init__(self, missing: str) -> None:
         super().__init__(f"{missing} is missing; run `make setup`")
+
+
+class MissingExtraError(InfraError):
+    """A command needs a package that this installation lacks."""
+
+    def __init__(self, module: str, extras: Sequence[str]) -> None:
+        super().__init__(
+            f"{module} is not installed here; it comes with the extra {' or '.join(extras)}: run "
+            f"`pip install --editable '.[{extras[0]}]'` in a checkout, or `make setup`, which "
+            "brings all. The worker's image has none on purpose: the publisher's has `serve`, and "
+            "what else there is runs on a checkout"
+        )
 
 
 class PortTakenError(InfraError):

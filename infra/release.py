@@ -98,6 +98,9 @@ async def publish(
 ) -> Publication:
     """Make an exported version the live one, and keep the one before for a rollback.
 
+    One that is live and not served everywhere is served again. A live version that is nowhere to
+    be had any more is compared with nothing, and the one before it stays for a rollback.
+
     Args:
         settings: where Kafka and Triton are, and how far a version may drift.
         version: its number; empty takes the newest.
@@ -110,7 +113,7 @@ async def publish(
         VersionRefusedError: with the reason. Nothing has changed then, nor after any other error.
         ModelVersionError: when Triton can't load it.
         ModelFolderError: when the folder that Triton reads can't be written.
-        ReleaseError: when it is live already, or another publication runs.
+        ReleaseError: when it is live and served already, or another publication runs.
         BrokerUnavailable: when Kafka does not answer.
     """
     # Here, because torch takes seconds to import, and who goes back doesn't need it.
@@ -126,25 +129,32 @@ async def publish(
     version = version or str(max(versions(exports), default=0))
     with alone(settings):
         before = await _release_in_force(settings)
-        if before.live == version:
+        if before.live == version and served.is_served(version):
             raise ReleaseError(f"version {version} is live already; publish another")
         live = before.live or next(reversed(served.versions()), "")
+        to_be_had = served.known().keys() - {version}
+        kept = next((one for one in (live, before.previous) if one in to_be_had), "")
         with step(f"validate version {version}"):
             exported = validated(exports, int(version))
-        asked = [*filter(None, {live, version})]
+        asked = [*filter(None, {kept, version})]
         # Until the record names the version, workers don't have it forget whom they erase.
         async with (
             undone_on_failure(settings, before, served),
             _erasures_followed(settings, asked),
         ):
             with step(f"load version {version}"):
-                served.serve(*asked, keep=[*served.versions(), before.previous])
+                served.serve(
+                    *asked,
+                    also=[settings.model_version],
+                    keep=[*served.versions(), before.previous],
+                    anew=() if served.serving(version) else [version],
+                )
             with step("ask the server golden requests"):
                 for url in settings.triton_urls:
                     one = settings.model_copy(update={"triton_url": url})
                     await _check_server(one, exported)
             recent = shadow = None
-            if live and live != version:
+            if kept and kept == live:
                 with step("compare recent windows"):
                     recent = await _compare_recent(settings, live, version)
                 if share and shadow_s:
@@ -155,7 +165,7 @@ async def publish(
                         shadow = await _shadow(settings, trial, shadow_s)
                     with step("warm its cache"):
                         await _warm(settings, version)
-            now = Release(live=version, previous=live if live != version else "")
+            now = Release(live=version, previous=kept)
             await write_release(settings, now)
         served.discard()
     return Publication(now, recent, shadow)
@@ -163,6 +173,8 @@ async def publish(
 
 async def rollback(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> Release:
     """Make the version before the live one live again; the two change places.
+
+    A live version that is nowhere to be had any more has no place to take.
 
     Raises:
         ReleaseError: when there is none to go back to, or a publication runs.
@@ -177,40 +189,68 @@ async def rollback(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> R
                 "there is no version to go back to; publish one with `intentstream model publish`"
             )
         served = served_models(settings, exports)
-        if not served.is_ready(before.previous):
-            served.serve(before.previous, before.live)
-        now = Release(live=before.previous, previous=before.live)
+        if not served.is_served(before.previous):
+            served.serve(before.previous, also=[before.live, settings.model_version])
+        kept = before.live if before.live in served.known() else ""
+        now = Release(live=before.previous, previous=kept)
         await write_release(settings, now)
     return now
 
 
 async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> None:
-    """Print every version that was exported or is served, and what it is in service as.
+    """Print every version that was exported, is served or in service, and what it is in service as.
+
+    A folder that isn't on this machine hides no version that is in service.
 
     Raises:
         BrokerUnavailable: when Kafka does not answer.
     """
     release = await read_release(settings)
     roles = {
+        settings.model_version: "pinned by INTENT_MODEL_VERSION",
         release.previous: "previous",
         release.shadow: f"shadow of {release.shadow_share:.0%}",
         release.live: "live",
     }
+    roles.pop("", None)
     served = served_models(settings, exports)
+    known = served.known()
     table = Table("version", "role", "ready in Triton", "trained on", "at", "NDCG@10")
-    for version, folder in served.known().items():
-        manifest = json.loads((folder / "manifest.json").read_text())
+    for version in sorted(known.keys() | roles.keys(), key=lambda one: (len(one), one)):
+        serving = len(served.serving(version))
         table.add_row(
             version,
             roles.get(version, ""),
-            "yes" if served.is_ready(version) else "no",
-            manifest["source"],
-            manifest["trained_at"][:16],
-            f"{manifest['metrics'].get('ndcg10', 0):.4f}",
+            _of_all(serving, len(settings.triton_urls)),
+            *(_training(known[version]) if version in known else ()),
         )
     console.print(table)
+    console.print(f"Versions are looked for in {' and '.join(map(str, served.places))}.")
     if not release.live:
         console.print("Nothing is published yet: workers take Triton's default version.")
+    elif not served.serving(release.live):
+        console.print(
+            f"Version {release.live} is live and not served: workers hold their events until it "
+            f"is. Start Triton if it is down, else `intentstream model publish {release.live}`."
+        )
+
+
+def _of_all(serving: int, tritons: int) -> str:
+    """How many Tritons serve a version."""
+    return {0: "no", tritons: "yes"}.get(serving, f"{serving} of {tritons}")
+
+
+def _training(folder: Path) -> tuple[str, str, str]:
+    """What a version was trained on, when, and its NDCG@10; nothing where no manifest is."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except OSError:
+        return "", "", ""
+    return (
+        manifest["source"],
+        manifest["trained_at"][:16],
+        f"{manifest['metrics'].get('ndcg10', 0):.4f}",
+    )
 
 
 def served_models(settings: Settings, exports: Path) -> ServedModels:
@@ -284,7 +324,8 @@ async def undone_on_failure(
             if await read_release(settings) != release:
                 await write_release(settings, release)
         with _logged("The versions that were served are not put back"):
-            served.serve(*versions, keep=[release.previous])
+            if versions or served.versions():
+                served.serve(*versions, keep=[release.previous])
         raise
 
 

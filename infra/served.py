@@ -48,31 +48,48 @@ class ServedModels:
 
     def known(self) -> dict[str, Path]:
         """The folders of all versions that were exported, are served or kept aside, ascending."""
-        found = {version: home / version for home in self._homes for version in _numbers(home)}
+        found = {
+            version: home / version
+            for home in self._homes
+            for version in _numbers(home)
+            if (home / version / "model.py").exists()
+        }
         return dict(sorted(found.items(), key=lambda one: int(one[0])))
 
-    def serve(self, *versions: str, keep: Collection[str] = ()) -> None:
+    def serve(
+        self,
+        *versions: str,
+        also: Collection[str] = (),
+        keep: Collection[str] = (),
+        anew: Collection[str] = (),
+    ) -> None:
         """Make every Triton serve exactly these, or none; those that it serves go on untouched.
 
         Args:
             versions: their numbers.
+            also: served too, those of them that are still to be had.
             keep: of what isn't served any more, those that are kept aside, so that they can be
                 served again whatever becomes of their exports. The others are gone.
+            anew: those that are copied from their exports again, where there are any, because
+                what Triton doesn't load may be damaged.
 
         Raises:
             ModelVersionError: when one is absent or can't be loaded everywhere.
             ModelFolderError: when the folder that Triton reads can't be written. After both each
                 Triton goes on with what it had.
         """
+        known = self.known()
         for version in versions:
-            if not any((home / version / "model.py").exists() for home in self._homes):
+            if version not in known:
                 raise ModelVersionError(
-                    f"{self._exports / version} holds no model version; `intentstream train` makes "
-                    "one, `make demo` does it by itself"
+                    f"version {version} of {self._model} is neither in {self._exports} nor in "
+                    f"{self._served}; put its export back, or publish another: `intentstream "
+                    "train` makes one, `intentstream model publish` makes it live"
                 )
+        versions = tuple(dict.fromkeys([*versions, *known.keys() & also]))
         before, aside = self.versions(), _numbers(self._shelf)
         try:
-            self._hold(versions)
+            self._hold(versions, anew)
             for url in self._urls:
                 self._load(url, versions)
             if not versions:
@@ -98,13 +115,26 @@ class ServedModels:
             self._shelf.rmdir()
 
     @property
+    def places(self) -> tuple[Path, Path]:
+        """Where versions are looked for: the exports, and what Triton reads."""
+        return self._exports, self._served
+
+    @property
     def _homes(self) -> tuple[Path, ...]:
         return self._shelf, self._served, self._exports
+
+    def is_served(self, version: str) -> bool:
+        """Whether each Triton that is there serves it, one is, and will when it is started anew."""
+        return version in self.versions() and self.is_ready(version)
 
     def is_ready(self, version: str) -> bool:
         """Whether a Triton is there, and each that is there serves it."""
         answers = [self._is_ready(url, version) for url in self._urls]
         return any(answers) and False not in answers
+
+    def serving(self, version: str) -> list[str]:
+        """The addresses of the Tritons that serve it."""
+        return [url for url in self._urls if self._is_ready(url, version)]
 
     def _is_ready(self, url: str, version: str) -> bool | None:
         """Whether one Triton serves it; None where it isn't there."""
@@ -134,11 +164,15 @@ class ServedModels:
                     f"{error}; see its log"
                 ) from error
 
-    def _hold(self, versions: Iterable[str]) -> None:
+    def _hold(self, versions: Iterable[str], anew: Collection[str] = ()) -> None:
         with writing(self._served.parent):
             self._served.mkdir(parents=True, exist_ok=True)
             self._shelf.mkdir(exist_ok=True)
             self._configure()
+            for version in anew:
+                if (self._exports / version / "model.py").exists():
+                    with suppress(FileNotFoundError):
+                        shutil.rmtree(self._served / version)
             wanted, held = set(versions), set(self.versions())
             for version in held - wanted:
                 # To be put back should the others not load.

@@ -13,6 +13,7 @@ from features.exceptions import FeaturesError
 from features.titles import exported_vectors, publish_titles
 from fm_intent.exceptions import ModelError
 from infra.exceptions import InfraError, TitlesNotServedError
+from infra.extras import missing_extra
 from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
 from infra.release import alone
 from infra.sources import prepare
@@ -110,6 +111,7 @@ def publish_live_titles(settings: Settings, home: Path) -> int:
                 return publish_titles_of(int(live), models, data_dir, settings)
         except (FeaturesError, InfraError, ModelError, OSError, ImportError) as error:
             raise TitlesNotServedError(
-                f"version {live} is live, but its title vectors are not served: {error} "
+                f"version {live} is live, but its title vectors are not served: "
+                f"{missing_extra(error) or error}. "
                 "Run `intentstream titles` then; until that, embedding_match is null"
             ) from error

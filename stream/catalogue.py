@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,11 @@ def read_catalogue(path: Path | None) -> Catalogue:
         return Catalogue()
     try:
         table = pq.read_table(path, columns=["title_id", "duration_s"]).to_pydict()
+    except PermissionError as error:
+        raise CatalogueError(
+            f"INTENT_CATALOGUE={path} may not be read by user {os.getuid()}: `chmod a+r` the file, "
+            "in a container the one that is mounted there"
+        ) from error
     except (OSError, ValueError) as error:
         raise CatalogueError(
             f"INTENT_CATALOGUE={path} is no Parquet file with title_id and duration_s: {error}"

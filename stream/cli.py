@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -218,7 +218,7 @@ def model_rollback() -> None:
 
     config = settings()
     now = asyncio.run(rollback(config))
-    typer.echo(visible(f"version {now.live} is live again; {now.previous} is kept"))
+    typer.echo(visible(f"version {now.live} is live again; {now.previous or 'none'} is kept"))
     publish_live_titles(config, LOCAL)
 
 
@@ -525,16 +525,27 @@ def main() -> None:
     from features.exceptions import FeaturesError
     from fm_intent.exceptions import ModelError
     from infra.exceptions import InfraError
+    from infra.extras import missing_extra
     from stream.exceptions import StreamError
-    from stream.plain_text import log_plainly, visible_lines
+    from stream.plain_text import log_plainly
 
     typechecks.switch_off()
     log_plainly()
     try:
         app()
     except (StreamError, FeaturesError, ModelError, InfraError) as error:
-        typer.secho(visible_lines(f"{type(error).__name__}: {error}"), fg="red", err=True)
-        sys.exit(1)
+        _end(error)
+    except ImportError as error:
+        if told := missing_extra(error):
+            _end(told)
+        raise
+
+
+def _end(error: Exception) -> NoReturn:
+    from stream.plain_text import visible_lines
+
+    typer.secho(visible_lines(f"{type(error).__name__}: {error}"), fg="red", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,11 @@
 #   docker build --file infra/docker/publisher.Dockerfile --tag intentstream-publisher:0.1.0 .
 FROM intentstream-worker:0.1.0
 USER root
-RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[serve]"
+# As in triton.Dockerfile: where CPU builds of torch are.
+ARG TORCH_INDEX
+RUN pip install --no-cache-dir --constraint constraints.txt \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --editable ".[serve]"
 COPY model_repo model_repo
+RUN chmod -R a+rX model_repo
 USER 10001
 CMD ["model", "publish"]

@@ -14,8 +14,10 @@ COPY features features
 COPY fm_intent fm_intent
 COPY infra infra
 COPY stream stream
-# Editable, because Feast wants its repository as a folder, not as an installed package.
-RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+# Editable, because Feast wants its repository as a folder, not as an installed package. File modes
+# are those of the checkout, which may be its owner's alone.
+RUN pip install --no-cache-dir --constraint constraints.txt --editable . \
+    && chmod -R a+rX .
 
 USER 10001
 EXPOSE 9464 9465

@@ -63,16 +63,13 @@ def up() -> None:
 
 
 def _serve(stack: Stack, current: Settings) -> str:
-    """Has the stack serve the pinned version, the published ones or a first one; the live one."""
+    """Has the stack serve the pinned and the published versions, or a first one; which answers."""
     from fm_intent.export import versions
 
-    if current.model_version:
-        stack.load_model(current.model_version)
-        return current.model_version
     release = asyncio.run(read_release(current))
-    if release.live:
-        stack.load_model(*filter(None, (release.live, release.previous)))
-        return release.live
+    if answers := current.model_version or release.live:
+        stack.load_model(answers, also=[release.live, release.previous])
+        return answers
     newest = max(versions(MODEL_REPOSITORY), default=0) or model_of(SMALL_SOURCE, seed=1).version
     ours = current.model_copy(update={"triton_models": stack.models})
     return asyncio.run(publish(ours, str(newest))).release.live

@@ -38,6 +38,7 @@ from infra.served import ServedModels
 from stream.settings import KAFKA_SECURITY
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import TracebackType
 
     from stream.settings import Settings
@@ -222,13 +223,17 @@ class Stack:
                 raise self._failed(name, f"was not ready within {patience.waited_s:.0f} s")
             time.sleep(_POLL_S)
 
-    def load_model(self, *versions: str) -> None:
+    def load_model(self, *versions: str, also: Collection[str] = ()) -> None:
         """Makes Triton serve exactly these versions of the model, also after it was restarted.
+
+        Args:
+            versions: their numbers.
+            also: served too, those of them that are still to be had.
 
         Raises:
             ModelVersionError: when a version is absent or can't be loaded.
         """
-        self._served.serve(*versions)
+        self._served.serve(*versions, also=also)
 
     @property
     def _rpc(self) -> Any:

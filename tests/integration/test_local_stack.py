@@ -155,7 +155,7 @@ def test_a_killed_triton_comes_back_with_the_version_it_served(tiny: Stack) -> N
 
 
 def test_an_absent_version_is_refused_by_name(tiny: Stack) -> None:
-    with pytest.raises(ModelVersionError, match=r"tiny/7 holds no model version.*train"):
+    with pytest.raises(ModelVersionError, match=r"version 7 of tiny is neither in .*train"):
         tiny.load_model("7")
 
 

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from features.store import open_store
 from features.titles import exported_vectors
-from fm_intent.exceptions import VersionRefusedError
+from fm_intent.exceptions import NoVersionError, VersionRefusedError
 from fm_intent.export import export
 from infra.exceptions import ModelVersionError, ReleaseError, TitlesNotServedError
 from infra.local.paths import LOCAL
@@ -393,6 +393,92 @@ def test_without_a_version_before_there_is_no_way_back(isolated: Settings, kafka
     asyncio.run(create_topics(isolated))
     with pytest.raises(ReleaseError, match="no version to go back to"):
         asyncio.run(rollback(isolated))
+
+
+@pytest.fixture
+def two_versions(
+    isolated: Settings, stack: Stack, triton: str, kafka: str, model_repository: Path
+) -> Release:
+    """One live and one before it, both served."""
+    asyncio.run(create_topics(isolated))
+    previous, live = exported(model_repository), exported(model_repository, noise=0.02)
+    stack.load_model(live, previous)
+    release = Release(live=live, previous=previous)
+    asyncio.run(write_release(isolated, release))
+    return release
+
+
+def test_a_live_version_that_is_not_served_is_published_again(
+    isolated: Settings,
+    stack: Stack,
+    model_repository: Path,
+    two_versions: Release,
+) -> None:
+    live, previous = two_versions.live, two_versions.previous
+    stack.stop_program("triton")
+    shutil.rmtree(stack.models)
+    stack.start("triton")
+    told = command(isolated, model_repository, "model", "status")
+    assert f"Version {live} is live and not served" in told
+    assert f"`intentstream model publish {live}`" in told
+    asyncio.run(publish(isolated, live, exports=model_repository))
+    assert asyncio.run(read_release(isolated)) == two_versions
+    served = served_models(isolated, model_repository)
+    assert served.is_served(live)
+    assert served.is_served(previous)
+    with pytest.raises(ReleaseError, match="is live already"):
+        asyncio.run(publish(isolated, live, exports=model_repository))
+
+
+def test_a_live_version_that_only_a_running_triton_has_is_published_again(
+    isolated: Settings, stack: Stack, model_repository: Path, two_versions: Release
+) -> None:
+    shutil.rmtree(stack.models)
+    asyncio.run(publish(isolated, two_versions.live, exports=model_repository))
+    stack.restart("triton")
+    assert served_models(isolated, model_repository).is_served(two_versions.live)
+
+
+def test_a_live_version_that_is_gone_for_good_is_followed_by_another_or_by_the_one_before(
+    isolated: Settings, model_repository: Path, two_versions: Release
+) -> None:
+    gone = two_versions.model_copy(update={"live": "9999"})
+    asyncio.run(write_release(isolated, gone))
+    with pytest.raises(NoVersionError, match="9999"):
+        asyncio.run(publish(isolated, "9999", exports=model_repository))
+    done = asyncio.run(publish(isolated, two_versions.live, exports=model_repository))
+    assert done.release == two_versions
+    asyncio.run(write_release(isolated, gone))
+    now = asyncio.run(rollback(isolated, exports=model_repository))
+    assert now == Release(live=two_versions.previous)
+
+
+def test_a_version_before_that_is_gone_for_good_is_told_with_what_to_do(
+    isolated: Settings, model_repository: Path, two_versions: Release
+) -> None:
+    gone = two_versions.model_copy(update={"previous": "9999"})
+    asyncio.run(write_release(isolated, gone))
+    with pytest.raises(ModelVersionError, match=r"9999 .* neither in .*; put its export back, or"):
+        asyncio.run(rollback(isolated, exports=model_repository))
+    assert asyncio.run(read_release(isolated)) == gone
+    assert served_models(isolated, model_repository).is_served(two_versions.live)
+
+
+def test_the_status_names_what_is_in_service_though_no_folder_is_here(
+    isolated: Settings, kafka: str, tmp_path: Path
+) -> None:
+    asyncio.run(create_topics(isolated))
+    release = Release(live="12", previous="9", shadow="13", shadow_share=0.1)
+    asyncio.run(write_release(isolated, release))
+    away = {"triton_url": "127.0.0.1:1", "triton_models": tmp_path / "models"}
+    told = command(isolated.model_copy(update=away), tmp_path, "model", "status")
+    rows = [tuple(map(str.strip, line.split("│")[1:4])) for line in told.splitlines()]
+    assert [row for row in rows if len(row) == 3] == [
+        ("9", "previous", "no"),
+        ("12", "live", "no"),
+        ("13", "shadow of 10%", "no"),
+    ]
+    assert f"looked for in {tmp_path / 'fm_intent'} and {tmp_path / 'models'}" in told
 
 
 def test_a_shadow_that_a_killed_publisher_left_is_ended_by_whoever_comes_next(

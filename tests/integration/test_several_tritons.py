@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
+from tritonclient.grpc import InferenceServerClient
 
 from infra.exceptions import ModelVersionError
-from infra.release import served_models
+from infra.local.topics import create_topics
+from infra.release import publish, served_models
 from stream.inference import InferenceClient
 from stream.placement import placed
+from stream.release import Release, write_release
+from tests.conftest import isolate
 from tests.integration.test_incremental import counted
 from tests.integration.test_inference import infer, windows
 
@@ -98,6 +102,33 @@ def test_one_that_hangs_is_gone_on_without_and_forgets_when_it_is_back(
             assert counted(second_triton, small_model)["misses"] - before == 2
 
     asyncio.run(asyncio.wait_for(outage(), timeout=600))
+
+
+def test_a_live_version_that_one_lacks_is_published_again_and_the_other_goes_on(
+    stack: Stack,
+    second_triton: Stack,
+    both: Settings,
+    served: ServedModels,
+    small_model: str,
+    model_repository: Path,
+    kafka: str,
+    tmp_path: Path,
+) -> None:
+    settings = isolate(both, tmp_path).model_copy(update={"model_version": ""})
+    asyncio.run(create_topics(settings))
+    asyncio.run(write_release(settings, Release(live=small_model)))
+    batch = windows(*LENGTHS)
+    infer(both, batch)
+    homes = np.bincount(placed(batch.profile_hash[:, 0], both.triton_urls))
+    with InferenceServerClient(second_triton.settings.triton_url) as client:
+        client.unload_model(settings.model_name)
+    assert served.serving(small_model) == [stack.settings.triton_url]
+    asyncio.run(publish(settings, small_model, exports=model_repository))
+    assert served.is_served(small_model)
+    stacks = (stack, second_triton)
+    hit = count("hits", stacks, small_model)
+    infer(both, batch)
+    assert np.subtract(count("hits", stacks, small_model), hit).tolist() == [homes[0], 0]
 
 
 def test_a_version_that_one_can_not_load_is_not_served(

@@ -121,6 +121,23 @@ def test_a_version_that_could_not_be_loaded_is_copied_anew(
     assert copy.read_text() == "mended = True"
 
 
+def test_a_damaged_copy_is_made_anew_when_asked(exports: Path, served: ServedModels) -> None:
+    copies = exports.with_name("models") / "fm_intent"
+    for version in ("1", "2"):
+        (copies / version / "model.py").write_text("damaged")
+    served.serve("1", "2", anew=["1", "2"])
+    # Of version 1 there is no export to take.
+    assert [(copies / version / "model.py").read_text() for version in ("1", "2")] == [
+        "damaged",
+        "VERSION = 2",
+    ]
+
+
+def test_what_is_served_too_is_only_what_is_to_be_had(served: ServedModels) -> None:
+    served.serve("2", also=["1", "9", ""])
+    assert served.versions() == ["1", "2"]
+
+
 def test_when_a_version_can_t_be_copied_those_before_go_on(
     exports: Path, served: ServedModels
 ) -> None:
