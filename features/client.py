@@ -18,14 +18,16 @@ import httpx
 import numpy as np
 from feast.types import Array, Float32, Int64, String, UnixTimestamp
 
+from features.answers import typed_errors
 from features.definitions import profile, profile_intent, ranker_v1
 from features.encoding import row_attribute
 from features.exceptions import (
+    DefinitionsError,
     StoreRefusedError,
     StoreUnavailableError,
     TooManyProfilesError,
 )
-from features.online_store import typed_errors
+from features.registered import REMEDY, Needed
 from features.rows import IntentRow
 from features.store import open_store
 from stream import rfc3339
@@ -134,10 +136,11 @@ class IntentReader:
             clock: Unix time in seconds.
 
         Raises:
-            feast.errors.FeatureServiceNotFoundException: when nothing was registered; run
-                `feast apply` in `features/` or start a worker first.
+            DefinitionsError: when the registry lacks this release's definitions or can't be read.
         """
         self._store: FeatureStore = open_store(settings)
+        self._needed = Needed(self._store, ranker_v1, [profile_intent])
+        self._needed.check()
         self._service = self._store.get_feature_service(ranker_v1.name)
         self._judge = _Judge(settings.session_gap_s if fresh_for_s is None else fresh_for_s, clock)
 
@@ -148,22 +151,23 @@ class IntentReader:
             TooManyProfilesError: for more than `MAX_PROFILES`.
             StoreUnavailableError: when the store can't be read now.
             StoreRefusedError: when the store answers with an error that needs an operator.
+            DefinitionsError: when another release has replaced the registry's definitions.
         """
         if not _checked(profile_ids):
             return []
-        with typed_errors():
+        with self._needed.told(), typed_errors():
             response = self._store.get_online_features(self._service, _entities(profile_ids))
-        return self._intents(profile_ids, response)
+            return self._intents(profile_ids, response)
 
     async def read_async(self, profile_ids: Sequence[str]) -> list[LiveIntent]:
         """Like `read`, without blocking the event loop; Redis only."""
         if not _checked(profile_ids):
             return []
-        with typed_errors():
+        with self._needed.told(), typed_errors():
             response = await self._store.get_online_features_async(
                 self._service, _entities(profile_ids)
             )
-        return self._intents(profile_ids, response)
+            return self._intents(profile_ids, response)
 
     async def close(self) -> None:
         """Close the connections that `read_async` opened."""
@@ -218,7 +222,7 @@ class HttpIntentReader:
             return []
         with self._typed_errors():
             answer = self._client.post(_PATH, json=_request(profile_ids)).raise_for_status()
-        return self._intents(profile_ids, answer.json())
+            return self._intents(profile_ids, answer.json())
 
     async def read_async(self, profile_ids: Sequence[str]) -> list[LiveIntent]:
         """Like `read`, without blocking the event loop."""
@@ -227,7 +231,7 @@ class HttpIntentReader:
         with self._typed_errors():
             answer = await self._client_async.post(_PATH, json=_request(profile_ids))
             answer.raise_for_status()
-        return self._intents(profile_ids, answer.json())
+            return self._intents(profile_ids, answer.json())
 
     async def close(self) -> None:
         """Close all connections."""
@@ -270,6 +274,11 @@ class HttpIntentReader:
             raise StoreRefusedError(
                 f"The feature server at {self._url} refused a read ({told}). Check that the "
                 "definitions that it serves are the ones of this release (`feast apply`)."
+            ) from error
+        except (LookupError, ValueError, TypeError) as error:
+            raise DefinitionsError(
+                f"The answer of {self._url} is not that of a feature server with the definitions "
+                f"of this release ({error!r}). {REMEDY}"
             ) from error
         except httpx.TransportError as error:
             raise StoreUnavailableError(

@@ -359,7 +359,8 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
         strict=True,
     ):
         match = None
-        if user and vector and version == vector_version:
+        # A row that an older release wrote lacks the norm.
+        if user and vector and log_norm is not None and version == vector_version:
             place = list(listed).index(title_id) if title_id in listed else None
             probability = 0.0 if place is None else listed_scores[place]
             match = log(probability) if probability else sum(map(mul, user, vector), -log_norm)

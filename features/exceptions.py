@@ -18,6 +18,10 @@ class StoreRefusedError(FeaturesError):
     """
 
 
+class DefinitionsError(StoreRefusedError):
+    """The registry, or a feature server, doesn't hold the definitions of this release."""
+
+
 class NotStartedError(FeaturesError):
     """The writer was used before `start` or after `close`."""
 

@@ -15,6 +15,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis import exceptions as redis_errors
 
+from features.answers import typed_errors
 from features.definitions import profile, profile_intent
 from features.encoding import StringKeys
 from features.online_store import (
@@ -22,7 +23,6 @@ from features.online_store import (
     FencedRedisOnlineStore,
     feature_field,
     timestamp_field,
-    typed_errors,
 )
 from features.store import open_store
 

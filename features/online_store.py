@@ -16,10 +16,8 @@ must get in. Configure it by class path in `feature_store.yaml`:
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -34,13 +32,12 @@ from feast.metrics import track_feature_statuses
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Int64
 from pydantic import Field, NonNegativeInt, StrictStr
-from redis import exceptions as redis_errors
-from redis.asyncio.retry import Retry
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from features.definitions import profile_intent, title_profile
 from features.encoding import timestamp, varint
-from features.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.settings import settings
 
 if TYPE_CHECKING:
@@ -58,6 +55,9 @@ if TYPE_CHECKING:
     EntityRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 SEQUENCE_FEATURE: Final = "sequence_no"
+
+_ONE_RETRY: Final = Retry(NoBackoff(), retries=1)
+_ONE_RETRY_ASYNC: Final = AsyncRetry(NoBackoff(), retries=1)
 
 TIMEOUTS: Final = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
 """Seconds; parameters of the connection string go before these."""
@@ -176,51 +176,6 @@ class _Read(NamedTuple):
     """For each row of the answer the index of its key: a profile asked for twice is read once."""
 
 
-RETRYABLE: Final = (
-    redis_errors.ConnectionError,
-    redis_errors.TimeoutError,
-    redis_errors.ClusterDownError,
-    redis_errors.OutOfMemoryError,
-    redis_errors.ReadOnlyError,
-    sqlite3.OperationalError,
-    OSError,
-)
-
-
-@contextmanager
-def typed_errors() -> Iterator[None]:
-    """Raises this package's errors for those of an online store.
-
-    Raises:
-        StoreUnavailableError: when the store can't be used now. Do the same again later.
-        StoreRefusedError: when the store answers with an error that needs an operator.
-    """
-    try:
-        yield
-    except redis_errors.AuthenticationError as error:
-        raise _refused(error) from error
-    except RETRYABLE as error:
-        raise StoreUnavailableError(
-            f"The online store can't be used now ({_reason(error)}). Check that it runs at the "
-            "address of INTENT_REDIS_URL and try the same again."
-        ) from error
-    except (redis_errors.RedisError, sqlite3.Error) as error:
-        raise _refused(error) from error
-
-
-def _refused(error: Exception) -> StoreRefusedError:
-    return StoreRefusedError(
-        f"The online store refused a command ({_reason(error)}). Check the user's rights "
-        "(HMGET, HSET, EXPIRE, PERSIST, EVAL, EVALSHA, SCRIPT LOAD) and that no other data has "
-        "its keys."
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The server's or the system's own words, which name no credentials."""
-    return f"{type(error).__name__}: {error}"
-
-
 _length: Final = struct.Struct(">I").pack
 
 
@@ -269,6 +224,12 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 
     _client_async: Any = None
 
+    def _get_client(self, online_store_config: FencedRedisOnlineStoreConfig) -> Any:
+        """As `_get_client_async`; Feast's own goes on trying for seconds."""
+        if self._client is None:
+            super()._get_client(online_store_config).set_retry(_ONE_RETRY)
+        return self._client
+
     async def _get_client_async(self, online_store_config: FencedRedisOnlineStoreConfig) -> Any:
         """Feast's client, which fails soon: callers decide how long they go on trying.
 
@@ -276,7 +237,7 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         """
         if self._client_async is None:
             client = await super()._get_client_async(online_store_config)
-            client.set_retry(Retry(NoBackoff(), retries=1))
+            client.set_retry(_ONE_RETRY_ASYNC)
         return self._client_async
 
     @staticmethod
@@ -306,7 +267,7 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         pipe = self._get_client(config.online_store).pipeline(transaction=False)
         for command in self._commands(config, table, _fenced_rows(config, table, data)):
             pipe.execute_command(*command)
-        pipe.execute()
+        _values(pipe.execute(raise_on_error=False))
         if progress:
             progress(len(data))
 
@@ -342,11 +303,7 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         pipe = client.pipeline(transaction=False)
         for command in self._commands(config, table, rows):
             pipe.execute_command(*command)
-        # Errors are raised here because redis-py would put the whole command into their message.
-        replies = await pipe.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        replies = _values(await pipe.execute(raise_on_error=False))
         return sum(reply for reply in replies if isinstance(reply, int))
 
     def _read_features_per_fv(
@@ -403,7 +360,8 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         for read in reads:
             for key in read.keys:
                 pipe.hmget(key, read.fields)
-        _add_features(online_features_response, reads, await pipe.execute(), full_feature_names)
+        replies = _values(await pipe.execute(raise_on_error=False))
+        _add_features(online_features_response, reads, replies, full_feature_names)
 
     def _reads(
         self,
@@ -504,6 +462,17 @@ def _repeated(tag: bytes, column: Sequence[bytes | None], order: list[int]) -> b
     """A repeated protobuf field of the serialized messages `column`, in the order given."""
     messages = [tag + varint(len(raw)) + raw for raw in (cell or b"" for cell in column)]
     return b"".join([messages[row] for row in order])
+
+
+def _values(replies: list[Any]) -> list[Any]:
+    """Replies of a pipeline, none of which is an error.
+
+    The first error is raised here, because redis-py would put the whole command into its message.
+    """
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def _batched(rows: Iterable[FencedRow], size: int) -> Iterator[list[FencedRow]]:

@@ -9,6 +9,9 @@ from feast.infra.registry.file import FileRegistryStore
 from feast.infra.registry.registry import REGISTRY_SCHEMA_VERSION
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.repo_config import RegistryConfig
+from google.protobuf.message import DecodeError
+
+from features.exceptions import DefinitionsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +27,21 @@ class WholeFileRegistryStore(FileRegistryStore):  # type: ignore[misc]
     _filepath: Path
 
     def get_registry_proto(self) -> Registry:
-        """What the file holds; nothing where there is no file yet."""
+        """What the file holds; nothing where there is no file yet.
+
+        Raises:
+            DefinitionsError: when the file can't be read.
+        """
         if not self._filepath.exists():
             return Registry(registry_schema_version=REGISTRY_SCHEMA_VERSION)
-        registry: Registry = super().get_registry_proto()
+        try:
+            registry: Registry = super().get_registry_proto()
+        except (OSError, DecodeError) as error:
+            raise DefinitionsError(
+                f"The registry {self._filepath} can't be read ({type(error).__name__}: {error}). "
+                "Check its rights; one that is damaged can be moved away: `feast apply` in "
+                "features/, or a worker that starts, makes it anew."
+            ) from error
         return registry
 
     def _write_registry(self, registry_proto: Registry) -> None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from features.answers import typed_errors
 from features.client import Freshness
 from features.definitions import (
     intent_title_match,
@@ -33,9 +34,10 @@ from features.definitions import (
     profile_intent,
     search_rerank_v1,
     title,
+    title_profile,
 )
 from features.exceptions import CandidatesError, WeightsError
-from features.online_store import typed_errors
+from features.registered import Needed
 from features.store import open_store
 
 if TYPE_CHECKING:
@@ -103,6 +105,10 @@ _INPUTS: Final = [
 _ANCHOR: Final = "sequence_no"
 """Every row of `profile_intent` has it, and its event time is the row's."""
 
+_VIEWS: Final = [
+    profile_intent[[name for view, name in _INPUTS if view == profile_intent.name] + [_ANCHOR]],
+    title_profile[[name for view, name in _INPUTS if view == title_profile.name]],
+]
 _READ: Final = [f"{view}:{name}" for view, name in (*_INPUTS, (profile_intent.name, _ANCHOR))]
 
 
@@ -223,16 +229,15 @@ class Reranker:
 
         Raises:
             WeightsError: when the settings name a file that holds no weights.
-            feast.errors.FeatureServiceNotFoundException: when nothing was registered; run
-                `feast apply` in `features/` or start a worker first.
+            DefinitionsError: when the registry lacks this release's definitions or can't be read.
         """
         if weights is None:
             path = settings.rerank_weights
             weights = Weights.read(path) if path else Weights()
         self._weights = weights.vector()
         self._store: FeatureStore = open_store(settings)
-        # Here, rather than at the first query, it shows that the definitions aren't registered.
-        self._store.get_feature_service(search_rerank_v1.name)
+        self._needed = Needed(self._store, search_rerank_v1, _VIEWS)
+        self._needed.check()
         self._fresh_for_ms = (settings.session_gap_s if fresh_for_s is None else fresh_for_s) * 1000
         self._clock = clock
 
@@ -247,20 +252,21 @@ class Reranker:
             CandidatesError: when there are none, or their scores can't be compared.
             StoreUnavailableError: when the store can't be read now; keep the engine's order.
             StoreRefusedError: when the store answers with an error that needs an operator.
+            DefinitionsError: when another release has replaced the registry's definitions.
         """
         engine_score = _engine_scores(candidates)
-        with typed_errors():
+        with self._needed.told(), typed_errors():
             response = self._store.get_online_features(_READ, _entities(profile_id, candidates))
-        return self._ranked(profile_id, candidates, engine_score, response)
+            return self._ranked(profile_id, candidates, engine_score, response)
 
     async def rerank_async(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
         """Like `rerank`, without blocking the event loop for the read; Redis only."""
         engine_score = _engine_scores(candidates)
-        with typed_errors():
+        with self._needed.told(), typed_errors():
             response = await self._store.get_online_features_async(
                 _READ, _entities(profile_id, candidates)
             )
-        return self._ranked(profile_id, candidates, engine_score, response)
+            return self._ranked(profile_id, candidates, engine_score, response)
 
     async def close(self) -> None:
         """Close the connections that `rerank_async` opened."""

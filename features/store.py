@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +14,10 @@ from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 from feast.repo_config import MaterializationConfig, RegistryConfig
 
 from features import definitions
+from features.answers import typed_errors
+from features.exceptions import DefinitionsError
 from features.offline_store import AsServedOfflineStoreConfig
-from features.online_store import FencedRedisOnlineStoreConfig, typed_errors, view_ttls
+from features.online_store import FencedRedisOnlineStoreConfig, view_ttls
 
 if TYPE_CHECKING:
     from feast import FileSource
@@ -28,10 +32,14 @@ def open_store(settings: Settings) -> FeatureStore:
 
     The same project, registry and layout as `feast` uses in the folder `features/`. The SQLite
     database lies beside the registry. Batch sources are relative to `INTENT_OFFLINE_DIR`.
+
+    Raises:
+        DefinitionsError: when there is a registry that can't be read, or its folder can't be made.
     """
     registry = settings.feature_registry or REPOSITORY / "data" / "registry.db"
     registry = registry.absolute()
-    registry.parent.mkdir(parents=True, exist_ok=True)
+    with _writable(registry):
+        registry.parent.mkdir(parents=True, exist_ok=True)
     online: Any
     if settings.online_store == "redis":
         online = FencedRedisOnlineStoreConfig(
@@ -75,10 +83,13 @@ def apply(settings: Settings) -> FeatureStore:
 
     Returns:
         The store that they are registered in.
+
+    Raises:
+        DefinitionsError: when the registry can't be read or written.
     """
     store = open_store(settings)
     registry = Path(store.config.registry.path)
-    with registry.with_name(f"{registry.name}.lock").open("w") as lock:
+    with _writable(registry), registry.with_name(f"{registry.name}.lock").open("w") as lock:
         # Two releases at once would leave a mix of both, because Feast loads a file that changes
         # anew in the midst of applying.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -98,6 +109,17 @@ def check_online(settings: Settings) -> None:
     titles, key = definitions.title_profile, definitions.title.join_key
     with typed_errors():
         apply(settings).get_online_features([f"{titles.name}:title_kind"], {key: [""]})
+
+
+@contextmanager
+def _writable(registry: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DefinitionsError(
+            f"The registry {registry} can't be written ({error}). Check the rights of its folder; "
+            "INTENT_FEATURE_REGISTRY says where it is."
+        ) from error
 
 
 def _is_current(store: FeatureStore) -> bool:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.answers import typed_errors
 from features.definitions import title, title_profile, title_profiles
-from features.online_store import typed_errors
 from features.store import apply, source_folder
 from stream.taxonomy import hash64
 

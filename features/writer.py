@@ -17,6 +17,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32
 
+from features.answers import typed_errors
 from features.definitions import profile, profile_intent
 from features.encoding import ENCODERS, StringKeys, float_list_value, row_attribute, timestamp
 from features.exceptions import NotStartedError
@@ -28,7 +29,6 @@ from features.online_store import (
     hash_fields,
     hash_name,
     timestamp_field,
-    typed_errors,
 )
 from features.store import apply
 

@@ -22,13 +22,15 @@ import redis as redis_client
 import features
 from features import client, definitions
 from features.client import Freshness, HttpIntentReader, IntentReader, LiveIntent
-from features.exceptions import StoreRefusedError
+from features.exceptions import DefinitionsError, StoreRefusedError
 from features.landing import PartitionLanding, Published
 from features.reference import page
+from features.store import apply
 from features.writer import IntentWriter
 from infra.local.ports import free_ports
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
+from tests.unit.features.test_registered import apply_older
 from tests.workers import ANSWER_S, HANG_S, exit_code, until
 
 if TYPE_CHECKING:
@@ -221,6 +223,30 @@ def test_a_feature_server_of_other_definitions_raises_the_error_for_an_operator(
     monkeypatch.setattr(client.ranker_v1, "name", "ranker_v9")
     with pytest.raises(StoreRefusedError, match="ranker_v9"):
         HttpIntentReader(feature_server).read(["p-1"])
+
+
+def test_a_feature_server_of_older_definitions_is_named_with_what_to_do(
+    feature_server: str, settings: Settings
+) -> None:
+    write(settings, SAMPLE)
+    reader = HttpIntentReader(feature_server)
+    assert reader.read([SAMPLE.profile_id])[0].row is not None
+    apply_older(settings)
+    try:
+        until(lambda: "title_log_norm" in refusal(reader), "the older definitions")
+        assert "feast apply" in refusal(reader)
+    finally:
+        apply(settings)
+    until(lambda: not refusal(reader), "the definitions of this release")
+
+
+def refusal(reader: HttpIntentReader) -> str:
+    """What the reader says of the server's definitions; nothing where it reads."""
+    try:
+        reader.read([SAMPLE.profile_id])
+    except DefinitionsError as error:
+        return str(error)
+    return ""
 
 
 def test_the_examples_of_the_reference_run(

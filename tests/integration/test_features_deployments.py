@@ -135,6 +135,36 @@ def test_an_inspector_asks_every_node_of_a_cluster(on_cluster: Settings) -> None
     asyncio.run(look())
 
 
+def test_a_cluster_that_lacks_a_slot_passes(on_cluster: Settings, cluster: str) -> None:
+    write(on_cluster, SAMPLE)
+    port = int(cluster.partition(":")[2])
+    with redis_client.Redis(port=port, decode_responses=True) as node:
+
+        def state() -> str:
+            told: str = node.execute_command("CLUSTER INFO")["cluster_state"]
+            return told
+
+        node.execute_command("CLUSTER DELSLOTS", 0)
+        try:
+            until(lambda: state() == "fail", "a cluster that is down")
+            with pytest.raises(StoreUnavailableError, match="slots that no node serves"):
+                write(on_cluster, SAMPLE)
+            with pytest.raises(StoreUnavailableError, match="slots that no node serves"):
+                IntentReader(on_cluster).read([SAMPLE.profile_id])
+        finally:
+            node.execute_command("CLUSTER ADDSLOTS", 0)
+        until(lambda: state() == "ok", "a whole cluster")
+    assert write(on_cluster, SAMPLE) == 0
+
+
+def test_a_cluster_that_is_taken_for_a_single_server_needs_an_operator(
+    on_cluster: Settings,
+) -> None:
+    as_single = on_cluster.model_copy(update={"redis_type": "redis"})
+    with pytest.raises(StoreRefusedError, match="set INTENT_REDIS_TYPE to redis_cluster"):
+        write(as_single, *(sample(profile_id=f"p-{number}") for number in range(8)))
+
+
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[redis_client.Redis]:
     """A Sentinel that watches a master and its replica."""
@@ -168,6 +198,8 @@ def test_a_writer_and_a_reader_go_on_with_the_new_master_after_a_failover(
         feature_registry=tmp_path / "registry.db",
     )
     apply(settings)
+    with pytest.raises(StoreUnavailableError, match="INTENT_REDIS_SENTINEL_MASTER"):
+        write(settings.model_copy(update={"redis_sentinel_master": "others"}), SAMPLE)
     reader = IntentReader(settings)
 
     def read() -> int | None:

@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import orjson
 import pyarrow as pa
 import pytest
+import redis as redis_client
 from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
@@ -106,6 +107,27 @@ def test_an_erased_profile_is_absent_until_it_does_something_again(settings: Set
     send(settings, [after])
     until(lambda: online(settings, "leaver") == after["event_id"], "the new event")
     assert online(settings, "leaver", "sequence_no") == 1
+
+
+def test_a_store_that_takes_no_writes_for_a_while_holds_the_worker_and_does_not_end_it(
+    settings: Settings, stack: Stack
+) -> None:
+    def started() -> str:
+        told = http(settings, "/metrics")[1]
+        return next(line for line in told.splitlines() if "process_start_time_seconds " in line)
+
+    before, event = started(), title_open("patient")
+    with redis_client.Redis(port=stack.settings.redis_port) as server:
+        server.config_set("min-replicas-to-write", 1)
+        try:
+            send(settings, [event])
+            until(lambda: http(settings, "/ready")[0] == 503, "a worker that is not ready")
+            assert http(settings, "/live")[0] == 200
+        finally:
+            server.config_set("min-replicas-to-write", 0)
+    until(lambda: online(settings, "patient") == event["event_id"], "the event in the features")
+    until(lambda: http(settings, "/ready")[0] == 200, "a worker that is ready")
+    assert started() == before
 
 
 def test_a_search_is_re_ranked_on_what_was_just_looked_at(
