@@ -17,6 +17,7 @@ from features.writer import IntentWriter
 from stream import topics
 from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
+from stream.exceptions import PartitionsChanged
 from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.lag import PartitionLag
@@ -28,6 +29,7 @@ from stream.serving import ReleasedInference
 from stream.settings import Settings, settings
 from stream.shadow import Shadow
 from stream.table import SessionTable
+from stream.topology import TopologyReader, TopologyWatch, settle_topology
 from stream.transport import LeanTransport, credentials
 from stream.watchdog import Watchdog
 
@@ -58,7 +60,10 @@ class IntentApp(faust.App):
         """Open the edges and build the pipeline."""
         config, catalogue = self.worker_settings, self.catalogue
         self._edges = AsyncExitStack()
-        await check_topics(config)
+        topology = await settle_topology(config, await check_topics(config))
+        self.table.place = topology.place()
+        topologies = await self._edges.enter_async_context(TopologyReader(config))
+        self._topology = TopologyWatch(config, topologies, topology)
         writer = IntentWriter(config)
         await writer.start()
         self._edges.push_async_callback(writer.close)
@@ -78,9 +83,11 @@ class IntentApp(faust.App):
             inference=ReleasedInference(inference, shadow, lambda: releases.current),
             store=writer,
             gives_up=self.is_leaving,
+            topology=topology,
         )
         watchdog = Watchdog(config, self)
         await self.add_runtime_dependency(watchdog)
+        await self.add_runtime_dependency(self._topology)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
         await self._edges.enter_async_context(health)
         await super().on_start()
@@ -93,6 +100,14 @@ class IntentApp(faust.App):
         """Let Faust finish and commit what is in flight, then close the edges."""
         await super().on_stop()
         await self._edges.aclose()
+
+    async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        try:
+            await self._topology.insist()
+        except PartitionsChanged as error:
+            await self.crash(error)
+            return
+        await super()._on_partitions_assigned(assigned, generation_id)
 
     def is_leaving(self) -> bool:
         """Whether the worker stops or loses its partitions: the time to give up retrying."""

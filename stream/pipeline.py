@@ -43,6 +43,7 @@ from stream.exceptions import (
     Reason,
     ShuttingDown,
 )
+from stream.forwarding import broker_time_ms, forwarded
 from stream.intents import Intents
 from stream.interactions import carries_state
 from stream.outbox import Outgoing
@@ -50,6 +51,7 @@ from stream.rows import intent_rows
 from stream.session import Outcome, ProfileState, Rules
 from stream.settings import Settings
 from stream.taxonomy import hash64
+from stream.topology import Topology
 from stream.window import WindowBatch, window_batch
 
 _T = TypeVar("_T")
@@ -169,6 +171,7 @@ class Pipeline:
         inference: the model server's client.
         store: the online store's writer.
         gives_up: asked before each retry; True ends it with `ShuttingDown`, unacknowledged.
+        topology: where states are; None where they are wherever their events come by.
         clock: seconds since the epoch.
     """
 
@@ -182,6 +185,7 @@ class Pipeline:
         inference: Infers,
         store: Writes,
         gives_up: Callable[[], bool],
+        topology: Topology | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
         self._settings = settings
@@ -192,6 +196,8 @@ class Pipeline:
         self._inference = inference
         self._store = store
         self._gives_up = gives_up
+        self._topology = topology
+        self._place = topology.place() if topology else lambda _, found: found
         self._clock = clock
         self._looked_for_idle_at_s = 0.0
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
@@ -213,7 +219,11 @@ class Pipeline:
         Raises:
             ShuttingDown: when a dependency is down and `gives_up` says to stop waiting. Nothing may
                 be acknowledged then.
+            PartitionsChanged: when a record is in a partition that there wasn't before.
         """
+        if self._topology:
+            there = max(record.partition for record in records) + 1
+            self._topology.allows(max(there, self._topology.partitions))
         metrics.BATCH_EVENTS.observe(len(records))
         batch = await self.take_in(records)
         await self.save(batch)
@@ -274,7 +284,7 @@ class Pipeline:
         return batch
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
-        broker_ms = round(record.timestamp * 1000)
+        broker_ms = broker_time_ms(record, round(record.timestamp * 1000))
         try:
             if topic == topics.PROFILE_ERASURES:
                 return self._take_in_erasure(record, broker_ms, batch).value
@@ -286,6 +296,8 @@ class Pipeline:
 
     def _take_in_erasure(self, record: StampedRecord, broker_ms: int, batch: Batch) -> Outcome:
         profile_id = erased_profile(record.key)
+        if self._forward(topics.PROFILE_ERASURES, profile_id, record, broker_ms, batch):
+            return Outcome.FORWARDED
         touched = self._touch(profile_id, record, batch)
         before, touched.state = touched.state, touched.state.erased(broker_ms)
         batch.erased[profile_id] = max(before.last_at_ms, batch.erased.get(profile_id, 0))
@@ -304,6 +316,8 @@ class Pipeline:
             max_ahead_s=settings.max_ahead_s,
             max_bytes=settings.max_event_bytes,
         )
+        if self._forward(topic, event.profile_id, record, broker_ms, batch):
+            return Outcome.FORWARDED
         if event.occurred_at_ms < broker_ms - settings.allowed_lateness_s * 1000:
             if event.occurred_at_ms <= self._state(event.profile_id.encode(), batch).erased_at_ms:
                 return Outcome.ERASED
@@ -313,13 +327,23 @@ class Pipeline:
             return Outcome.STATELESS
         # An unchanged profile is touched too: its last publication may have been cut short.
         state = self._touch(event.profile_id, record, batch).state
-        batch.broker_times.append(record.timestamp)
+        batch.broker_times.append(broker_ms / 1000)
         if min(event.occurred_at_ms, broker_ms) <= state.erased_at_ms:
             return Outcome.ERASED
         outcome = state.take_in(event, self._rules)
         if outcome is Outcome.LATE:
             batch.turned_away.append(late_event(record, broker_ms, "before_window"))
         return outcome
+
+    def _forward(
+        self, topic: str, profile_id: str, record: StampedRecord, broker_ms: int, batch: Batch
+    ) -> bool:
+        """Turn away a record whose profile's state is elsewhere, to there."""
+        place = self._place(profile_id.encode(), record.partition)
+        if place == record.partition:
+            return False
+        batch.turned_away.append(forwarded(topic, record, broker_ms, place))
+        return True
 
     def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> Touched:
         key = profile_id.encode()
@@ -336,7 +360,7 @@ class Pipeline:
         return codec.decode(data) if data else ProfileState()
 
     async def save(self, batch: Batch) -> None:
-        """Deliver the changelog of the touched states, the dead letters and the late events."""
+        """Deliver the changelog of the touched states, and what was turned away."""
         changelog = [
             Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
             for key, touched in batch.touched.items()
