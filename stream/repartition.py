@@ -82,13 +82,13 @@ async def repartition(
     known = await read_topology(settings)
     async with running(AIOKafkaAdminClient, settings) as admin:
         had = await _partitions(admin, settings)
+        await _no_members(admin, settings)
         count = _count(count, known, had)
         topology = Topology(
             partitions=count,
             partitioner=partitioner or await _partitioner(settings, known, count),
             moving=True,
         )
-        await _no_members(admin, settings)
         await write_topology(settings, topology)
         await _no_members(admin, settings)
         await _add_partitions(admin, settings, had, topology.partitions)
