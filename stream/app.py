@@ -18,6 +18,7 @@ from features.writer import IntentWriter
 from stream import topics
 from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
+from stream.exceptions import PartitionsChanged
 from stream.healing import Healer
 from stream.health import HealthServer
 from stream.inference import InferenceClient
@@ -31,6 +32,7 @@ from stream.serving import ReleasedInference
 from stream.settings import Settings, settings
 from stream.shadow import Shadow
 from stream.table import SessionTable
+from stream.topology import TopologyReader, TopologyWatch, settle_topology
 from stream.transport import LeanTransport, credentials
 from stream.watchdog import Watchdog
 
@@ -63,7 +65,10 @@ class IntentApp(faust.App):
         """Open the edges and build the pipeline."""
         config, catalogue = self.worker_settings, self.catalogue
         self._edges = AsyncExitStack()
-        await check_topics(config)
+        topology = await settle_topology(config, await check_topics(config))
+        self.table.place = topology.place()
+        topologies = await self._edges.enter_async_context(TopologyReader(config))
+        self._topology = TopologyWatch(config, topologies, topology)
         writer = IntentWriter(config)
         await writer.start()
         self._edges.push_async_callback(writer.close)
@@ -84,6 +89,7 @@ class IntentApp(faust.App):
             store=writer,
             gives_up=self.is_leaving,
             released_at_s=lambda: releases.since_s,
+            topology=topology,
         )
         if config.online_store == "redis":
             inspector = StoreInspector(config)
@@ -98,6 +104,7 @@ class IntentApp(faust.App):
             await self.add_runtime_dependency(self.healer)
         watchdog = Watchdog(config, self)
         await self.add_runtime_dependency(watchdog)
+        await self.add_runtime_dependency(self._topology)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
         await self._edges.enter_async_context(health)
         await super().on_start()
@@ -110,6 +117,14 @@ class IntentApp(faust.App):
         """Let Faust finish and commit what is in flight, then close the edges."""
         await super().on_stop()
         await self._edges.aclose()
+
+    async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        try:
+            await self._topology.insist()
+        except PartitionsChanged as error:
+            await self.crash(error)
+            return
+        await super()._on_partitions_assigned(assigned, generation_id)
 
     def is_leaving(self) -> bool:
         """Whether the worker stops or loses its partitions: the time to give up retrying."""

@@ -75,12 +75,49 @@ def titles(
 
 
 @app.command()
-def topics() -> None:
-    """Create the topics that are missing; check the others' partitions."""
-    from infra.local.topics import create_topics
+def topics(
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Set what the others' configuration must be, first.")
+    ] = False,
+) -> None:
+    """Create the topics that are missing; check the others' partitions and configuration."""
+    from infra.local.topics import create_topics, mend_topics
     from stream.settings import settings
 
+    if mend:
+        for line in asyncio.run(mend_topics(settings())):
+            typer.echo(line)
     asyncio.run(create_topics(settings()))
+
+
+@app.command()
+def repartition(
+    count: Annotated[
+        int | None,
+        typer.Argument(min=1, help="Partitions of every topic; default: what they have now."),
+    ] = None,
+    partitioner: Annotated[
+        Literal["murmur2", "crc32", "fnv1a"] | None,
+        typer.Option(help="Of the producers; default: the one that explains where states are."),
+    ] = None,
+) -> None:
+    """Give the topics partitions, and move the states of profiles to where they belong then.
+
+    Stop all workers first. If it is cut short, run it again: nothing is lost. docs/partitions.md.
+    """
+    from infra.steps import progress
+    from stream.repartition import repartition as move
+    from stream.settings import settings
+
+    config = settings()
+    done = asyncio.run(move(config, count, partitioner, progress))
+    now = done.topology
+    typer.echo(
+        f"{done.moved:,} of {done.profiles:,} profiles moved; they are where {now.partitioner} "
+        f"has them of {now.partitions} partitions. Start the workers."
+    )
+    if config.topic_partitions != now.partitions:
+        typer.echo(f"`intentstream topics` wants INTENT_TOPIC_PARTITIONS={now.partitions} now.")
 
 
 @app.command()

@@ -14,7 +14,7 @@ import xxhash
 
 from stream.exceptions import BadState
 from stream.interactions import INTERACTION
-from stream.session import MEMORY, ProfileState
+from stream.session import MEMORY, ProfileState, Rules
 
 _MAGIC: Final = b"IS"
 _VERSION: Final = 2
@@ -98,3 +98,20 @@ def decode(data: bytes) -> ProfileState:
         last_event_id=last_event_id,
         erased_at_ms=added[0] if added else 0,
     )
+
+
+def joined(known: bytes | None, more: bytes, rules: Rules) -> bytes:
+    """The least state that covers two of the same profile; `known` is None where there is none.
+
+    Raises:
+        BadState: as `decode`.
+    """
+    if known is None or known == more:
+        return more
+    state, other = decode(known), decode(more)
+    # Nearly always one has all of the other: what comes next in the log, or is read again.
+    if other.covers(state, rules):
+        return more
+    if state.covers(other, rules):
+        return known
+    return encode(state.joined(other, rules))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from rich.table import Table
@@ -14,13 +14,6 @@ from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
 from stream.kafka import partitions_of, running
 from stream.plain_text import PlainConsole, json_text, visible
 from stream.settings import Settings
-
-DEAD_LETTER_TOPICS: Final = (
-    topics.PLAYBACK_DLQ,
-    topics.BROWSE_DLQ,
-    topics.ERASURES_DLQ,
-    topics.REPUBLICATIONS_DLQ,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,7 @@ async def read_dead_letters(
     Raises:
         BrokerUnavailable: when Kafka does not answer.
     """
-    places = await partitions_of(settings, *map(settings.topic, DEAD_LETTER_TOPICS))
+    places = await partitions_of(settings, *map(settings.topic, topics.DEAD_LETTER_TOPICS))
     async with running(AIOKafkaConsumer, settings) as consumer:
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])

@@ -59,6 +59,18 @@ class TopicsMissing(StreamError):
     """Topics that the worker needs don't exist, or differ in their number of partitions."""
 
 
+class TopicsMisconfigured(StreamError):
+    """A topic is configured such that Kafka would lose, or never take, what it is given."""
+
+
+class PartitionsChanged(StreamError):
+    """Topics have other partitions than states were put into; they have to be moved first."""
+
+
+class RepartitionRefused(StreamError):
+    """States can't be moved to other partitions as things are."""
+
+
 class ShuttingDown(StreamError):
     """Work was given up unacknowledged because the worker stops or loses its partitions."""
 

@@ -9,7 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram
 EVENTS: Final = Counter(
     "intentstream_events_total",
     "Records by what became of them: applied, unchanged, late, stateless, erased (about what "
-    "happened before its profile's erasure) or dead_letter.",
+    "happened before its profile's erasure), forwarded (to the partition of its profile's state) "
+    "or dead_letter.",
     ["topic", "outcome"],
 )
 DEAD_LETTERS: Final = Counter(

@@ -13,7 +13,12 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    KafkaUnavailableError,
+    UnknownTopicOrPartitionError,
+)
 
 from stream.exceptions import BrokerRefused, DeliveryFailed
 from stream.kafka import broker_error, client_options, start
@@ -82,8 +87,20 @@ class Outbox:
             # broker holds against all that follow; a new producer begins another.
             raise DeliveryFailed(f"{failure}; the worker must be started again") from error
 
+    async def _know(self, name: str, partition: int) -> None:
+        """Make sure that the producer knows of a partition, which a consumer may do before it.
+
+        Raises:
+            UnknownTopicOrPartitionError: when the broker doesn't know of it either; it may yet.
+        """
+        if partition not in await self._producer.partitions_for(name):
+            await self._producer.client.force_metadata_update()
+            if partition not in await self._producer.partitions_for(name):
+                raise UnknownTopicOrPartitionError(f"{name}, partition {partition}")
+
     async def _deliver(self, topic: str, partition: int, records: list[Outgoing]) -> None:
         name = self._settings.topic(topic)
+        await self._know(name, partition)
         delivered: list[Awaitable[object]] = []
         batch = self._producer.create_batch()
         try:

@@ -43,6 +43,7 @@ from stream.exceptions import (
     Reason,
     ShuttingDown,
 )
+from stream.forwarding import broker_time_ms, forwarded
 from stream.intents import Intents
 from stream.interactions import carries_state
 from stream.kept import Kept
@@ -51,6 +52,7 @@ from stream.rows import intent_rows
 from stream.session import Outcome, ProfileState, Rules
 from stream.settings import Settings
 from stream.taxonomy import hash64
+from stream.topology import Topology
 from stream.window import WindowBatch, window_batch
 
 _T = TypeVar("_T")
@@ -180,6 +182,7 @@ class Pipeline:
         store: the online store's writer.
         gives_up: asked before each retry; True ends it with `ShuttingDown`, unacknowledged.
         released_at_s: since when the model version that is live has been.
+        topology: where states are; None where they are wherever their events come by.
         clock: seconds since the epoch.
     """
 
@@ -194,6 +197,7 @@ class Pipeline:
         store: Writes,
         gives_up: Callable[[], bool],
         released_at_s: Callable[[], float] = lambda: 0.0,
+        topology: Topology | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
         self._settings = settings
@@ -205,6 +209,8 @@ class Pipeline:
         self._store = store
         self._gives_up = gives_up
         self._released_at_s = released_at_s
+        self._topology = topology
+        self._place = topology.place() if topology else lambda _, found: found
         self._clock = clock
         self._forgetting = asyncio.Lock()
         self._looked_for_idle_at_s = 0.0
@@ -227,7 +233,11 @@ class Pipeline:
         Raises:
             ShuttingDown: when a dependency is down and `gives_up` says to stop waiting. Nothing may
                 be acknowledged then.
+            PartitionsChanged: when a record is in a partition that there wasn't before.
         """
+        if self._topology:
+            there = max(record.partition for record in records) + 1
+            self._topology.allows(max(there, self._topology.partitions))
         metrics.BATCH_EVENTS.observe(len(records))
         batch = await self.take_in(records)
         await self.save(batch)
@@ -315,7 +325,7 @@ class Pipeline:
                 batch.emptied[one.profile_id] = Erasure(one.state.erased_at_ms, newest_ms)
 
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
-        broker_ms = round(record.timestamp * 1000)
+        broker_ms = broker_time_ms(record, round(record.timestamp * 1000))
         try:
             if topic == topics.PROFILE_ERASURES:
                 return self._take_in_erasure(record, broker_ms, batch).value
@@ -329,6 +339,8 @@ class Pipeline:
 
     def _take_in_erasure(self, record: StampedRecord, broker_ms: int, batch: Batch) -> Outcome:
         profile_id = erased_profile(record.key)
+        if self._forward(topics.PROFILE_ERASURES, profile_id, record, broker_ms, batch):
+            return Outcome.FORWARDED
         touched = self._touch(profile_id, record, batch)
         before, touched.state = touched.state, touched.state.erased(broker_ms)
         batch.erased[profile_id] = max(before.last_at_ms, batch.erased.get(profile_id, 0))
@@ -347,6 +359,8 @@ class Pipeline:
             max_ahead_s=settings.max_ahead_s,
             max_bytes=settings.max_event_bytes,
         )
+        if self._forward(topic, event.profile_id, record, broker_ms, batch):
+            return Outcome.FORWARDED
         if event.occurred_at_ms < broker_ms - settings.allowed_lateness_s * 1000:
             if event.occurred_at_ms <= self._state(event.profile_id.encode(), batch).erased_at_ms:
                 return Outcome.ERASED
@@ -356,7 +370,7 @@ class Pipeline:
             return Outcome.STATELESS
         # An unchanged profile is touched too: its last publication may have been cut short.
         state = self._touch(event.profile_id, record, batch).state
-        batch.broker_times.append(record.timestamp)
+        batch.broker_times.append(broker_ms / 1000)
         if min(event.occurred_at_ms, broker_ms) <= state.erased_at_ms:
             return Outcome.ERASED
         outcome = state.take_in(event, self._rules)
@@ -373,6 +387,16 @@ class Pipeline:
         batch.requested[key] = Touched(profile_id, partition, state, is_announced)
         return Outcome.UNCHANGED
 
+    def _forward(
+        self, topic: str, profile_id: str, record: StampedRecord, broker_ms: int, batch: Batch
+    ) -> bool:
+        """Turn away a record whose profile's state is elsewhere, to there."""
+        place = self._place(profile_id.encode(), record.partition)
+        if place == record.partition:
+            return False
+        batch.turned_away.append(forwarded(topic, record, broker_ms, place))
+        return True
+
     def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> Touched:
         key = profile_id.encode()
         touched = batch.touched.get(key)
@@ -388,7 +412,7 @@ class Pipeline:
         return codec.decode(data) if data else ProfileState()
 
     async def save(self, batch: Batch) -> None:
-        """Deliver the changelog of the touched states, the dead letters and the late events."""
+        """Deliver the changelog of the touched states, and what was turned away."""
         changelog = [
             Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
             for key, touched in batch.touched.items()

@@ -11,15 +11,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from stream import topics
+from stream.changelog import Changelog, Whereabouts
 from stream.events import erased_profile
 from stream.exceptions import TopicsMissing
 from stream.kafka import partitions_of, running
 from stream.settings import Settings
 
-_PATIENCE_MS: Final = 1000
 _PORTION_S: Final = 0.1
 
 
@@ -42,32 +42,24 @@ async def request_republication(settings: Settings, profile_ids: Iterable[str]) 
     return len(keys)
 
 
-async def all_profiles(settings: Settings) -> dict[bytes, int]:
+async def all_profiles(settings: Settings) -> list[tuple[bytes, int]]:
     """The keys of all profiles that have a state, each with its partition, from the changelog.
 
     Raises:
         TopicsMissing: when the changelog has not been made.
         BrokerUnavailable: when Kafka does not answer.
     """
-    found: dict[bytes, int] = {}
-    places = await _places(settings, topics.SESSIONS_CHANGELOG)
-    async with running(AIOKafkaConsumer, settings) as consumer:
-        for place, end in (await consumer.end_offsets(places)).items():
-            consumer.assign([place])
-            await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
-                    for record in records:
-                        if record.value is None:
-                            found.pop(record.key, None)
-                        else:
-                            found[record.key] = place.partition
-    return found
+    await _places(settings, topics.SESSIONS_CHANGELOG)
+    found = Whereabouts()
+    async with Changelog.of(settings) as changelog:
+        async for record in changelog.read():
+            found.take(record.key, record.partition, is_gone=record.value is None)
+    return list(found.placed())
 
 
 async def request_all(
     settings: Settings,
-    profiles: dict[bytes, int],
+    profiles: Sequence[tuple[bytes, int]],
     *,
     per_s: float,
     advance: Callable[[int], None],
@@ -85,10 +77,9 @@ async def request_all(
     """
     topic = settings.topic(topics.PROFILE_REPUBLICATIONS)
     portion = max(round(per_s * _PORTION_S), 1)
-    waiting = list(profiles.items())
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
-        for start in range(0, len(waiting), portion):
-            some = waiting[start : start + portion]
+        for start in range(0, len(profiles), portion):
+            some = profiles[start : start + portion]
             sent = [
                 await producer.send(topic, key=key, partition=partition) for key, partition in some
             ]

@@ -55,6 +55,7 @@ class Outcome(Enum):
     LATE = "late"
     STATELESS = "stateless"
     ERASED = "erased"
+    FORWARDED = "forwarded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ recovery and standbys read it as usual.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import faust
@@ -33,6 +33,8 @@ class SessionTable(faust.Table[bytes, bytes]):
     rules: Rules
     kept_at_s: dict[bytes, float]
     """Broker time, in seconds, at which each state was kept last."""
+    place: Callable[[bytes, int], int]
+    """The partition that a key belongs to, given the one in which it was found."""
 
     @classmethod
     def of(cls, app: faust.App, settings: Settings, duration_ms: Mapping[int, int]) -> SessionTable:
@@ -57,6 +59,7 @@ class SessionTable(faust.Table[bytes, bytes]):
             changelog_topic=changelog,
         )
         table.kept_at_s = {}
+        table.place = lambda _, found: found
         table.rules = Rules(window_length=settings.window_length, duration_ms=duration_ms)
         app.tables.add(table)
         return table
@@ -111,14 +114,20 @@ class SessionTable(faust.Table[bytes, bytes]):
         self.kept_at_s.pop(key, None)
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Join the states in changelog records into the table; a tombstone removes one."""
+        """Join the states in changelog records into the table; a tombstone removes one.
+
+        What stands in a partition that its key doesn't belong to was written by a worker that was
+        paused while states were moved. It acknowledged none of it, so that it is nothing new.
+        """
         for event in batch:
             message: Any = event.message
+            if self.place(message.key, message.partition) != message.partition:
+                continue
             if message.value is None:
                 self.drop(message.key)
             else:
                 try:
-                    state = self._joined(message.key, message.value)
+                    state = codec.joined(self.fetch(message.key), message.value, self.rules)
                 except BadState as error:
                     self._end(message, error)
                     raise
@@ -133,15 +142,3 @@ class SessionTable(faust.Table[bytes, bytes]):
         )
         told.__cause__ = error
         self._ending = asyncio.ensure_future(self.app.crash(told))
-
-    def _joined(self, key: bytes, value: bytes) -> bytes:
-        known = self.fetch(key)
-        if known is None or known == value:
-            return value
-        state, other = codec.decode(known), codec.decode(value)
-        # Nearly always one has all of the other: what comes next in the log, or is read again.
-        if other.covers(state, self.rules):
-            return value
-        if state.covers(other, self.rules):
-            return known
-        return codec.encode(state.joined(other, self.rules))

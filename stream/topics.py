@@ -23,6 +23,8 @@ EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
 CONSUMED_TOPICS: Final = (*EVENT_TOPICS, PROFILE_ERASURES, PROFILE_REPUBLICATIONS)
 """What the worker's group consumes."""
 
+DEAD_LETTER_TOPICS: Final = (PLAYBACK_DLQ, BROWSE_DLQ, ERASURES_DLQ, REPUBLICATIONS_DLQ)
+
 _BROKER_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
 _ROOM_FOR_ERROR_HEADERS: Final = {"max.message.bytes": str(2 * 1024 * 1024)}
 

@@ -1,20 +1,24 @@
-"""Creates the product's topics on any Kafka and verifies those that exist."""
+"""Creates the product's topics on any Kafka, verifies those that exist, and mends them."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from infra.exceptions import TopicCreationError, TopicMismatchError
 from infra.patience import Patience
 from stream.kafka import running
-from stream.topics import TOPICS
+from stream.preflight import check_configs, describe_topics
+from stream.topic_rules import broken
+from stream.topology import settle_topology
 
 if TYPE_CHECKING:
     from stream.settings import Settings
+    from stream.topic_rules import Described
 
 _VISIBLE_S: Final = 30.0
 _POLL_S: Final = 0.05
@@ -23,34 +27,87 @@ _POLL_S: Final = 0.05
 async def create_topics(settings: Settings) -> None:
     """Creates every topic of `stream.topics.TOPICS` that is absent; waits until all have leaders.
 
-    Existing topics are left as they are, so the call may be repeated.
+    Existing topics are left as they are, so the call may be repeated. How many partitions they have
+    is remembered, for workers to go by.
 
     Raises:
-        TopicMismatchError: when an existing topic has another number of partitions.
+        TopicMismatchError: when an existing topic has another number of partitions; none is created
+            then.
+        TopicsMisconfigured: when an existing topic would lose what it is given, or take nothing.
+        PartitionsChanged: when states have to be moved to other partitions first.
         TopicCreationError: when the broker refuses a topic.
         BrokerUnavailable: when no broker answers.
     """
-    wanted = {settings.topic(topic.name): topic for topic in TOPICS}
     async with running(AIOKafkaAdminClient, settings) as admin:
-        response = await admin.create_topics(
-            [
-                NewTopic(
-                    name,
-                    num_partitions=settings.topic_partitions,
-                    replication_factor=settings.topic_replicas,
-                    topic_configs=topic.config,
-                )
-                for name, topic in wanted.items()
-            ]
-        )
-        for name, code, *message in response.topic_errors:
-            error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
-                raise TopicCreationError(f"Kafka refused topic {name}: {error.__name__} {message}")
-        await _verify(admin, set(wanted), settings.topic_partitions)
+        described = await describe_topics(admin, settings)
+        _check_partitions({one.name: one.partitions for one in described}, settings)
+        absent = [one for one in described if not one.partitions]
+        if absent:
+            await _create(admin, absent, settings)
+            await _verify(admin, {one.name for one in described}, settings)
+            described = await describe_topics(admin, settings)
+        check_configs(described, settings)
+    await settle_topology(settings, settings.topic_partitions)
 
 
-async def _verify(admin: AIOKafkaAdminClient, names: set[str], partitions: int) -> None:
+async def mend_topics(settings: Settings) -> list[str]:
+    """Sets what existing topics must have by `stream.topic_rules`; their other overrides stay.
+
+    Returns:
+        What was set, a line for each entry.
+
+    Raises:
+        TopicCreationError: when the broker refuses an entry.
+        BrokerUnavailable: when no broker answers.
+    """
+    told, resources = [], []
+    async with running(AIOKafkaAdminClient, settings) as admin:
+        for one in await describe_topics(admin, settings):
+            rules = broken(one, settings)
+            if rules:
+                # The request replaces all that is set on the topic.
+                wanted = {**one.overrides, **{rule.entry: rule.wanted for rule in rules}}
+                resources.append(ConfigResource(ConfigResourceType.TOPIC, one.name, wanted))
+                told += [f"{one.name}: {rule.entry}={rule.wanted}" for rule in rules]
+        for answer in await admin.alter_configs(resources) if resources else ():
+            for code, message, _, name in answer.resources:
+                if code:
+                    raise TopicCreationError(
+                        f"Kafka refused to mend topic {name}: {for_code(code).__name__} {message}"
+                    )
+    return told
+
+
+async def _create(admin: Any, absent: list[Described], settings: Settings) -> None:
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                one.name,
+                num_partitions=settings.topic_partitions,
+                replication_factor=settings.topic_replicas,
+                topic_configs=one.topic.config,
+            )
+            for one in absent
+        ]
+    )
+    for name, code, *message in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise TopicCreationError(f"Kafka refused topic {name}: {error.__name__} {message}")
+
+
+def _check_partitions(found: dict[str, int], settings: Settings) -> None:
+    for name, partitions in found.items():
+        if partitions not in (0, settings.topic_partitions):
+            raise TopicMismatchError(
+                f"topic {name} has {partitions} partitions, INTENT_TOPIC_PARTITIONS is "
+                f"{settings.topic_partitions}; set it to {partitions}, or INTENT_TOPIC_PREFIX to "
+                "use other topics; or stop all workers and have `intentstream repartition COUNT` "
+                "add partitions and move states to them (docs/partitions.md)"
+            )
+
+
+async def _verify(admin: Any, names: set[str], settings: Settings) -> None:
     patience = Patience(_VISIBLE_S)
     while True:
         found = {
@@ -58,13 +115,7 @@ async def _verify(admin: AIOKafkaAdminClient, names: set[str], partitions: int) 
             for topic in await admin.describe_topics(sorted(names))
             if not topic["error_code"]
         }
-        for name, existing in found.items():
-            if len(existing) != partitions:
-                raise TopicMismatchError(
-                    f"topic {name} has {len(existing)} partitions, not {partitions}; "
-                    "set INTENT_TOPIC_PARTITIONS to that number, or INTENT_TOPIC_PREFIX to use "
-                    "other topics (partitions can't be changed without moving profiles' state)"
-                )
+        _check_partitions({name: len(existing) for name, existing in found.items()}, settings)
         if found.keys() == names and all(
             partition["leader"] >= 0 for existing in found.values() for partition in existing
         ):
