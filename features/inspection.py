@@ -29,9 +29,12 @@ from features.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from feast import FeatureStore
+
     from stream.settings import Settings
 
 _BEAT: Final = b"beat"
+_TITLES: Final = b"version"
 
 
 class Place(NamedTuple):
@@ -119,6 +122,15 @@ class StoreInspector:
                 pipe.hset(self._sentinel(number), _BEAT, beat)
             await pipe.execute()
 
+    async def titles(self) -> str | None:
+        """The model version whose title vectors were published last; None where none are there.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError: as `places`.
+        """
+        ((version,),) = await self._read([(_titles_sentinel(self._store), [_TITLES])])
+        return version.decode() if version else None
+
     async def close(self) -> None:
         """Close the connections."""
         await self._store.close()
@@ -144,6 +156,19 @@ class StoreInspector:
         # It ends as all keys of the project do, for a user that may see no others.
         project = self._store.project.encode()
         return b"sentinel:%s:%d:%s" % (self._group, partition, project)
+
+
+def note_titles(store: FeatureStore, version: str) -> None:
+    """Write down beside the rows of titles of which model version they are; Redis only."""
+    online_store = store.provider.online_store
+    if isinstance(online_store, FencedRedisOnlineStore):
+        client = online_store._get_client(store.config.online_store)
+        client.hset(_titles_sentinel(store), _TITLES, version)
+
+
+def _titles_sentinel(store: FeatureStore) -> bytes:
+    project: str = store.project
+    return b"sentinel:titles:" + project.encode()
 
 
 def _place(time: bytes | None, sequence_no: bytes | None) -> Place | None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from features.answers import typed_errors
 from features.definitions import title, title_profile, title_profiles
+from features.inspection import note_titles
 from features.store import apply, source_folder
 from stream.taxonomy import hash64
 
@@ -130,6 +131,7 @@ def publish_titles(
     served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
     with typed_errors():
         store.write_to_online_store(title_profile.name, served)
+        note_titles(store, model_version)
     return len(served)
 
 

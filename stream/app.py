@@ -99,6 +99,7 @@ class IntentApp(faust.App):
                 states=self.table,
                 store=inspector,
                 pipeline=self.pipeline,
+                live=lambda: "" if config.model_version else releases.current.live,
                 owned=self.settled_partitions,
             )
             await self.add_runtime_dependency(self.healer)

@@ -73,6 +73,9 @@ class Inspects(Protocol):
     async def beats(self, partitions: Collection[int]) -> dict[int, int | None]:
         """What stands in the partitions' sentinel rows."""
 
+    async def titles(self) -> str | None:
+        """The model version whose title vectors are there."""
+
     async def beat(self, beats: Mapping[int, int]) -> None:
         """Write the partitions' sentinel rows."""
 
@@ -151,6 +154,7 @@ class Healer(Service):
         states: the profiles' states.
         store: the online store.
         pipeline: publishes.
+        live: tells the model version whose title vectors must be there; empty for none.
         owned: the partitions of this worker; none while it is dealt others, reads states back, or
             holds its batch because a dependency is down.
         clock: seconds since the epoch.
@@ -163,6 +167,7 @@ class Healer(Service):
         states: States,
         store: Inspects,
         pipeline: Republishes,
+        live: Callable[[], str],
         owned: Callable[[], Set[int]],
         clock: Callable[[], float] = time,
     ) -> None:
@@ -171,12 +176,14 @@ class Healer(Service):
         self._states = states
         self._store = store
         self._pipeline = pipeline
+        self._live = live
         self._owned = owned
         self._clock = clock
         self._doubts = Doubts()
         self._doubted: dict[int, str] = {}
         self._losses = 0
         self._answers = True
+        self._has_titles = True
         for lost in LOSSES:
             # Prometheus can't tell the first of a kind from one that was always there.
             metrics.HEALED.labels(lost)
@@ -211,6 +218,7 @@ class Healer(Service):
         """
         owned = sorted(self._owned())
         servers = await self._store.servers()
+        self._tell_of_titles(await self._store.titles(), self._live())
         if not owned:
             return
         doubts = self._doubts.observe(await self._store.beats(owned), servers)
@@ -219,6 +227,20 @@ class Healer(Service):
         beats = dict.fromkeys(owned, round(self._clock() * 1000))
         await self._store.beat(beats)
         self._doubts.written(beats)
+
+    def _tell_of_titles(self, served: str | None, live: str) -> None:
+        """Say when the vectors of titles are lost: they are not the worker's to make."""
+        has_titles = not live or served == live
+        if has_titles != self._has_titles:
+            told = _log.info if has_titles else _log.warning
+            told(
+                "The online store has title vectors of %s, and version %s is live%s",
+                f"version {served}" if served else "no version",
+                live,
+                "" if has_titles else "; `intentstream titles` puts them there",
+            )
+        self._has_titles = has_titles
+        metrics.TITLES_LOST.set(not has_titles)
 
     @Service.task
     async def _heal(self) -> None:

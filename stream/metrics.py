@@ -53,6 +53,10 @@ HEALED: Final = Counter(
     "Rows that the online store had lost and got again, by what it had instead: missing or older.",
     ["loss"],
 )
+TITLES_LOST: Final = Gauge(
+    "intentstream_title_vectors_lost",
+    "1 while the online store lacks the title vectors of the live model version.",
+)
 RETRIES: Final = Counter(
     "intentstream_retries_total", "Attempts that a dependency failed.", ["dependency"]
 )

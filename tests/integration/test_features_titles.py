@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
 
+from features.inspection import StoreInspector
 from features.store import open_store
 from features.titles import exported_vectors, publish_titles
 from features.writer import IntentWriter
@@ -51,6 +52,23 @@ def settings(redis: str, tmp_path: Path) -> Iterator[Settings]:
         publish_titles(settings, CATALOGUE, {"drama": VECTOR}, SAMPLE.model_version, CUT)
         yield settings
         client.flushdb()
+
+
+def test_a_worker_can_tell_which_title_vectors_are_there_and_that_they_are_lost(
+    settings: Settings,
+) -> None:
+    async def titles() -> str | None:
+        inspector = StoreInspector(settings)
+        found = await inspector.titles()
+        await inspector.close()
+        return found
+
+    assert asyncio.run(titles()) == SAMPLE.model_version
+    with redis_client.Redis.from_url(
+        f"redis://{settings.redis_url.get_secret_value().partition(',')[0]}/9"
+    ) as client:
+        client.flushdb()
+    assert asyncio.run(titles()) is None
 
 
 def test_the_newest_row_of_a_title_is_served(settings: Settings) -> None:

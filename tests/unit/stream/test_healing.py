@@ -48,6 +48,8 @@ class World:
     failures: list[Exception] = field(default_factory=list)
     server: str = "one"
     sentinels: dict[int, int] = field(default_factory=dict)
+    titles_of: str | None = None
+    live: str = ""
     partitions: set[int] = field(default_factory=lambda: {0, 1})
     loop: asyncio.Runner = field(default_factory=asyncio.Runner)
     """A service belongs to one event loop."""
@@ -79,6 +81,9 @@ class World:
     async def beats(self, partitions: Collection[int]) -> dict[int, int | None]:
         return {number: self.sentinels.get(number) for number in partitions}
 
+    async def titles(self) -> str | None:
+        return self.titles_of
+
     async def beat(self, beats: Mapping[int, int]) -> None:
         self.sentinels |= beats
 
@@ -97,6 +102,7 @@ class World:
             states=self,
             store=self,
             pipeline=self,
+            live=lambda: self.live,
             owned=lambda: self.partitions,
             clock=lambda: NOW_S,
         )
@@ -288,3 +294,15 @@ def test_a_state_that_can_not_be_read_does_not_keep_others_from_being_published(
     world.keep("damaged", state_of(1000))
     world.states[b"damaged"] = b"junk"
     assert heal(world, world.healer()) == [b"good"]
+
+
+@pytest.mark.parametrize(
+    ("live", "titles_of", "lost"),
+    [("", None, 0), ("2", None, 1), ("2", "1", 1), ("2", "2", 0)],
+)
+def test_title_vectors_are_lost_where_the_live_version_has_none(
+    live: str, titles_of: str | None, lost: int
+) -> None:
+    world = World(live=live, titles_of=titles_of)
+    heal(world, world.healer())
+    assert REGISTRY.get_sample_value("intentstream_title_vectors_lost") == lost
