@@ -16,24 +16,26 @@ from contextlib import AsyncExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from features.definitions import intent_features
 from features.landing import PartitionLanding, Published
 from features.store import source_folder
 from stream import metrics
+from stream.consumer import Consumer
 from stream.exceptions import BrokerUnavailable
 from stream.health import HealthServer
 from stream.kafka import client_options, start
 from stream.lag import LagReader
 from stream.preflight import check_topics
 from stream.topics import INTENT_FEATURES
-from stream.watchdog import Stalls
+from stream.watchdog import MissingTopics, Stalls, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stream.lag import PartitionLag
     from stream.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._folder = source_folder(settings, intent_features)
         lateness_s = settings.allowed_lateness_s + settings.max_ahead_s
         self._repeat_hours = math.ceil(lateness_s / 3600) + 1
-        self._consumer = AIOKafkaConsumer(
+        self._consumer = Consumer(
             **client_options(settings),
             group_id=group_of(settings),
             group_instance_id=settings.instance_id,
@@ -92,6 +94,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         # assignment is there, aiokafka hands out none.
         self._turn = asyncio.Lock()
         self._lands = True
+        self._missing = MissingTopics()
         self._stalls = Stalls(after_s=_STALLED_INTERVALS * settings.sink_interval_s + 60)
         self._edges = AsyncExitStack()
 
@@ -111,8 +114,8 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._edges.aclose()
 
     def is_ready(self) -> bool:
-        """Whether the last rows could be landed."""
-        return self._lands
+        """Whether the last rows could be landed, and the topic is there."""
+        return self._lands and not self._missing
 
     def is_alive(self) -> bool:
         """False when a partition has had lag without a commit for long."""
@@ -203,20 +206,42 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             )
         return self._landings[place]
 
+    async def _begin_anew(self, lag: PartitionLag, offset: int) -> None:
+        """Land what is held of a log that was exchanged for another, and read that one."""
+        place = TopicPartition(lag.topic, lag.partition)
+        _log.error(
+            "%s is another log than the one that was read up to offset %d: it was made anew, "
+            "restored or cut short. It is read from offset %d",
+            *(place, lag.committed, offset),
+        )
+        metrics.LOG_RESETS.labels(lag.topic, str(lag.partition)).inc()
+        async with self._turn:
+            if place in self._held:
+                await self._land([place])
+            if place in self._held:
+                return  # they can't be landed now
+            try:
+                self._consumer.seek(place, offset)
+                await self._consumer.commit({place: offset})
+            except KafkaError as error:
+                _log.warning("%s can't be read from its start yet: %r", place, error)
+
     async def _watch(self) -> None:
         """Tell the group's lag, by a client of its own, and whether the group gets anywhere."""
         while True:
             try:
                 async with LagReader(self._settings) as reader:
                     while True:
+                        self._missing.observe(await reader.missing([self._topic]))
                         lags = await reader.read(group_of(self._settings), [self._topic])
                         # Other sinks' partitions are their business.
                         owned = {(at.topic, at.partition) for at in self._consumer.assignment()}
                         own = [lag for lag in lags if (lag.topic, lag.partition) in owned]
                         self._stalls.observe(own, monotonic(), is_held=not self._lands)
-                        for lag in lags:
-                            labels = (lag.group, lag.topic, str(lag.partition))
-                            metrics.LAG.labels(*labels).set(lag.lag)
+                        tell(lags)
+                        for lag in own:
+                            if lag.replaced_at is not None:
+                                await self._begin_anew(lag, lag.replaced_at)
                         await asyncio.sleep(_WATCH_INTERVAL_S)
             except BrokerUnavailable as error:
                 _log.warning("%s", error)

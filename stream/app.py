@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import faust
 from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
 from yarl import URL
 
 from features.writer import IntentWriter
 from stream import topics
 from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
+from stream.consumer import METADATA_MAX_AGE_S
 from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.lag import PartitionLag
@@ -51,6 +53,7 @@ class IntentApp(faust.App):
     worker_settings: Settings
     catalogue: Catalogue
     table: SessionTable
+    watchdog: Watchdog
     pipeline: Pipeline | None = None
     pipeline_type: type[Pipeline] = Pipeline
 
@@ -79,7 +82,7 @@ class IntentApp(faust.App):
             store=writer,
             gives_up=self.is_leaving,
         )
-        watchdog = Watchdog(config, self)
+        watchdog = self.watchdog = Watchdog(config, self)
         await self.add_runtime_dependency(watchdog)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
         await self._edges.enter_async_context(health)
@@ -109,6 +112,13 @@ class IntentApp(faust.App):
         except ConsumerNotStarted:
             return set()
 
+    def committed(self, topic: str, partition: int) -> int | None:
+        """The offset that the worker takes for committed; None before its first commit."""
+        if (topic, partition) not in self.owned():
+            return None
+        offset: int | None = cast(Any, self.consumer)._committed_offset[TP(topic, partition)]
+        return offset
+
     def recovering(self) -> list[PartitionLag] | None:
         """How far the worker is with each changelog, while it reads states back; else None."""
         if not self.in_recovery:
@@ -127,10 +137,11 @@ class IntentApp(faust.App):
         ]
 
     def is_ready(self) -> bool:
-        """Whether the worker has its partitions and is not held up by a dependency."""
+        """Whether the worker has its partitions and topics, and no dependency holds it up."""
         return (
             self.pipeline is not None
             and not self.is_held()
+            and not self.watchdog.missing
             and self.flow_control.is_active()
             and not self.in_recovery
             and not self.rebalancing
@@ -154,6 +165,7 @@ def create_app(config: Settings) -> IntentApp:
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=round(METADATA_MAX_AGE_S * 1000),
         consumer_group_instance_id=config.instance_id,
         broker_commit_interval=config.commit_interval_s,
         broker_session_timeout=config.session_timeout_s,

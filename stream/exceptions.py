@@ -14,6 +14,7 @@ class Reason(StrEnum):
 
     EMPTY = "empty"
     OVERSIZED = "oversized"
+    UNREADABLE = "unreadable"
     BAD_UTF8 = "bad_utf8"
     NOT_JSON = "not_json"
     NOT_AN_OBJECT = "not_an_object"
@@ -57,6 +58,10 @@ class InferenceRefused(StreamError):
 
 class TopicsMissing(StreamError):
     """Topics that the worker needs don't exist, or differ in their number of partitions."""
+
+
+class LogReplaced(StreamError):
+    """A partition's log was exchanged for another while it was read; start again to read that."""
 
 
 class ShuttingDown(StreamError):
