@@ -29,6 +29,7 @@ from stream.health import HealthServer
 from stream.kafka import client_options, start
 from stream.lag import LagReader
 from stream.preflight import check_topics
+from stream.salvage import positions
 from stream.topics import INTENT_FEATURES
 from stream.watchdog import MissingTopics, Stalls, tell
 
@@ -89,6 +90,9 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=settings.session_timeout_s * 250,
         )
         self._held: dict[TopicPartition, list[Published]] = defaultdict(list)
+        self._reached: dict[TopicPartition, int] = {}
+        """Where each partition is fetched from next; markers of transactions lie before, too."""
+        self._committed: dict[TopicPartition, int] = {}
         self._landings: dict[TopicPartition, PartitionLanding] = {}
         # Partitions are given away between landings. No record is fetched meanwhile: until the new
         # assignment is there, aiokafka hands out none.
@@ -138,6 +142,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             if is_full or monotonic() >= due:
                 async with self._turn:
                     await self._land(list(self._held))
+                    await self._pass_markers()
                 due = monotonic() + interval_s
         ended.cancel()
         async with self._turn:
@@ -162,6 +167,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         fetched = await self._consumer.getmany(timeout_ms=_FETCH_MS, max_records=room)
         for place, records in fetched.items():
             self._held[place] += [Published(record.offset, record.value) for record in records]
+        self._reached = positions(self._consumer)
 
     async def _land(self, places: Iterable[TopicPartition]) -> None:
         """Land what is held of the partitions that this process owns, then commit behind it."""
@@ -185,17 +191,34 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             done[place] = records[-1].offset + 1
             del self._held[place]
         self._lands = lands
-        if done:
-            try:
-                await self._consumer.commit(done)
-            except KafkaError as error:
-                # The records come again, to us or to the partitions' next owner, and are known.
-                _log.warning("The offsets %s could not be committed: %r", done, error)
+        await self._commit(done)
+
+    async def _pass_markers(self) -> None:
+        """Commit where nothing is held: behind the last record, transactions leave markers."""
+        await self._commit(
+            {
+                place: offset
+                for place, offset in self._reached.items()
+                if place not in self._held and offset > self._committed.get(place, 0)
+            }
+        )
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+            self._committed.update(offsets)
+        except KafkaError as error:
+            # The records come again, to us or to the partitions' next owner, and are known.
+            _log.warning("The offsets %s could not be committed: %r", offsets, error)
 
     async def _give_up(self, places: Iterable[TopicPartition]) -> None:
         await self._land([place for place in places if place in self._held])
         for place in places:
             self._held.pop(place, None)
+            self._reached.pop(place, None)
+            self._committed.pop(place, None)
             if place in self._landings:
                 self._landings.pop(place).close()
 
@@ -223,6 +246,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 self._consumer.seek(place, offset)
                 await self._consumer.commit({place: offset})
+                self._committed[place] = offset
             except KafkaError as error:
                 _log.warning("%s can't be read from its start yet: %r", place, error)
 

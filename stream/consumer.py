@@ -7,7 +7,7 @@ that a topic went away or came back.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection
 from copy import copy
 from typing import Any, Final
 
@@ -75,8 +75,3 @@ async def high_watermarks(
     asking._isolation_level = READ_UNCOMMITTED
     ends: dict[TopicPartition, int] = await asking.end_offsets(places, consumer._request_timeout_ms)
     return ends
-
-
-def logs_of(places: Iterable[TopicPartition]) -> str:
-    """Partitions, as messages name them."""
-    return ", ".join(f"{place.topic}[{place.partition}]" for place in sorted(places))

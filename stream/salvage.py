@@ -67,7 +67,7 @@ async def fetched(
         KafkaError: as aiokafka's fetches do, but for records that can't be parsed.
     """
     fetcher = consumer._fetcher
-    before = _positions(consumer)
+    before = positions(consumer)
     try:
         records: Fetched = await fetcher.fetched_records(partitions, timeout_s, max_records=most)
         return records
@@ -76,13 +76,23 @@ async def fetched(
             raise
         # What was fetched of other partitions before is gone with the error: it comes again.
         for place, position in before.items():
-            if _positions(consumer).get(place, position) != position:
+            if positions(consumer).get(place, position) != position:
                 fetcher.seek_to(place, position)
         poisoned = next((at for at in fetcher._records if not partitions or at in partitions), None)
         if poisoned is None:
             raise
         _log.error("%s, from offset %d: %r", poisoned, before[poisoned], error)
         return await _fetched_again(consumer, poisoned, before[poisoned], most)
+
+
+def positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """The offset that each assigned partition is fetched from next, as far as it is known."""
+    subscription = consumer._subscription.subscription
+    assignment = subscription and subscription.assignment
+    if assignment is None:
+        return {}
+    states = ((place, assignment.state_value(place)) for place in assignment.tps)
+    return {place: state.position for place, state in states if state.has_valid_position}
 
 
 async def _fetched_again(
@@ -98,7 +108,7 @@ async def _fetched_again(
         # aiokafka fetches no more of a partition while it holds something of it.
         fetcher._records.pop(place, None)
         fetcher._notify(fetcher._wait_consume_future)
-    if _positions(consumer).get(place) != position:
+    if positions(consumer).get(place) != position:
         return {}  # the group rebalanced meanwhile, or somebody sought
     records = PartitionRecords(
         place,
@@ -117,15 +127,6 @@ async def _fetched_again(
             break
     fetcher.seek_to(place, records.next_fetch_offset)
     return {place: found} if found else {}
-
-
-def _positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-    subscription = consumer._subscription.subscription
-    assignment = subscription and subscription.assignment
-    if assignment is None:
-        return {}
-    states = ((place, assignment.state_value(place)) for place in assignment.tps)
-    return {place: state.position for place, state in states if state.has_valid_position}
 
 
 async def _raw(

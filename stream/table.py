@@ -16,6 +16,7 @@ from faust.stores.memory import Store
 from faust.types import EventT
 
 from stream import codec, topics
+from stream.events import Unreadable
 from stream.exceptions import BadState
 from stream.session import Rules
 from stream.settings import Settings
@@ -101,6 +102,8 @@ class SessionTable(faust.Table[bytes, bytes]):
                 self.drop(message.key)
             else:
                 try:
+                    if isinstance(message.value, Unreadable):
+                        raise BadState(message.value.why)
                     state = self._joined(message.key, message.value)
                 except BadState as error:
                     self._end(message, error)

@@ -26,7 +26,7 @@ ends, and the restarted one checks its bookmarks as said.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, cast
 
@@ -42,7 +42,7 @@ from stream.bookmark import LOG_APPEND_TIME, Bookmark, replaced
 from stream.consumer import ISOLATION
 from stream.exceptions import LogReplaced
 from stream.kafka import client_options
-from stream.salvage import Fetched, fetched
+from stream.salvage import Fetched, fetched, positions
 from stream.settings import Settings
 
 _YIELD_EVERY = 100
@@ -99,14 +99,9 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
         with consumer._subscription.fetch_context():
             return await fetched(consumer, active_partitions, timeout or 0, max_records)
 
-    def positions(self, partitions: Iterable[Any]) -> dict[Any, int]:
+    def positions(self) -> dict[Any, int]:
         """The offset that each partition is fetched from next, as far as it is known."""
-        subscription = self._ensure_consumer()._subscription.subscription
-        assignment = subscription and subscription.assignment
-        if assignment is None:
-            return {}
-        states = ((tp, assignment.state_value(tp)) for tp in partitions)
-        return {tp: state.position for tp, state in states if state and state.has_valid_position}
+        return {ensure_TP(tp): at for tp, at in positions(self._ensure_consumer()).items()}
 
     async def bookmarks(self) -> dict[Any, Bookmark]:
         """Where the group is, in each assigned partition that it has committed an offset of."""
@@ -292,10 +287,10 @@ class LeanConsumer(driver.Consumer):
 
     def _look_behind(self) -> None:
         """Take for a gap what a second fetch found no record in either, up to the log's end."""
-        positions = cast(Any, self._thread).positions(self._get_active_partitions())
-        for tp, position in positions.items():
+        active = self._get_active_partitions()
+        for tp, position in cast(LeanConsumerThread, self._thread).positions().items():
             following = self._read_offset[tp] or self._starts.get(tp, 0)
-            if position <= following or tp in self._missing:
+            if position <= following or tp in self._missing or tp not in active:
                 continue
             doubted = self._doubted_ends.get(tp)
             if doubted is None or doubted[0] != following:

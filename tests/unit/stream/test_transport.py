@@ -71,8 +71,8 @@ class Partition:
     async def earliest_offsets(self, *places: TP) -> dict[TP, int]:
         return dict.fromkeys(places, self.start)
 
-    def positions(self, active: set[TP]) -> dict[TP, int]:
-        return dict.fromkeys(active, self.position)
+    def positions(self) -> dict[TP, int]:
+        return {EVENTS: self.position}
 
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         await self.commits.wait()
