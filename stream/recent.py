@@ -39,11 +39,11 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
     return window_batch(profiles, rules)
 
 
-def _state(key: bytes | None, value: bytes | None) -> dict[bytes, ProfileState]:
+def _state(key: bytes, value: bytes | None) -> dict[bytes, ProfileState]:
     if value is None:
         return {}
     try:
-        return {key: codec.decode(value)} if key else {}
+        return {key: codec.decode(value)}
     except BadState as error:
         _log.warning("Passed over in the changelog: %s", error)
         return {}

@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
+from aiokafka.codec import lz4_decode, snappy_decode, zstd_decode
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import (
     CorruptRecordException,
@@ -44,7 +45,6 @@ _BATCH: Final = struct.Struct(">qiibIhiqqqhii")
 _CODEC: Final = 0b111
 _LOG_APPEND_TIME: Final = 0b1000
 _TRANSACTIONAL: Final = 0b10000
-_DECOMPRESS: Final = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 
 Fetched = dict[TopicPartition, list[Any]]
 
@@ -288,3 +288,21 @@ def _bytes(data: bytes, at: int) -> tuple[bytes | None, int]:
     if at + length > len(data):
         raise CorruptRecordException(f"{length} bytes at {at} of {len(data)}")
     return bytes(data[at : at + length]), at + length
+
+
+def _gunzip(data: bytes) -> bytes:
+    """What gzip packed; the broker doesn't mind what follows on that."""
+    out = b""
+    while data:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            out += member.decompress(data) + member.flush()
+        except zlib.error:
+            if out:
+                return out
+            raise
+        data = member.unused_data
+    return out
+
+
+_DECOMPRESS: Final = {1: _gunzip, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}

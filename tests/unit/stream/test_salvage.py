@@ -78,6 +78,12 @@ def test_what_can_not_be_taken_apart_is_one_value_that_says_where_it_lies(raw: b
     assert (good.offset, following) == (9, 10)
 
 
+def test_what_follows_on_a_packed_batch_does_no_harm() -> None:
+    packed = gzip.compress(encoded([GOOD])) + gzip.compress(b"") + b"and more"
+    (good,), following = read(batch([GOOD], attributes=GZIP, packed=packed))
+    assert (good.value, following) == (b"good", 1)
+
+
 def test_what_stands_before_the_damage_is_kept() -> None:
     cut = encoded([GOOD, GOOD])[:-2]
     (good, bad), following = read(batch([GOOD, GOOD], packed=cut))
