@@ -10,6 +10,7 @@ committed offset, unless it is another log; and the first that does is where to 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
@@ -65,9 +66,11 @@ async def replaced(
     if not bookmarks:
         return {}
     places = {TopicPartition(*place): mark for place, mark in bookmarks.items()}
-    ends = await high_watermarks(consumer, places)
     timed = {at: mark.read_to_ms + 1 for at, mark in places.items() if mark.read_to_ms is not None}
-    later = await consumer.offsets_for_times(timed) if timed else {}
+    # Side by side, because the broker answers neither before a fetch that it was asked for earlier.
+    ends, later = await asyncio.gather(
+        high_watermarks(consumer, places), consumer.offsets_for_times(dict(timed))
+    )
     found = {}
     untimed = []
     for at, mark in places.items():

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
+from aiokafka.errors import ConsumerStoppedError
 
 from stream.salvage import Fetched, fetched
 
@@ -38,6 +39,8 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Fetched:
         """As aiokafka's, poison pills included."""
+        if self._closed:
+            raise ConsumerStoppedError
         self._coordinator.check_errors()
         with self._subscription.fetch_context():
             most = max_records or self._max_poll_records
