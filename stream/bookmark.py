@@ -23,6 +23,7 @@ LOG_APPEND_TIME: Final = 1
 """A record's `timestamp_type` where its timestamp is the broker's."""
 
 _READ_TO: Final = "read_to_ms="
+_MOST_STEPS: Final = 8
 
 
 class Bookmark(NamedTuple):
@@ -47,6 +48,31 @@ class Bookmark(NamedTuple):
         """What to commit of it."""
         told = "" if self.read_to_ms is None else f"{_READ_TO}{self.read_to_ms}"
         return OffsetAndMetadata(self.offset, told)
+
+
+async def behind_markers(consumer: AIOKafkaConsumer, place: Any, mark: Bookmark) -> Bookmark:
+    """A bookmark right behind what a transaction left, with the time of that.
+
+    A marker and aborted records have times, too, which no consumer is told: they are asked for, one
+    after another. Where there are many the bookmark has no time.
+
+    Args:
+        consumer: any started consumer.
+        place: the partition.
+        mark: the offset, and the time of the newest record before it.
+
+    Raises:
+        KafkaError: when Kafka doesn't answer.
+    """
+    at = TopicPartition(*place)
+    for _ in range(_MOST_STEPS):
+        if mark.read_to_ms is None:
+            return mark
+        later = (await consumer.offsets_for_times({at: mark.read_to_ms + 1}))[at]
+        if later is None or later.offset >= mark.offset:
+            return mark
+        mark = mark._replace(read_to_ms=later.timestamp)
+    return mark._replace(read_to_ms=None)
 
 
 async def replaced(

@@ -38,7 +38,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode.types import ServiceT
 
 from stream import metrics
-from stream.bookmark import LOG_APPEND_TIME, Bookmark, replaced
+from stream.bookmark import LOG_APPEND_TIME, Bookmark, behind_markers, replaced
 from stream.consumer import ISOLATION
 from stream.exceptions import LogReplaced
 from stream.kafka import client_options
@@ -120,13 +120,14 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
         consumer, owner = self._ensure_consumer(), cast(LeanConsumer, self.consumer)
         owned = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
         self.tp_last_committed_at.update(dict.fromkeys(owned, monotonic()))
+        marks = {tp: Bookmark(offset, owner.read_to_ms.get(tp)) for tp, offset in owned.items()}
         try:
-            await consumer.commit(
-                {
-                    TopicPartition(*tp): Bookmark(offset, owner.read_to_ms.get(tp)).to_commit()
-                    for tp, offset in owned.items()
-                }
-            )
+            for tp in marks.keys() & owner.behind_markers:
+                marks[tp] = mark = await behind_markers(consumer, tp, marks[tp])
+                if mark.read_to_ms is not None:
+                    owner.read_to_ms[tp] = mark.read_to_ms
+            await consumer.commit({TopicPartition(*tp): at.to_commit() for tp, at in marks.items()})
+            owner.behind_markers -= marks.keys()
         except CommitFailedError:
             return False  # the group rebalanced
         except Exception as error:
@@ -148,6 +149,8 @@ class LeanConsumer(driver.Consumer):
         self._starts: dict[Any, int] = {}
         self.read_to_ms: dict[Any, int] = {}
         """Broker time, by partition, of the newest record that is acknowledged."""
+        self.behind_markers: set[Any] = set()
+        """Partitions whose next commit lies right behind what is no record."""
 
     def _new_consumer_thread(self) -> LeanConsumerThread:
         return LeanConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -323,6 +326,7 @@ class LeanConsumer(driver.Consumer):
             return acknowledged
         end: int = max(gap.end for gap in behind)
         self._gap[tp].chop(0, end)
+        self.behind_markers.add(tp)
         return end
 
     async def _go_back(self) -> None:

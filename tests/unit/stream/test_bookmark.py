@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
-from stream.bookmark import Bookmark, replaced
+from stream.bookmark import Bookmark, behind_markers, replaced
 
 PLACE = TopicPartition("events", 0)
 
@@ -67,6 +67,21 @@ def test_what_stands_below_and_is_later_is_of_another_log(
     log: Any, mark: Bookmark, goes_on_at: int | None
 ) -> None:
     assert asyncio.run(replaced(log, {PLACE: mark})).get(PLACE) == goes_on_at
+
+
+@pytest.mark.parametrize(
+    ("log", "mark", "committed"),
+    [
+        (Log([1, 2, 6, 7, 9]), Bookmark(4, 2), Bookmark(4, 7)),
+        (Log([1, 2]), Bookmark(2, 2), Bookmark(2, 2)),
+        (Log([*range(1, 50)]), Bookmark(49, 2), Bookmark(49)),
+        (Log([1, 2, 6]), Bookmark(3), Bookmark(3)),
+    ],
+)
+def test_a_bookmark_behind_markers_has_their_time(
+    log: Any, mark: Bookmark, committed: Bookmark
+) -> None:
+    assert asyncio.run(behind_markers(log, PLACE, mark)) == committed
 
 
 @pytest.mark.parametrize("mark", [Bookmark(5), Bookmark(5, 0), Bookmark(5, 1_700_000_000_000)])
