@@ -16,24 +16,27 @@ from contextlib import AsyncExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from features.definitions import intent_features
 from features.landing import PartitionLanding, Published
 from features.store import source_folder
 from stream import metrics
+from stream.consumer import Consumer
 from stream.exceptions import BrokerUnavailable
 from stream.health import HealthServer
 from stream.kafka import client_options, start
 from stream.lag import LagReader
 from stream.preflight import check_topics
+from stream.salvage import positions
 from stream.topics import INTENT_FEATURES
-from stream.watchdog import Stalls
+from stream.watchdog import MissingTopics, Stalls, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stream.lag import PartitionLag
     from stream.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -77,7 +80,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._folder = source_folder(settings, intent_features)
         lateness_s = settings.allowed_lateness_s + settings.max_ahead_s
         self._repeat_hours = math.ceil(lateness_s / 3600) + 1
-        self._consumer = AIOKafkaConsumer(
+        self._consumer = Consumer(
             **client_options(settings),
             group_id=group_of(settings),
             group_instance_id=settings.instance_id,
@@ -87,11 +90,15 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=settings.session_timeout_s * 250,
         )
         self._held: dict[TopicPartition, list[Published]] = defaultdict(list)
+        self._reached: dict[TopicPartition, int] = {}
+        """Where each partition is fetched from next; markers of transactions lie before, too."""
+        self._committed: dict[TopicPartition, int] = {}
         self._landings: dict[TopicPartition, PartitionLanding] = {}
         # Partitions are given away between landings. No record is fetched meanwhile: until the new
         # assignment is there, aiokafka hands out none.
         self._turn = asyncio.Lock()
         self._lands = True
+        self._missing = MissingTopics()
         self._stalls = Stalls(after_s=_STALLED_INTERVALS * settings.sink_interval_s + 60)
         self._edges = AsyncExitStack()
 
@@ -111,8 +118,8 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._edges.aclose()
 
     def is_ready(self) -> bool:
-        """Whether the last rows could be landed."""
-        return self._lands
+        """Whether the last rows could be landed, and the topic is there."""
+        return self._lands and not self._missing
 
     def is_alive(self) -> bool:
         """False when a partition has had lag without a commit for long."""
@@ -135,6 +142,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             if is_full or monotonic() >= due:
                 async with self._turn:
                     await self._land(list(self._held))
+                    await self._pass_markers()
                 due = monotonic() + interval_s
         ended.cancel()
         async with self._turn:
@@ -159,6 +167,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         fetched = await self._consumer.getmany(timeout_ms=_FETCH_MS, max_records=room)
         for place, records in fetched.items():
             self._held[place] += [Published(record.offset, record.value) for record in records]
+        self._reached = positions(self._consumer)
 
     async def _land(self, places: Iterable[TopicPartition]) -> None:
         """Land what is held of the partitions that this process owns, then commit behind it."""
@@ -182,17 +191,34 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             done[place] = records[-1].offset + 1
             del self._held[place]
         self._lands = lands
-        if done:
-            try:
-                await self._consumer.commit(done)
-            except KafkaError as error:
-                # The records come again, to us or to the partitions' next owner, and are known.
-                _log.warning("The offsets %s could not be committed: %r", done, error)
+        await self._commit(done)
+
+    async def _pass_markers(self) -> None:
+        """Commit where nothing is held: behind the last record, transactions leave markers."""
+        await self._commit(
+            {
+                place: offset
+                for place, offset in self._reached.items()
+                if place not in self._held and offset > self._committed.get(place, 0)
+            }
+        )
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+            self._committed.update(offsets)
+        except KafkaError as error:
+            # The records come again, to us or to the partitions' next owner, and are known.
+            _log.warning("The offsets %s could not be committed: %r", offsets, error)
 
     async def _give_up(self, places: Iterable[TopicPartition]) -> None:
         await self._land([place for place in places if place in self._held])
         for place in places:
             self._held.pop(place, None)
+            self._reached.pop(place, None)
+            self._committed.pop(place, None)
             if place in self._landings:
                 self._landings.pop(place).close()
 
@@ -203,20 +229,43 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             )
         return self._landings[place]
 
+    async def _begin_anew(self, lag: PartitionLag, offset: int) -> None:
+        """Land what is held of a log that was exchanged for another, and read that one."""
+        place = TopicPartition(lag.topic, lag.partition)
+        _log.error(
+            "%s is another log than the one that was read up to offset %d: it was made anew, "
+            "restored or cut short. It is read from offset %d",
+            *(place, lag.committed, offset),
+        )
+        metrics.LOG_RESETS.labels(lag.topic, str(lag.partition)).inc()
+        async with self._turn:
+            if place in self._held:
+                await self._land([place])
+            if place in self._held:
+                return  # they can't be landed now
+            try:
+                self._consumer.seek(place, offset)
+                await self._consumer.commit({place: offset})
+                self._committed[place] = offset
+            except KafkaError as error:
+                _log.warning("%s can't be read from its start yet: %r", place, error)
+
     async def _watch(self) -> None:
         """Tell the group's lag, by a client of its own, and whether the group gets anywhere."""
         while True:
             try:
                 async with LagReader(self._settings) as reader:
                     while True:
+                        self._missing.observe(await reader.missing([self._topic]))
                         lags = await reader.read(group_of(self._settings), [self._topic])
                         # Other sinks' partitions are their business.
                         owned = {(at.topic, at.partition) for at in self._consumer.assignment()}
                         own = [lag for lag in lags if (lag.topic, lag.partition) in owned]
                         self._stalls.observe(own, monotonic(), is_held=not self._lands)
-                        for lag in lags:
-                            labels = (lag.group, lag.topic, str(lag.partition))
-                            metrics.LAG.labels(*labels).set(lag.lag)
+                        tell(lags)
+                        for lag in own:
+                            if lag.replaced_at is not None:
+                                await self._begin_anew(lag, lag.replaced_at)
                         await asyncio.sleep(_WATCH_INTERVAL_S)
             except BrokerUnavailable as error:
                 _log.warning("%s", error)

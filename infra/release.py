@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from rich.table import Table
 
 from infra.exceptions import InfraError, ReleaseError
@@ -28,6 +28,7 @@ from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
 from infra.served import ServedModels, writing
 from infra.steps import console, step
 from stream import topics
+from stream.consumer import Consumer
 from stream.divergence import HEADS, Divergence, Drift, divergence, drift
 from stream.events import erased_profile
 from stream.exceptions import (
@@ -63,7 +64,6 @@ _ROWS: Final = 4
 """Windows of a request beside live traffic: a live one may have to wait for the end of it."""
 
 _PATIENCE_S: Final = 30.0
-_POLL_MS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,15 +365,13 @@ async def _forget_erased(
 ) -> None:
     """Have versions forget the profiles that the topic of erasures names from these offsets on."""
     erased: set[int] = set()
-    async with running(AIOKafkaConsumer, settings, auto_offset_reset="earliest") as consumer:
+    async with running(Consumer, settings, auto_offset_reset="earliest") as consumer:
         for place, end in (await consumer.end_offsets(list(since))).items():
             consumer.assign([place])
             consumer.seek(place, since[place])
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                    for record in records:
-                        with suppress(BadRecord):  # the worker makes it a dead letter
-                            erased.add(hash64(erased_profile(record.key)))
+            async for record in consumer.until({place: end}):
+                with suppress(BadRecord):  # the worker makes it a dead letter
+                    erased.add(hash64(erased_profile(record.key)))
     if not erased:
         return
     async with _patient_client(settings) as client:
@@ -436,7 +434,7 @@ async def _shadow(settings: Settings, release: Release, shadow_s: float) -> Drif
     """Drift of the release's shadow on live traffic."""
     place = TopicPartition(settings.topic(topics.MODEL_SHADOW), PARTITION)
     seen = _Shadowed(release.shadow)
-    async with running(AIOKafkaConsumer, settings) as consumer:
+    async with running(Consumer, settings) as consumer:
         consumer.assign([place])
         await consumer.seek_to_end(place)
         await write_release(settings, release)

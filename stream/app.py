@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import faust
 from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
 from yarl import URL
 
 from features.inspection import StoreInspector
@@ -18,6 +19,7 @@ from features.writer import IntentWriter
 from stream import topics
 from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
+from stream.consumer import METADATA_MAX_AGE_S
 from stream.exceptions import PartitionsChanged
 from stream.healing import Healer
 from stream.health import HealthServer
@@ -57,6 +59,7 @@ class IntentApp(faust.App):
     worker_settings: Settings
     catalogue: Catalogue
     table: SessionTable
+    watchdog: Watchdog
     pipeline: Pipeline | None = None
     healer: Healer | None = None
     pipeline_type: type[Pipeline] = Pipeline
@@ -91,6 +94,7 @@ class IntentApp(faust.App):
             released_at_s=lambda: releases.since_s,
             topology=topology,
         )
+        watchdog = self.watchdog = Watchdog(config, self)
         if config.online_store == "redis":
             inspector = StoreInspector(config)
             self._edges.push_async_callback(inspector.close)
@@ -103,7 +107,6 @@ class IntentApp(faust.App):
                 owned=self.settled_partitions,
             )
             await self.add_runtime_dependency(self.healer)
-        watchdog = Watchdog(config, self)
         await self.add_runtime_dependency(watchdog)
         await self.add_runtime_dependency(self._topology)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
@@ -146,6 +149,13 @@ class IntentApp(faust.App):
         """The partitions that the worker consumes; none while it doesn't get on with them."""
         return {partition for _, partition in self.owned()} if self._gets_on() else set()
 
+    def committed(self, topic: str, partition: int) -> int | None:
+        """The offset that the worker takes for committed; None before its first commit."""
+        if (topic, partition) not in self.owned():
+            return None
+        offset: int | None = cast(Any, self.consumer)._committed_offset[TP(topic, partition)]
+        return offset
+
     def recovering(self) -> list[PartitionLag] | None:
         """How far the worker is with each changelog, while it reads states back; else None."""
         if not self.in_recovery:
@@ -164,13 +174,14 @@ class IntentApp(faust.App):
         ]
 
     def is_ready(self) -> bool:
-        """Whether the worker has its partitions and is not held up by a dependency."""
+        """Whether the worker has its partitions and topics, and no dependency holds it up."""
         return self._gets_on() and (self.healer is None or self.healer.store_answers)
 
     def _gets_on(self) -> bool:
         return (
             self.pipeline is not None
             and not self.is_held()
+            and not self.watchdog.missing
             and self.flow_control.is_active()
             and not self.in_recovery
             and not self.rebalancing
@@ -194,6 +205,7 @@ def create_app(config: Settings) -> IntentApp:
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=round(METADATA_MAX_AGE_S * 1000),
         consumer_group_instance_id=config.instance_id,
         broker_commit_interval=config.commit_interval_s,
         broker_session_timeout=config.session_timeout_s,

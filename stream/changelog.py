@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from stream import codec, topics
+from stream.consumer import Consumer
 from stream.exceptions import BadState
 from stream.kafka import partitions_of, running
 from stream.session import Rules
@@ -26,7 +27,7 @@ class Changelog:
         places: all partitions.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
+    def __init__(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self._consumer = consumer
         self._places = places
 
@@ -40,7 +41,7 @@ class Changelog:
         """
         places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
         options = {"auto_offset_reset": "earliest", "max_partition_fetch_bytes": _FETCH_BYTES}
-        async with running(AIOKafkaConsumer, settings, **options) as consumer:
+        async with running(Consumer, settings, **options) as consumer:
             yield cls(consumer, places)
 
     async def read(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from stream import topics
+from stream.events import printable
 from stream.exceptions import BadRecord
 from stream.outbox import Outgoing
 
@@ -73,7 +74,7 @@ def late_event(record: Record, timestamp_ms: int, reason: str) -> Outgoing:
 def _copy(
     topic: str, record: Record, timestamp_ms: int, told: dict[str, str], reason: str
 ) -> Outgoing:
-    own = list(record.headers or ())
+    own = [(printable(name), text) for name, text in record.headers or ()]
     sizes = {
         "key": len(record.key or b""),
         "value": len(record.value or b""),

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from rich.table import Table
 
 from stream import topics
+from stream.consumer import Consumer
 from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
+from stream.events import printable
 from stream.kafka import partitions_of, running
 from stream.plain_text import PlainConsole, json_text, visible
 from stream.settings import Settings
@@ -29,6 +31,7 @@ class DeadLetter:
     headers: list[tuple[str, bytes]]
     """The record's own, without those that tell of the error."""
     source_topic: str
+    """Empty, like what follows, where something else than the worker put the record there."""
     reason: str
     message: str
 
@@ -60,12 +63,12 @@ async def read_dead_letters(
         BrokerUnavailable: when Kafka does not answer.
     """
     places = await partitions_of(settings, *map(settings.topic, topics.DEAD_LETTER_TOPICS))
-    async with running(AIOKafkaConsumer, settings) as consumer:
+    async with running(Consumer, settings) as consumer:
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])
             await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                letter = _dead_letter(await consumer.getone())
+            async for record in consumer.until({place: end}):
+                letter = _dead_letter(record)
                 if reason in (None, letter.reason):
                     yield letter
 
@@ -98,7 +101,8 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
     """Send dead letters to the topics that they came from, as they came; return how many.
 
     They stay on the dead-letter topic. Sending them twice does no harm: an event that was taken in
-    before changes nothing. What was too large to be kept whole is passed over.
+    before changes nothing. What was too large to be kept whole is passed over, and what tells of no
+    topic that it came from.
 
     Raises:
         BrokerUnavailable: when Kafka does not take them.
@@ -106,7 +110,7 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
     sent = 0
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         async for letter in read_dead_letters(settings, reason):
-            if CUT_HEADER in dict(letter.headers):
+            if not letter.source_topic or CUT_HEADER in dict(letter.headers):
                 continue
             await producer.send_and_wait(
                 letter.source_topic, letter.value, key=letter.key, headers=letter.headers
@@ -116,9 +120,9 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
 
 
 def _dead_letter(record: Any) -> DeadLetter:
-    told = dict(record.headers)
+    told = {name: _text(value) for name, value in record.headers}
     own = [
-        (name, value)
+        (printable(name), value)
         for name, value in record.headers
         if not name.startswith(CONNECT) and name != REASON_HEADER
     ]
@@ -130,9 +134,9 @@ def _dead_letter(record: Any) -> DeadLetter:
         key=record.key,
         value=record.value,
         headers=own,
-        source_topic=_text(told.get(f"{CONNECT}topic")),
-        reason=_text(told.get(REASON_HEADER)),
-        message=_text(told.get(f"{CONNECT}exception.message")),
+        source_topic=told.get(f"{CONNECT}topic", ""),
+        reason=told.get(REASON_HEADER, ""),
+        message=told.get(f"{CONNECT}exception.message", ""),
     )
 
 

@@ -6,7 +6,7 @@ are ignored, so that producers may add optional fields at any time.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -92,6 +92,47 @@ _REASONS: Final = {
     "less_than": Reason.OUT_OF_RANGE,
     "less_than_equal": Reason.OUT_OF_RANGE,
 }
+
+
+class Unreadable(bytes):
+    """What stands in a log in place of records that can't be taken apart, as a record's value.
+
+    Args:
+        data: the bytes.
+        why: what is wrong with them.
+    """
+
+    why: str
+
+    def __new__(cls, data: bytes, why: str) -> Self:
+        """Bytes that say why they are no record."""
+        made = super().__new__(cls, data)
+        made.why = why
+        return made
+
+
+def check_readable(value: bytes | None, headers: Headers) -> None:
+    """Whether the record is what Kafka's format has it be: the broker doesn't look at all of it.
+
+    Args:
+        value: the record's value; `Unreadable` where no more than its bytes could be kept.
+        headers: the record's headers; bytes of names that aren't UTF-8 are surrogates (PEP 383).
+
+    Raises:
+        BadRecord: when it isn't.
+    """
+    if isinstance(value, Unreadable):
+        raise BadRecord(Reason.UNREADABLE, value.why)
+    for name, _ in headers or ():
+        if printable(name) != name:
+            raise BadRecord(
+                Reason.BAD_UTF8, f"the name of the header {printable(name)} is not UTF-8"
+            )
+
+
+def printable(name: str) -> str:
+    """A header's name, with a backslash escape for each byte that isn't UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def decode(

@@ -14,6 +14,7 @@ class Reason(StrEnum):
 
     EMPTY = "empty"
     OVERSIZED = "oversized"
+    UNREADABLE = "unreadable"
     BAD_UTF8 = "bad_utf8"
     NOT_JSON = "not_json"
     NOT_AN_OBJECT = "not_an_object"
@@ -69,6 +70,10 @@ class PartitionsChanged(StreamError):
 
 class RepartitionRefused(StreamError):
     """States can't be moved to other partitions as things are."""
+
+
+class LogReplaced(StreamError):
+    """A partition's log was exchanged for another while it was read; start again to read that."""
 
 
 class ShuttingDown(StreamError):

@@ -92,8 +92,22 @@ SHADOW_OVERLAP: Final = Histogram(
 )
 LAG: Final = Gauge(
     "kafka_consumergroup_lag",
-    "End offset minus committed offset, clamped to the log's start.",
+    "End offset minus committed offset, clamped to the log's start; before an open transaction the "
+    "log ends.",
     ["consumergroup", "topic", "partition"],
+)
+OPEN: Final = Gauge(
+    "intentstream_open_transaction_records",
+    "Records that nobody may read yet, as a transaction is open before or among them.",
+    ["topic", "partition"],
+)
+LOG_RESETS: Final = Counter(
+    "intentstream_log_resets_total",
+    "How often the log was another than the one that an offset was committed in.",
+    ["topic", "partition"],
+)
+TOPICS_MISSING: Final = Gauge(
+    "intentstream_missing_topics", "Topics of the product that Kafka doesn't have."
 )
 
 SINK_RECORDS: Final = Counter(

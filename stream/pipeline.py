@@ -35,7 +35,7 @@ from features.rows import Erasure, IntentRow
 from stream import codec, metrics, topics
 from stream.catalogue import Catalogue
 from stream.deadletters import Record, dead_letter, late_event
-from stream.events import decode, erased_profile
+from stream.events import check_readable, decode, erased_profile
 from stream.exceptions import (
     BadRecord,
     BrokerUnavailable,
@@ -327,6 +327,7 @@ class Pipeline:
     def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
         broker_ms = broker_time_ms(record, round(record.timestamp * 1000))
         try:
+            check_readable(record.value, record.headers)
             if topic == topics.PROFILE_ERASURES:
                 return self._take_in_erasure(record, broker_ms, batch).value
             if topic == topics.PROFILE_REPUBLICATIONS:

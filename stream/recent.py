@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
-
-from aiokafka import AIOKafkaConsumer
 
 from stream import codec, topics
 from stream.catalogue import read_catalogue
+from stream.consumer import Consumer
 from stream.exceptions import BadState
 from stream.kafka import partitions_of, running
 from stream.session import ProfileState, Rules
@@ -16,7 +14,6 @@ from stream.settings import Settings
 from stream.window import WindowBatch, window_batch
 
 _log = logging.getLogger(__name__)
-_PATIENCE_MS: Final = 1000
 
 
 async def recent_windows(settings: Settings, most: int) -> WindowBatch:
@@ -31,15 +28,13 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
     )
     states: dict[bytes, ProfileState] = {}
     places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
-    async with running(AIOKafkaConsumer, settings) as consumer:
+    async with running(Consumer, settings) as consumer:
         starts = await consumer.beginning_offsets(places)
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])
             consumer.seek(place, max(starts[place], end - most // len(places)))
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
-                    for record in records:
-                        states |= _state(record.key, record.value)
+            async for record in consumer.until({place: end}):
+                states |= _state(record.key, record.value)
     profiles = [(key.decode(), state) for key, state in states.items() if len(state.window)]
     return window_batch(profiles, rules)
 

@@ -12,11 +12,12 @@ import time
 from contextlib import suppress
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import metrics, topics
+from stream.consumer import Consumer
 from stream.kafka import broker_error, client_options, running, start
 from stream.settings import Settings
 
@@ -54,7 +55,7 @@ class ReleaseFollower:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
-        self._consumer = AIOKafkaConsumer(**client_options(settings), auto_offset_reset="earliest")
+        self._consumer = Consumer(**client_options(settings), auto_offset_reset="earliest")
         self._following: asyncio.Task[None] | None = None
         self.current = Release(live=settings.model_version)
         self.since_s = time.time()

@@ -17,6 +17,7 @@ from faust.stores.memory import Store
 from faust.types import EventT
 
 from stream import codec, topics
+from stream.events import Unreadable
 from stream.exceptions import BadState
 from stream.kept import Kept
 from stream.session import Rules
@@ -127,6 +128,8 @@ class SessionTable(faust.Table[bytes, bytes]):
                 self.drop(message.key)
             else:
                 try:
+                    if isinstance(message.value, Unreadable):
+                        raise BadState(message.value.why)
                     state = codec.joined(self.fetch(message.key), message.value, self.rules)
                 except BadState as error:
                     self._end(message, error)

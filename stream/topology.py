@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from mode import Service
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import topics
 from stream.changelog import Changelog, Whereabouts
+from stream.consumer import Consumer
 from stream.exceptions import BrokerUnavailable, PartitionsChanged
 from stream.kafka import broker_error, client_options, running, start
 from stream.partitioners import Partitioner, fitting, partition_of
@@ -90,7 +91,7 @@ class TopologyReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
-        self._consumer = AIOKafkaConsumer(**client_options(settings), auto_offset_reset="earliest")
+        self._consumer = Consumer(**client_options(settings), auto_offset_reset="earliest")
         self._turn = asyncio.Lock()
         self._newest: Topology | None = None
 

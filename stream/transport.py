@@ -13,23 +13,36 @@ recovery would wait for them for ever or end without them. So seeks and fetches 
 
 Faust takes any hole in the offsets for a gap in the log (a transaction's marker, a compacted
 record) and acknowledges it, so that records lost on the way from the broker would be lost for good.
-Here a hole counts as a gap once a second fetch has shown it.
+Here a hole counts as a gap once a second fetch has shown it. That goes for the end of a log, too:
+where only markers or aborted records remain no later record is going to acknowledge the gap, so it
+is acknowledged as soon as all before it is.
+
+Commits are bookmarks (see `bookmark`). Before anything is read they are checked against the log:
+of one that isn't that of the bookmark all is read that was not read yet. Where a log is exchanged
+while it is read, and it shows (an offset comes that is below those that came before), the worker
+ends, and the restarted one checks its bookmarks as said.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import IllegalStateError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from mode.types import ServiceT
 
+from stream import metrics
+from stream.bookmark import LOG_APPEND_TIME, Bookmark, behind_markers, replaced
+from stream.consumer import ISOLATION
+from stream.exceptions import LogReplaced
 from stream.kafka import client_options
+from stream.salvage import Fetched, fetched, positions
 from stream.settings import Settings
 
 _YIELD_EVERY = 100
@@ -60,12 +73,68 @@ def credentials(settings: Settings) -> Credentials | None:
 
 
 class LeanConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, whose fetches wait less long at the broker."""
+    """Faust's consumer thread, with a consumer that reads as `stream.consumer` does.
+
+    It waits less long at the broker.
+    """
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = round(_FETCH_S * 1000)
+        # Faust reads what was committed only where it is to write in transactions as well.
+        consumer._isolation_level = ISOLATION
         return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: Any,
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Fetched:
+        if not self.consumer.flow_active:
+            return {}
+        if consumer._closed or consumer._fetcher._closed:
+            raise ConsumerStoppedError
+        with consumer._subscription.fetch_context():
+            return await fetched(consumer, active_partitions, timeout or 0, max_records)
+
+    def positions(self) -> dict[Any, int]:
+        """The offset that each partition is fetched from next, as far as it is known."""
+        return {ensure_TP(tp): at for tp, at in positions(self._ensure_consumer()).items()}
+
+    async def bookmarks(self) -> dict[Any, Bookmark]:
+        """Where the group is, in each assigned partition that it has committed an offset of."""
+        consumer = self._ensure_consumer()
+        committed = await self.call_thread(
+            consumer._coordinator.fetch_committed_offsets, consumer.assignment()
+        )
+        return {ensure_TP(tp): Bookmark.of(entry) for tp, entry in committed.items()}
+
+    async def replaced(self, bookmarks: Mapping[Any, Bookmark]) -> dict[Any, int]:
+        """Partitions whose log isn't that of the bookmark, and the offset to go on at."""
+        found = await self.call_thread(replaced, self._ensure_consumer(), bookmarks)
+        return {ensure_TP(tp): offset for tp, offset in found.items()}
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        consumer, owner = self._ensure_consumer(), cast(LeanConsumer, self.consumer)
+        owned = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        self.tp_last_committed_at.update(dict.fromkeys(owned, monotonic()))
+        marks = {tp: Bookmark(offset, owner.read_to_ms.get(tp)) for tp, offset in owned.items()}
+        try:
+            for tp in marks.keys() & owner.behind_markers:
+                marks[tp] = mark = await behind_markers(consumer, tp, marks[tp])
+                if mark.read_to_ms is not None:
+                    owner.read_to_ms[tp] = mark.read_to_ms
+            await consumer.commit({TopicPartition(*tp): at.to_commit() for tp, at in marks.items()})
+            owner.behind_markers -= marks.keys()
+        except CommitFailedError:
+            return False  # the group rebalanced
+        except Exception as error:
+            self.log.exception("%s can't be committed: %r", owned, error)
+            await self.crash(error)
+            return False
+        return True
 
 
 class LeanConsumer(driver.Consumer):
@@ -75,7 +144,13 @@ class LeanConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._reading = asyncio.Lock()
         self._doubted: dict[Any, tuple[int, int]] = {}
+        self._doubted_ends: dict[Any, tuple[int, int]] = {}
         self._missing: dict[Any, int] = {}
+        self._starts: dict[Any, int] = {}
+        self.read_to_ms: dict[Any, int] = {}
+        """Broker time, by partition, of the newest record that is acknowledged."""
+        self.behind_markers: set[Any] = set()
+        """Partitions whose next commit lies right behind what is no record."""
 
     def _new_consumer_thread(self) -> LeanConsumerThread:
         return LeanConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -108,19 +183,39 @@ class LeanConsumer(driver.Consumer):
         self.stop_flow()
         async with self._reading:
             await self.maybe_wait_for_commit_to_finish()
-            committed = {
-                ensure_TP(tp): offset or None
-                for tp, offset in (await self.seek_to_committed()).items()
+            thread = cast(LeanConsumerThread, self._thread)
+            marks = await thread.bookmarks()
+            replaced = await thread.replaced(marks)
+            self._tell_replaced(marks, replaced)
+            offsets = {tp: replaced.get(tp, mark.offset) or None for tp, mark in marks.items()}
+            self.read_to_ms = {
+                tp: mark.read_to_ms for tp, mark in marks.items() if mark.read_to_ms is not None
             }
-            self._committed_offset.update(committed)
-            self._read_offset.update(committed)
-            without_commit = [
-                tp
-                for tp, offset in committed.items()
-                if offset is None and self.app.topics.acks_enabled_for(tp.topic)
-            ]
-            if without_commit:
-                await super().seek_wait(await self.earliest_offsets(*without_commit))
+            assigned = self.assignment()
+            self._committed_offset.update({tp: offsets.get(tp) for tp in assigned})
+            self._read_offset.update({tp: offsets.get(tp) for tp in assigned})
+            acknowledged = [tp for tp in assigned if self.app.topics.acks_enabled_for(tp.topic)]
+            without_commit = [tp for tp in acknowledged if offsets.get(tp) is None]
+            self._starts = dict(await self.earliest_offsets(*without_commit))
+            await super().seek_wait(
+                {tp: offsets.get(tp) or self._starts[tp] for tp in acknowledged}
+            )
+
+    def _tell_replaced(self, marks: Mapping[Any, Bookmark], replaced: Mapping[Any, int]) -> None:
+        for tp, offset in replaced.items():
+            metrics.LOG_RESETS.labels(tp.topic, str(tp.partition)).inc()
+            self.log.error(
+                "%s[%d] is another log than the one that was read up to offset %d: it was made "
+                "anew, restored or cut short. It is read from offset %d",
+                *(tp.topic, tp.partition, marks[tp].offset, offset),
+            )
+
+    def ack(self, message: Any) -> bool:
+        """Take a message for done, and remember its broker time for the next bookmark."""
+        if message.timestamp_type == LOG_APPEND_TIME:
+            time_ms = round(message.timestamp * 1000)
+            self.read_to_ms[message.tp] = max(time_ms, self.read_to_ms.get(message.tp, time_ms))
+        return bool(super().ack(message))
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         stopped: Any = fetcher
@@ -133,10 +228,15 @@ class LeanConsumer(driver.Consumer):
                 if self.should_stop:
                     continue
                 async with self._reading:
-                    fetched = await self._fetched()
-                    if fetched and self.flow_active:
-                        await self.wait_first(self._deliver_all(fetched), self.suspend_flow.wait())
+                    records = await self._fetched()
+                    if records and self.flow_active:
+                        await self.wait_first(self._deliver_all(records), self.suspend_flow.wait())
+                    if self.flow_active:
+                        self._look_behind()
                         await self._go_back()
+        except LogReplaced as error:
+            self.stop_flow()
+            await self.app.crash(error)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
@@ -163,6 +263,11 @@ class LeanConsumer(driver.Consumer):
         # delivery; here it is always the next.
         offset, following = message.offset, self._read_offset[tp]
         if following is not None and offset < following:
+            if self.app.topics.acks_enabled_for(message.topic):
+                raise LogReplaced(
+                    f"{tp.topic}[{tp.partition}] was exchanged while it was read: offset {offset} "
+                    f"came after {following - 1}; start the worker again, and it reads the new log"
+                )
             return
         if following and offset > following and self.app.topics.acks_enabled_for(message.topic):
             if not self._is_gap(tp, following, offset):
@@ -182,6 +287,47 @@ class LeanConsumer(driver.Consumer):
             self._doubted[tp] = (following, offset)
             self._missing[tp] = following
         return False
+
+    def _look_behind(self) -> None:
+        """Take for a gap what a second fetch found no record in either, up to the log's end."""
+        active = self._get_active_partitions()
+        for tp, position in cast(LeanConsumerThread, self._thread).positions().items():
+            following = self._read_offset[tp] or self._starts.get(tp, 0)
+            if position <= following or tp in self._missing or tp not in active:
+                continue
+            doubted = self._doubted_ends.get(tp)
+            if doubted is None or doubted[0] != following:
+                self._doubted_ends[tp] = following, position
+                self._missing[tp] = following
+            elif position >= doubted[1]:
+                self._pass(tp, *doubted)
+
+    def _pass(self, tp: Any, following: int, end: int) -> None:
+        """Have it acknowledged that no record lies from `following` to before `end`."""
+        if self.app.topics.acks_enabled_for(tp.topic):
+            self._gap[tp].addi(following, end)
+            self._acked[tp]  # Faust commits partitions that it has an entry of
+        elif self._recovered(tp) >= following - 1:
+            cast(Any, self.app.tables).recovery.active_offsets[tp] = end - 1
+        else:
+            return  # records that were delivered before aren't taken in yet
+        self._read_offset[tp] = end
+
+    def _recovered(self, tp: Any) -> int:
+        """The offset of the changelog's record that recovery took in last."""
+        offset: int | None = cast(Any, self.app.tables).recovery.active_offsets.get(tp)
+        return -1 if offset is None else offset
+
+    def _new_offset(self, tp: Any) -> int | None:
+        acknowledged = super()._new_offset(tp)
+        reached = self._committed_offset[tp] if acknowledged is None else acknowledged
+        behind = self._gap[tp][self._starts.get(tp, 0) if reached is None else reached]
+        if not behind:
+            return acknowledged
+        end: int = max(gap.end for gap in behind)
+        self._gap[tp].chop(0, end)
+        self.behind_markers.add(tp)
+        return end
 
     async def _go_back(self) -> None:
         """Have fetched once more what was missing in what was delivered."""

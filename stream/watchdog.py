@@ -4,10 +4,15 @@ Kafka consumers can stop fetching without an error. The worker's own counters ca
 an idle topic, so this compares committed with end offsets through a client of its own. A worker
 that declares back-pressure is not ready, but it is alive; so is one that reads states back and gets
 on with it, and one that can't be judged because Kafka doesn't answer.
+
+It also notices what the worker's consumer can't, or only after minutes: a topic that went away, and
+a log that was exchanged for another. The worker ends then, because all that it knows of the
+partition is about a log that is gone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Set
 from time import monotonic
 from typing import Protocol
@@ -15,10 +20,12 @@ from typing import Protocol
 from mode import Service
 
 from stream import metrics
-from stream.exceptions import BrokerUnavailable
+from stream.exceptions import BrokerUnavailable, LogReplaced
 from stream.lag import LagReader, PartitionLag
 from stream.settings import Settings
-from stream.topics import CONSUMED_TOPICS
+from stream.topics import CONSUMED_TOPICS, TOPICS
+
+_log = logging.getLogger(__name__)
 
 _INTERVAL_S = 5.0
 _STALLED_AFTER_S = 60.0
@@ -53,6 +60,29 @@ class Stalls:
         )
 
 
+class MissingTopics:
+    """Topics that Kafka doesn't have, though it had them when the process began."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def observe(self, names: list[str]) -> None:
+        """Take in which don't exist now, and say so when that changes."""
+        if gone := sorted(set(names) - set(self._names)):
+            _log.error(
+                "Kafka has no %s any more; this goes on by itself once it is there again, which "
+                "`intentstream topics` sees to",
+                ", ".join(gone),
+            )
+        if back := sorted(set(self._names) - set(names)):
+            _log.warning("Kafka has %s again", ", ".join(back))
+        self._names = names
+        metrics.TOPICS_MISSING.set(len(names))
+
+
 class Worker(Protocol):
     """The worker, as far as the watchdog knows it."""
 
@@ -65,6 +95,9 @@ class Worker(Protocol):
     def recovering(self) -> list[PartitionLag] | None:
         """How far it is with each changelog, while it reads states back; else None."""
 
+    def committed(self, topic: str, partition: int) -> int | None:
+        """The offset that it takes for committed; None before its first commit in the log."""
+
 
 class Watchdog(Service):
     """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker."""
@@ -73,6 +106,7 @@ class Watchdog(Service):
         self._config = config
         self._worker = worker
         self._stalls = Stalls()
+        self.missing = MissingTopics()
         super().__init__()
 
     def is_alive(self) -> bool:
@@ -82,16 +116,18 @@ class Watchdog(Service):
     @Service.task
     async def _watch(self) -> None:
         group = self._config.consumer_group
-        topics = [self._config.topic(name) for name in CONSUMED_TOPICS]
+        consumed = [self._config.topic(name) for name in CONSUMED_TOPICS]
+        topics = [self._config.topic(topic.name) for topic in TOPICS]
         while not self.should_stop:
             try:
                 async with LagReader(self._config) as reader:
                     while not self.should_stop:
-                        lags = await reader.read(group, topics)
+                        self.missing.observe(await reader.missing(topics))
+                        lags = await reader.read(group, consumed)
                         self.judge(lags, monotonic())
-                        for lag in lags:
-                            place = (group, lag.topic, str(lag.partition))
-                            metrics.LAG.labels(*place).set(lag.lag)
+                        tell(lags)
+                        if error := self.replaced(lags):
+                            await self.crash(error)
                         await self.sleep(_INTERVAL_S)
             except BrokerUnavailable as error:
                 self.log.warning("%s", error)
@@ -105,3 +141,22 @@ class Watchdog(Service):
             owned = self._worker.owned()
             own = [lag for lag in lags if (lag.topic, lag.partition) in owned]
         self._stalls.observe(own, now_s, is_held=self._worker.is_held())
+
+    def replaced(self, lags: Iterable[PartitionLag]) -> LogReplaced | None:
+        """What is to end the worker: its own commit is one in a log that isn't there any more."""
+        for lag in lags:
+            mine = self._worker.committed(lag.topic, lag.partition)
+            if lag.replaced_at is not None and mine is not None and mine >= (lag.committed or 0):
+                return LogReplaced(
+                    f"{lag.topic}[{lag.partition}] was exchanged while it was read up to offset "
+                    f"{lag.committed}: from offset {lag.replaced_at} on it is another log; start "
+                    "the worker again, and it reads that"
+                )
+        return None
+
+
+def tell(lags: Iterable[PartitionLag]) -> None:
+    """Set the metrics of a group's lag."""
+    for lag in lags:
+        metrics.LAG.labels(lag.group, lag.topic, str(lag.partition)).set(lag.lag)
+        metrics.OPEN.labels(lag.topic, str(lag.partition)).set(lag.open_records)

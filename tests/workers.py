@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from feast import FeatureStore
 
@@ -25,6 +25,7 @@ from features.store import open_store
 from infra.local.programs import worker_environment
 from infra.patience import Patience
 from stream import topics
+from stream.consumer import Consumer
 from stream.exceptions import BrokerUnavailable
 from stream.kafka import client_options
 from stream.lag import LagReader
@@ -98,7 +99,7 @@ def records(settings: Settings, name: str) -> list[Any]:
     """All records on a topic, partition by partition."""
 
     async def read() -> list[Any]:
-        consumer = AIOKafkaConsumer(**client_options(settings))
+        consumer = Consumer(**client_options(settings))
         await consumer.start()
         try:
             places = [
@@ -109,8 +110,7 @@ def records(settings: Settings, name: str) -> list[Any]:
             for place, end in (await consumer.end_offsets(places)).items():
                 consumer.assign([place])
                 await consumer.seek_to_beginning(place)
-                while await consumer.position(place) < end:
-                    found.append(await consumer.getone())
+                found += [record async for record in consumer.until({place: end})]
             return found
         finally:
             await consumer.stop()

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from aiokafka import AIOKafkaConsumer
 
 from infra.bench.live import SteadyEvents, exported, freshness, metrics_of, servers, show_phases
 from infra.bench.results import keep, result_file
 from infra.release import publish, rollback
 from stream import topics
+from stream.consumer import Consumer
 from stream.kafka import client_options
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ async def measure(settings: Settings, exports: Path, versions: list[str]) -> dic
 
 async def _release_times(settings: Settings) -> list[float]:
     """When each release was written, in seconds since the epoch."""
-    consumer = AIOKafkaConsumer(
+    consumer = Consumer(
         settings.topic(topics.MODEL_RELEASES),
         **client_options(settings),
         auto_offset_reset="earliest",

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import numpy as np
 import orjson
 import torch
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from rich.table import Table
 
 from features.store import apply
@@ -34,6 +34,7 @@ from infra.local.ports import free_ports
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
 from stream import topics
+from stream.consumer import Consumer
 from stream.kafka import client_options
 from stream.plain_text import PlainConsole
 from stream.settings import Settings
@@ -142,7 +143,7 @@ class SteadyEvents:
         What is not within a minute is `lost`.
         """
         options = client_options(self.settings)
-        consumer = AIOKafkaConsumer(self.settings.topic(topics.INTENT_FEATURES), **options)
+        consumer = Consumer(self.settings.topic(topics.INTENT_FEATURES), **options)
         async with AIOKafkaProducer(**options) as producer, consumer:
             watching = asyncio.create_task(self._watch(consumer))
             sending = asyncio.create_task(self._send(producer))
@@ -180,7 +181,7 @@ class SteadyEvents:
                 )
             await asyncio.sleep(_TICK_S)
 
-    async def _watch(self, consumer: AIOKafkaConsumer) -> None:
+    async def _watch(self, consumer: Consumer) -> None:
         async for record in consumer:
             row = orjson.loads(record.value)
             if not row["profile_id"].startswith(f"{self.name}-"):

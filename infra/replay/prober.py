@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from infra.local.programs import worker_environment
 from infra.replay.exceptions import ProberError
 from infra.replay.plan import STATELESS
+from stream.consumer import Consumer
 from stream.events import decode
 from stream.exceptions import BadRecord
 from stream.kafka import client_options
@@ -243,7 +244,7 @@ async def probe(config: Settings, output: TextIO) -> None:
     from features.client import IntentReader  # Feast takes seconds to import; `Prober` needs none
 
     reader = IntentReader(config)
-    consumer = AIOKafkaConsumer(**client_options(config))
+    consumer = Consumer(**client_options(config))
     async with consumer:
         partitions = [
             TopicPartition(config.topic(name), partition)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from infra.replay.plan import STATELESS, Fate
+from stream.consumer import Consumer
 from stream.kafka import client_options
 from stream.taxonomy import hash64
 from stream.topics import BROWSE_DLQ, BROWSE_EVENTS, LATE_EVENTS, PLAYBACK_DLQ, PLAYBACK_EVENTS
@@ -319,7 +320,7 @@ async def read_turned_away(settings: Settings) -> dict[Origin, TurnedAway]:
     names = {settings.topic(name): name for name in (PLAYBACK_DLQ, BROWSE_DLQ, LATE_EVENTS)}
     plain = {settings.topic(name): name for name in (PLAYBACK_EVENTS, BROWSE_EVENTS)}
     found: dict[Origin, TurnedAway] = {}
-    consumer = AIOKafkaConsumer(**client_options(settings))
+    consumer = Consumer(**client_options(settings))
     async with consumer:
         partitions = [
             TopicPartition(name, partition)
@@ -329,15 +330,12 @@ async def read_turned_away(settings: Settings) -> dict[Origin, TurnedAway]:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        while any([await consumer.position(place) < end for place, end in ends.items()]):
-            batches = await consumer.getmany(timeout_ms=1000)
-            for place, batch in batches.items():
-                for record in batch:
-                    headers = dict(record.headers)
-                    topic, partition, offset = (headers[h].decode() for h in ORIGIN_HEADERS)
-                    found[Origin(plain[topic], int(partition), int(offset))] = TurnedAway(
-                        names[place.topic], headers[REASON_HEADER].decode()
-                    )
+        async for record in consumer.until(ends):
+            headers = dict(record.headers)
+            topic, partition, offset = (headers[h].decode() for h in ORIGIN_HEADERS)
+            found[Origin(plain[topic], int(partition), int(offset))] = TurnedAway(
+                names[record.topic], headers[REASON_HEADER].decode()
+            )
     return found
 
 

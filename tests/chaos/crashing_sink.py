@@ -7,8 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
-
+from stream.consumer import Consumer
 from stream.settings import Settings
 from tests import sinks
 
@@ -23,13 +22,13 @@ def run(settings: Settings, boundary: str) -> None:
     def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    rename, commit = Path.rename, AIOKafkaConsumer.commit
+    rename, commit = Path.rename, Consumer.commit
 
     def rename_and_die(self: Path, target: Path) -> None:
         rename(self, target)
         die()
 
-    async def commit_and_die(self: AIOKafkaConsumer, offsets: Any) -> None:
+    async def commit_and_die(self: Consumer, offsets: Any) -> None:
         await commit(self, offsets)
         die()
 
@@ -37,8 +36,8 @@ def run(settings: Settings, boundary: str) -> None:
         "written": (os, "fsync", die),
         "synced": (Path, "rename", die),
         "renamed": (Path, "rename", rename_and_die),
-        "landed": (AIOKafkaConsumer, "commit", die),
-        "committed": (AIOKafkaConsumer, "commit", commit_and_die),
+        "landed": (Consumer, "commit", die),
+        "committed": (Consumer, "commit", commit_and_die),
     }[boundary]
     setattr(owner, name, replacement)
     sinks.run(settings)

@@ -6,11 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from features.definitions import intent_features
 from features.store import source_folder
 from infra.local.topics import create_topics
 from stream.exceptions import TopicsMissing
+from stream.kafka import client_options, running
+from stream.topics import INTENT_FEATURES
 from tests import sinks
 from tests.sinks import answer, is_ready, keys, keys_of, landed, publish, sink, unlanded
 from tests.unit.features.samples import SAMPLE, sample
@@ -90,6 +94,42 @@ def test_rows_are_held_while_a_file_of_their_hour_can_not_be_read(settings: Sett
         file.write_bytes(whole)
         until(lambda: unlanded(settings) == 0, "no lag")
     assert len(landed(settings)) == 2
+
+
+def test_only_rows_of_committed_transactions_land_and_their_markers_are_no_lag(
+    settings: Settings,
+) -> None:
+    async def transactions() -> None:
+        options = client_options(settings)
+        topic = settings.topic(INTENT_FEATURES)
+        async with AIOKafkaProducer(**options, transactional_id=settings.consumer_group) as one:
+            for number, ends in enumerate((one.commit_transaction, one.abort_transaction)):
+                await one.begin_transaction()
+                row = sample(sequence_no=number)
+                await one.send_and_wait(topic, row.to_json(), partition=number)
+                await ends()
+
+    with sink(settings):
+        asyncio.run(transactions())
+        until(lambda: landed(settings) != [], "a row")
+        until(lambda: unlanded(settings) == 0, "no lag, with markers at the logs' ends")
+    assert [row["sequence_no"] for row in landed(settings)] == [0]
+
+
+def test_a_topic_that_is_made_anew_is_told_and_read_within_seconds(settings: Settings) -> None:
+    async def delete() -> None:
+        async with running(AIOKafkaAdminClient, settings) as admin:
+            await admin.delete_topics([settings.topic(INTENT_FEATURES)])
+
+    with sink(settings):
+        publish(settings, ROWS[:50])
+        until(lambda: unlanded(settings) == 0, "no lag")
+        asyncio.run(delete())
+        until(lambda: not is_ready(settings), "a sink that says not ready", 30)
+        asyncio.run(create_topics(settings))
+        publish(settings, ROWS[50:])
+        until(lambda: keys(settings) == keys_of(ROWS), "what came to the new topic", 60)
+        until(lambda: is_ready(settings), "a ready sink", 30)
 
 
 def test_a_sink_without_its_topics_ends_and_says_so(isolated: Settings, kafka: str) -> None:

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import faust
+import pytest
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
+from stream.bookmark import Bookmark
+from stream.exceptions import LogReplaced
 from stream.transport import LeanConsumer, LeanTransport
 
 EVENTS = TP("events", 0)
@@ -21,12 +24,18 @@ class Partition:
     """One partition of events, through as much of Faust's consumer thread as the consumer uses.
 
     A fetch takes what lies behind the position once `answers` is set; a seek waits for `seeks`.
+    What lies between the last record and `end` are markers of transactions.
     """
 
-    def __init__(self, offsets: range, committed: int | None = None) -> None:
+    def __init__(
+        self, offsets: range, committed: int | None = None, end: int | None = None
+    ) -> None:
         self.offsets = list(offsets)
         self.committed = committed
+        self.start = offsets.start
+        self.end = offsets.stop if end is None else end
         self.position = committed or 0
+        self.goes_on_at: int | None = None
         self.lost: set[int] = set()
         self.log: list[str] = []
         self.answers, self.seeks, self.commits = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -38,13 +47,13 @@ class Partition:
         await asyncio.sleep(0)
         await self.answers.wait()
         found = [offset for offset in self.offsets if offset >= self.position]
-        if not found or EVENTS not in active:
+        if self.position >= self.end or EVENTS not in active:
             await asyncio.sleep(timeout)
             return {}
-        self.position = found[-1] + 1
+        self.position = self.end
         arrived, self.lost = [offset for offset in found if offset not in self.lost], set()
         self.log.append("fetched")
-        return {EVENTS: [_record(offset) for offset in arrived]}
+        return {EVENTS: [_record(offset) for offset in arrived]} if arrived else {}
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         self.log.append("seek")
@@ -53,15 +62,21 @@ class Partition:
         self.consumer._read_offset[EVENTS] = self.position or None
         self.log.append(f"sought {self.position}")
 
-    async def seek_to_committed(self) -> dict[TP, int | None]:
-        self.position = self.committed or self.position
-        return {EVENTS: self.committed}
+    async def bookmarks(self) -> dict[TP, Bookmark]:
+        return {} if self.committed is None else {EVENTS: Bookmark(self.committed)}
 
-    async def earliest_offsets(self, *_: TP) -> dict[TP, int]:
-        return {EVENTS: self.offsets[0]}
+    async def replaced(self, marks: Mapping[TP, Bookmark]) -> dict[TP, int]:
+        return dict.fromkeys(marks, self.goes_on_at) if self.goes_on_at is not None else {}
+
+    async def earliest_offsets(self, *places: TP) -> dict[TP, int]:
+        return dict.fromkeys(places, self.start)
+
+    def positions(self) -> dict[TP, int]:
+        return {EVENTS: self.position}
 
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         await self.commits.wait()
+        self.log.append(f"commit {offsets[EVENTS]}")
         return False
 
     def assignment(self) -> set[TP]:
@@ -269,5 +284,99 @@ def test_what_two_fetches_do_not_find_is_a_gap_in_the_log() -> None:
             for offset in delivered:
                 consumer._acked[EVENTS].append(offset)
             assert consumer._new_offset(EVENTS) == 8
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("goes_on_at", [0, 3])
+def test_of_another_log_than_was_committed_to_all_is_read_that_was_not(goes_on_at: int) -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(6), committed=100), Delivered()
+        partition.goes_on_at = goes_on_at
+        async with reading(partition, delivered) as consumer:
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(6 - goes_on_at)
+            assert delivered == [*range(goes_on_at, 6)]
+            consumer._acked[EVENTS].extend(delivered)
+            assert consumer._filter_committable_offsets([EVENTS]) == {EVENTS: 6}
+
+    asyncio.run(scene())
+
+
+def test_a_log_that_begins_anew_while_it_is_read_ends_the_worker() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(6), committed=2), Delivered()
+        async with reading(partition, delivered) as consumer:
+            ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+            async def crash(error: BaseException) -> None:
+                ended.set_result(error)
+
+            consumer.app.crash = crash
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(4)
+            partition.position = 0
+            error = await asyncio.wait_for(ended, timeout=5)
+            assert isinstance(error, LogReplaced)
+            assert delivered == [2, 3, 4, 5]
+
+    asyncio.run(scene())
+
+
+async def committable(consumer: Any, offset: int) -> None:
+    """Wait until this offset can be committed."""
+    async with asyncio.timeout(5):
+        while consumer._filter_committable_offsets(list(consumer._acked)) != {EVENTS: offset}:
+            await asyncio.sleep(0.001)
+
+
+def test_markers_at_the_log_s_end_are_acknowledged_once_all_before_them_is() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(6), committed=2, end=9), Delivered()
+        async with reading(partition, delivered) as consumer:
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(4)
+            async with asyncio.timeout(5):
+                while consumer._read_offset[EVENTS] != 9:
+                    await asyncio.sleep(0.001)
+            consumer._acked[EVENTS] += [2, 3, 4]
+            assert consumer._filter_committable_offsets([EVENTS]) == {EVENTS: 5}
+            consumer._committed_offset[EVENTS] = 5
+            assert consumer._filter_committable_offsets([EVENTS]) == {}
+            consumer._acked[EVENTS].append(5)
+            assert consumer._filter_committable_offsets([EVENTS]) == {EVENTS: 9}
+            consumer._committed_offset[EVENTS] = 9
+            partition.offsets, partition.end = [*range(6), 9, 10], 12
+            await delivered.reach(6)
+            consumer._acked[EVENTS] += [9, 10]
+            await committable(consumer, 12)
+            assert delivered == [2, 3, 4, 5, 9, 10]
+
+    asyncio.run(scene())
+
+
+def test_a_log_of_nothing_but_markers_is_acknowledged() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(3, 3), end=5), Delivered()
+        async with reading(partition, delivered) as consumer:
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await committable(consumer, 5)
+
+    asyncio.run(scene())
+
+
+def test_records_lost_at_the_log_s_end_are_fetched_again() -> None:
+    async def scene() -> None:
+        partition, delivered = Partition(range(6), committed=2), Delivered()
+        partition.lost = {4, 5}
+        async with reading(partition, delivered) as consumer:
+            await consumer.perform_seek()
+            consumer.resume_flow()
+            await delivered.reach(4)
+            assert delivered == [2, 3, 4, 5]
 
     asyncio.run(scene())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import monotonic
 
+import pytest
+
 from stream.lag import PartitionLag
 from stream.settings import Settings
-from stream.watchdog import Stalls, Watchdog
+from stream.watchdog import MissingTopics, Stalls, Watchdog
 
 
 def lag(committed: int | None, end: int, start: int = 0) -> PartitionLag:
@@ -55,11 +57,22 @@ def test_records_that_retention_took_are_no_lag() -> None:
     assert lag(committed=5, start=100, end=100).lag == 0
 
 
+def test_all_of_another_log_that_was_not_read_is_lag() -> None:
+    replaced = PartitionLag("g", "t", 0, start=3, committed=100, end=40, replaced_at=0)
+    assert replaced.lag == 37
+    grown = PartitionLag("g", "t", 0, start=0, committed=100, end=140, replaced_at=80)
+    assert grown.lag == 60
+
+
 @dataclass
 class Worker:
     """Owns partition 0 of topic `t`; `restored` records of its changelog are read back."""
 
     restored: int | None = None
+    commits: int | None = None
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        return self.commits
 
     def is_held(self) -> bool:
         return False
@@ -102,3 +115,25 @@ def test_while_kafka_does_not_answer_nobody_is_stalled() -> None:
     watchdog.judge([lag(5, 10)], monotonic() - 120)
     watchdog.judge([], monotonic())
     assert watchdog.is_alive()
+
+
+@pytest.mark.parametrize(("commits", "ends"), [(None, False), (80, False), (100, True)])
+def test_a_worker_ends_that_goes_on_in_a_log_which_is_gone(commits: int | None, ends: bool) -> None:
+    watchdog = Watchdog(Settings(), Worker(commits=commits))
+    replaced = PartitionLag("g", "t", 0, start=0, committed=100, end=140, replaced_at=80)
+    assert (watchdog.replaced([lag(5, 10), replaced]) is not None) == ends
+
+
+def test_a_topic_that_is_missing_is_told_when_it_goes_and_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    missing = MissingTopics()
+    for names in ([], ["a"], ["a"], ["a", "b"], ["b"], []):
+        missing.observe(names)
+        assert bool(missing) == bool(names)
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "Kafka has no a any more",
+        "Kafka has no b any more",
+        "Kafka has a again",
+        "Kafka has b again",
+    ]
