@@ -115,15 +115,15 @@ class TopologyReader:
                 while await self._consumer.position(self._place) < end:
                     fetched = await self._consumer.getmany(timeout_ms=_PATIENCE_MS)
                     for record in fetched.get(self._place, ()):
-                        if record.key == _KEY and record.value:
-                            self._decode(record.value)
+                        if record.key == _KEY:
+                            self._newest = self._decoded(record.value)
             except KafkaError as error:
                 raise broker_error(self._settings, error) from error
             return self._newest
 
-    def _decode(self, value: bytes) -> None:
+    def _decoded(self, value: bytes | None) -> Topology | None:
         try:
-            self._newest = Topology.model_validate_json(value)
+            return Topology.model_validate_json(value) if value else None
         except ValidationError as error:
             raise PartitionsChanged(
                 f"what {self._place.topic} says of the partitions can't be read: {error}; a newer "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,13 +21,25 @@ from stream.settings import Settings
 
 
 class Producer:
-    """Fails on partition 0; what goes to partition 1 takes a moment longer."""
+    """Fails on partition 0; what goes to partition 1 takes a moment longer.
+
+    It is its own client, too, and knows of partitions that the broker has once it was asked.
+    """
 
     failure: Exception
     written: list[int]
+    known: set[int]
+    there: set[int]
 
     def __init__(self, **_: Any) -> None:
         self.written.clear()
+        self.client = self
+
+    async def partitions_for(self, _: str) -> set[int]:
+        return self.known
+
+    async def force_metadata_update(self) -> None:
+        self.known = self.there
 
     async def start(self) -> None: ...
 
@@ -48,15 +61,20 @@ class Producer:
         return asyncio.ensure_future(deliver())
 
 
-def deliver(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
-    Producer.failure, Producer.written = failure, []
+def deliver(
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None = None,
+    partitions: Sequence[int] = (0, 1),
+) -> None:
+    Producer.failure, Producer.written = failure or KafkaConnectionError(), []
+    Producer.known, Producer.there = {0, 1}, {0, 1, 2}
     monkeypatch.setattr(outbox, "AIOKafkaProducer", Producer)
 
-    async def both() -> None:
+    async def all_of_them() -> None:
         async with Outbox(Settings()) as box:
-            await box.deliver([Outgoing("t", number, b"k", b"v") for number in (0, 1)])
+            await box.deliver([Outgoing("t", number, b"k", b"v") for number in partitions])
 
-    asyncio.run(both())
+    asyncio.run(all_of_them())
 
 
 @pytest.mark.parametrize("failure", [KafkaConnectionError(), KafkaTimeoutError()])
@@ -85,3 +103,15 @@ def test_nothing_is_written_any_more_once_a_failure_is_told(
     with pytest.raises(BrokerUnavailable):
         deliver(monkeypatch, KafkaConnectionError())
     assert Producer.written == [1]
+
+
+def test_a_partition_that_the_producer_does_not_know_of_yet_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deliver(monkeypatch, partitions=[2])
+    assert Producer.written == [2]
+
+
+def test_a_partition_that_nobody_knows_of_may_come_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerUnavailable, match="t, partition 3"):
+        deliver(monkeypatch, partitions=[3])

@@ -17,6 +17,7 @@ from stream.exceptions import (
     BrokerUnavailable,
     InferenceRefused,
     InferenceUnavailable,
+    PartitionsChanged,
     Reason,
     ShuttingDown,
 )
@@ -24,6 +25,7 @@ from stream.outbox import Outgoing
 from stream.pipeline import Pipeline
 from stream.settings import Settings
 from stream.taxonomy import hash64
+from stream.topology import Topology
 from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, erasure, message
 
 
@@ -33,6 +35,7 @@ def process(
     gives_up: Any = lambda: False,
     released_at_s: Any = lambda: 0.0,
     now_s: float | None = None,
+    topology: Topology | None = None,
     **config: Any,
 ) -> None:
     """Take one batch through all steps, by default a second after its newest record."""
@@ -46,6 +49,7 @@ def process(
         store=edges,
         gives_up=gives_up,
         released_at_s=released_at_s,
+        topology=topology,
         clock=lambda: now_s or newest_s + 1,
     )
 
@@ -403,3 +407,76 @@ def test_a_bad_request_to_publish_again_is_a_dead_letter() -> None:
     edges = Edges()
     process(edges, Message(topics.PROFILE_REPUBLICATIONS, None, None))
     assert edges.topics() == [topics.REPUBLICATIONS_DLQ]
+
+
+MOVED = Topology(partitions=8, partitioner="murmur2")
+HOME = MOVED.place()(b"p1", 0)
+ELSEWHERE = (HOME + 1) % MOVED.partitions
+
+
+def test_a_record_whose_key_belongs_elsewhere_goes_there_and_touches_nothing() -> None:
+    edges = Edges()
+    late = message({"occurred_at_ms": 0}, partition=ELSEWHERE)
+    stateless = message({"event_type": "impression"}, partition=ELSEWHERE)
+    records = message({}, partition=ELSEWHERE), late, stateless, erasure(partition=ELSEWHERE)
+    process(edges, *records, topology=MOVED)
+    assert [(copy.topic, copy.partition) for copy in edges.delivered] == [
+        (record.topic, HOME) for record in records
+    ]
+    assert edges.states == edges.emptied == {}
+    assert edges.rows == []
+
+
+def test_a_copy_is_judged_by_the_broker_s_time_of_its_original() -> None:
+    edges, again = Edges(), Edges()
+    two_days_s = 2 * 86_400
+    process(
+        edges,
+        message({"event_id": "e1"}, partition=ELSEWHERE),
+        erasure("p1", partition=ELSEWHERE, timestamp=NOW_S + 1),
+        message(
+            {"event_id": "e2", "occurred_at_ms": NOW_MS + 2000},
+            partition=ELSEWHERE,
+            timestamp=NOW_S + 2,
+        ),
+        topology=MOVED,
+    )
+    first, *later = edges.delivered
+    copies = [
+        Message(
+            copy.topic,
+            copy.key,
+            copy.value,
+            partition=copy.partition,
+            timestamp=NOW_S + two_days_s,
+            headers=list(copy.headers),
+        )
+        for copy in (*later, first)
+    ]
+    process(again, *copies, topology=MOVED)
+    state = codec.decode(again.states[b"p1"])
+    assert state.erased_at_ms == NOW_MS + 1000
+    assert state.last_event_id == "e2"
+    assert len(state.window) == 1
+    assert again.topics() == [topics.SESSIONS_CHANGELOG, topics.INTENT_FEATURES]
+
+
+def test_a_record_that_can_t_be_read_becomes_a_dead_letter_where_it_came() -> None:
+    edges = Edges()
+    process(edges, message({}, key=b"p2", partition=ELSEWHERE), topology=MOVED)
+    (letter,) = edges.delivered
+    assert (letter.topic, letter.partition) == (topics.BROWSE_DLQ, ELSEWHERE)
+
+
+def test_without_a_repartition_the_partition_is_trusted() -> None:
+    edges = Edges()
+    process(edges, message({}, partition=ELSEWHERE), topology=Topology(partitions=8))
+    assert {record.partition for record in edges.delivered} == {ELSEWHERE}
+    assert edges.states
+
+
+def test_no_record_of_a_partition_that_was_added_is_taken_in() -> None:
+    edges = Edges()
+    with pytest.raises(PartitionsChanged, match="intentstream repartition"):
+        process(edges, message({}, partition=4), topology=Topology(partitions=4))
+    assert edges.log == []
