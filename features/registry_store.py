@@ -9,7 +9,7 @@ from feast.infra.registry.file import FileRegistryStore
 from feast.infra.registry.registry import REGISTRY_SCHEMA_VERSION
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.repo_config import RegistryConfig
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from features.exceptions import DefinitionsError
 
