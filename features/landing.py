@@ -22,9 +22,12 @@ import logging
 import os
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple
+from time import time
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +37,12 @@ from feast.types import UnixTimestamp, from_feast_to_pyarrow_type
 
 from features.definitions import intent_features, profile, profile_intent
 from features.encoding import row_attribute
+from features.erasures import FOLDER, Note, encoded, joined, notes
 from features.exceptions import BadRowError
-from features.rows import IntentRow
+from features.rows import Erasure, IntentRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -73,6 +77,8 @@ class Published(NamedTuple):
 
     offset: int
     value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class PartitionLanding:
@@ -100,16 +106,8 @@ class PartitionLanding:
     def own(self) -> bool:
         """Take the partition's lock if need be; False while another process has it."""
         if self._lock is None:
-            locks = self._folder / ".locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = os.open(locks / self._name, os.O_CREAT | os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                return False
-            self._lock = lock
-        return True
+            self._lock = _locked(self._folder, self._name)
+        return self._lock is not None
 
     def close(self) -> None:
         """Let go of the partition."""
@@ -128,15 +126,22 @@ class PartitionLanding:
             records: what follows on what was landed before, in the order of offsets.
 
         Returns:
-            How many records were `landed`, `repeated`, `tombstone` and `bad`, and `files` written.
+            How many records were `landed`, `repeated`, `erased`, `tombstone` and `bad`, and `files`
+            written.
 
         Raises:
             OSError: when a file can't be written, or one that is there can't be read.
         """
         assert self._lock is not None, "`own` comes first"
         told: Counter[str] = Counter()
+        self._note_erasures(records)
+        erasures = joined(notes(self._folder))
         offsets, rows = [], []
         for offset, row in self._rows(records, told):
+            erasure = erasures.get(row.profile_id)
+            if erasure and erasure.covers(row.last_event_at_ms, row.published_at_ms):
+                told["erased"] += 1
+                continue
             offsets.append(offset)
             rows.append(row)
         if not rows:
@@ -158,23 +163,40 @@ class PartitionLanding:
                 f"{self._name}-{offsets[chosen[0]]:012d}-{offsets[chosen[-1]]:012d}"
                 f"-{xxhash.xxh3_64_hexdigest(keys[chosen].tobytes())}.parquet"
             )
-            _write(landed([rows[place] for place in chosen]), self._hour_folder(hour), name)
+            write(landed([rows[place] for place in chosen]), self._hour_folder(hour), name)
             self._keys[hour] = np.union1d(self._keys[hour], keys[chosen])
             told["files"] += 1
         return told
 
+    def _note_erasures(self, records: Sequence[Published]) -> None:
+        """Keep what the tombstones tell, before anything is landed."""
+        found = [
+            (record.offset, str(record.key, "utf-8", "replace"), erasure)
+            for record in records
+            if record.value is None and record.key is not None
+            if (erasure := Erasure.from_headers(record.headers)) is not None
+        ]
+        if not found:
+            return
+        first, last = found[0][0], found[-1][0]
+        by_profile = joined(Note("", 0, {name: erasure}) for _, name, erasure in found)
+        content = encoded(by_profile, round(time() * 1000))
+        name = f"{self._name}-{first:012d}-{last:012d}.json"
+        with _whole(self._folder / FOLDER, name) as file:
+            file.write(content)
+
     def _rows(
         self, records: Iterable[Published], told: Counter[str]
     ) -> Iterator[tuple[int, IntentRow]]:
-        for offset, value in records:
-            if value is None:
+        for record in records:
+            if record.value is None:
                 told["tombstone"] += 1
                 continue
             try:
-                yield offset, IntentRow.from_json(value)
+                yield record.offset, IntentRow.from_json(record.value)
             except BadRowError as error:
                 told["bad"] += 1
-                _log.error("%s, offset %d is no row: %s", self._name, offset, error)
+                _log.error("%s, offset %d is no row: %s", self._name, record.offset, error)
 
     def _remember(self, hours: Sequence[int]) -> None:
         """Know the keys in which twins of these hours' rows may be, and no others."""
@@ -271,20 +293,59 @@ def _times(milliseconds: Sequence[int]) -> pa.Array:
     return pa.array(milliseconds, pa.int64()).cast(_MILLISECONDS)
 
 
-def _write(table: pa.Table, folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{name}.part"
-    with part.open("wb") as file:
+def write(table: pa.Table, folder: Path, name: str, unfinished: str = "part") -> None:
+    """Write a file durably; it is there as a whole or not at all.
+
+    Args:
+        table: Its rows.
+        folder: Where; made when absent.
+        name: The file's name; one that is there is replaced.
+        unfinished: How its name ends, behind a dot before and after it, until it is whole.
+    """
+    with _whole(folder, name, unfinished) as file:
         pq.write_table(table, file, compression="zstd")
+
+
+@contextmanager
+def _whole(folder: Path, name: str, unfinished: str = "part") -> Iterator[IO[bytes]]:
+    """A file to be written, that gets its name when it is whole and on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{name}.{unfinished}"
+    with part.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     part.rename(folder / name)
     for changed in (folder, folder.parent, folder.parent.parent):
-        _sync_folder(changed)
+        sync_folder(changed)
 
 
-def _sync_folder(folder: Path) -> None:
-    # A rename, and a new folder, is on disk only when the folder above is.
+def _locked(folder: Path, name: str) -> int | None:
+    """The descriptor that holds a lock; None while another process has it."""
+    locks = folder / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(locks / name, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def lock(folder: Path, name: str) -> Iterator[bool]:
+    """Hold a lock of the folder; False while another process has it."""
+    descriptor = _locked(folder, name)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a rename, or a new folder, in `folder` on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,8 @@ replaces one that is newer by event time and `sequence_no`. Other views are date
 its event time on, and of one event time the one created last. With the flag, rows of these count
 from their creation on, too, and the one created last replaces all before, as a publication does
 online. Requests come back in the order in which they were asked.
+A row of an erased profile from before its erasure is not there for anybody, whether or not its file
+has been written anew (see `features.erasures`).
 
     offline_store:
       type: features.offline_store.AsServedOfflineStore
@@ -42,6 +44,7 @@ from feast.infra.offline_stores.offline_utils import (
 )
 from feast.on_demand_feature_view import OnDemandFeatureView
 
+from features.erasures import COLUMNS, are_erased, joined, notes
 from features.exceptions import FeaturesError, NothingLandedError
 from features.online_store import SEQUENCE_FEATURE
 
@@ -311,6 +314,8 @@ def _read(
     filesystem, path = FileSource.create_filesystem_and_path(
         where, source.file_options.s3_endpoint_override
     )
+    # Before the files are listed: a note goes only after they were written anew.
+    erasures = joined(notes(path, filesystem))
     try:
         files = ds.dataset(path, filesystem=filesystem, format="parquet").files
     except FileNotFoundError:
@@ -326,4 +331,7 @@ def _read(
         files = [file for file in files if _date_folder(file) <= last_folder]
     rows = ds.dataset(files, schema, filesystem=filesystem, format="parquet")
     condition = pq.filters_to_expression(list(filters)) if filters else None
-    return rows.to_table(columns=list(columns), filter=condition)
+    if not erasures:
+        return rows.to_table(columns=list(columns), filter=condition)
+    found = rows.to_table(columns=list(dict.fromkeys([*columns, *COLUMNS])), filter=condition)
+    return found.filter(pa.array(~are_erased(found, erasures))).select(list(columns))

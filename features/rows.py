@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple
 
@@ -24,6 +25,29 @@ class Erasure(NamedTuple):
 
     newest_ms: int
     """Event time of the newest that was erased; 0 where nothing is known of it."""
+
+    def to_headers(self) -> list[tuple[str, bytes]]:
+        """Of the tombstone on `intent-features` behind the profile's rows from before."""
+        return [(name, b"%d" % time) for name, time in zip(_HEADERS, self, strict=True)]
+
+    @classmethod
+    def from_headers(cls, headers: Iterable[tuple[str, bytes]]) -> Erasure | None:
+        """The erasure that a tombstone tells of; None where it is another's tombstone."""
+        told = dict(headers)
+        try:
+            return cls(*(int(told[name]) for name in _HEADERS))
+        except (LookupError, ValueError):
+            return None
+
+    def covers(self, event_at_ms: int, published_at_ms: int) -> bool:
+        """Whether a row of the profile is one of before the erasure.
+
+        What was under way when it was asked for is published after it, with an older event.
+        """
+        return event_at_ms <= max(self) or published_at_ms <= self.at_ms
+
+
+_HEADERS: Final = ("intent.erased_at_ms", "intent.newest_erased_ms")
 
 
 @dataclass(frozen=True, slots=True)

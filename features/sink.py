@@ -13,14 +13,16 @@ import math
 import signal
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Self
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
 from features.definitions import intent_features
+from features.erasures import joined, notes
 from features.landing import PartitionLanding, Published
+from features.rewriting import rewrite
 from features.store import source_folder
 from stream import metrics
 from stream.consumer import Consumer
@@ -29,12 +31,11 @@ from stream.health import HealthServer
 from stream.kafka import client_options, start
 from stream.lag import LagReader
 from stream.preflight import check_topics
-from stream.salvage import positions
 from stream.topics import INTENT_FEATURES
 from stream.watchdog import MissingTopics, Stalls, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from stream.lag import PartitionLag
     from stream.settings import Settings
@@ -64,6 +65,23 @@ async def run_sink(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ends.set)
     async with Sink(settings) as sink:
         await sink.run(ends)
+
+
+class Progress:
+    """Up to when everything that was published has been landed, by whichever sink."""
+
+    def __init__(self) -> None:
+        self.passed_ms = 0
+        """Unix milliseconds of this clock; 0 while it isn't known."""
+        self._ends: dict[tuple[str, int], int] = {}
+        self._asked_ms = 0
+
+    def observe(self, lags: Sequence[PartitionLag], asked_ms: int) -> None:
+        """Take in the lag of all partitions, which was read after `asked_ms`."""
+        committed = {(lag.topic, lag.partition): lag.committed or 0 for lag in lags}
+        if all(committed.get(place, 0) >= end for place, end in self._ends.items()):
+            self.passed_ms, self._asked_ms = self._asked_ms, asked_ms
+            self._ends = {(lag.topic, lag.partition): lag.end for lag in lags}
 
 
 class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -99,6 +117,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._turn = asyncio.Lock()
         self._lands = True
         self._missing = MissingTopics()
+        self._progress = Progress()
         self._stalls = Stalls(after_s=_STALLED_INTERVALS * settings.sink_interval_s + 60)
         self._edges = AsyncExitStack()
 
@@ -110,8 +129,8 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._edges.enter_async_context(
             HealthServer(endpoint, is_ready=self.is_ready, is_alive=self.is_alive)
         )
-        watch = asyncio.create_task(self._watch())
-        self._edges.callback(watch.cancel)
+        for task in (self._watch(), self._rewrite()):
+            self._edges.callback(asyncio.create_task(task).cancel)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -166,8 +185,10 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         fetched = await self._consumer.getmany(timeout_ms=_FETCH_MS, max_records=room)
         for place, records in fetched.items():
-            self._held[place] += [Published(record.offset, record.value) for record in records]
-        self._reached = positions(self._consumer)
+            self._held[place] += [
+                Published(record.offset, record.value, record.key, record.headers)
+                for record in records
+            ]
 
     async def _land(self, places: Iterable[TopicPartition]) -> None:
         """Land what is held of the partitions that this process owns, then commit behind it."""
@@ -250,6 +271,38 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             except KafkaError as error:
                 _log.warning("%s can't be read from its start yet: %r", place, error)
 
+    async def _rewrite(self) -> None:
+        """Take rows of erased profiles out of landed files, at the start and then at intervals.
+
+        The first time waits until what had been published by the start has landed.
+        """
+        interval_s = self._settings.erasure_rewrite_s
+        ends = False
+
+        def give_up() -> None:
+            nonlocal ends
+            ends = True
+
+        self._edges.callback(give_up)
+        due = monotonic() + interval_s
+        while not self._progress.passed_ms and monotonic() < due:
+            await asyncio.sleep(min(_WATCH_INTERVAL_S, interval_s))
+        while True:
+            passed_ms = self._progress.passed_ms
+            try:
+                told = await asyncio.to_thread(rewrite, self._folder, passed_ms, lambda: ends)
+                waiting = await asyncio.to_thread(notes, self._folder)
+            except OSError as error:
+                _log.error("Rows of erased profiles stay in the landed files: %r", error)
+            else:
+                if told:
+                    _log.info("Rows of erased profiles: %s", told._asdict())
+                    metrics.SINK_ERASED_ROWS.inc(told.rows)
+                metrics.SINK_ERASURES.set(len(joined(waiting)))
+                oldest_ms = min((note.noted_at_ms for note in waiting), default=0)
+                metrics.SINK_OLDEST_ERASURE.set(oldest_ms / 1000)
+            await asyncio.sleep(interval_s)
+
     async def _watch(self) -> None:
         """Tell the group's lag, by a client of its own, and whether the group gets anywhere."""
         while True:
@@ -257,7 +310,9 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 async with LagReader(self._settings) as reader:
                     while True:
                         self._missing.observe(await reader.missing([self._topic]))
+                        asked_ms = round(time() * 1000)
                         lags = await reader.read(group_of(self._settings), [self._topic])
+                        self._progress.observe(lags, asked_ms)
                         # Other sinks' partitions are their business.
                         owned = {(at.topic, at.partition) for at in self._consumer.assignment()}
                         own = [lag for lag in lags if (lag.topic, lag.partition) in owned]

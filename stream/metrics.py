@@ -112,7 +112,18 @@ TOPICS_MISSING: Final = Gauge(
 
 SINK_RECORDS: Final = Counter(
     "intentstream_sink_records_total",
-    "Records of intent-features by what became of them: landed, repeated, tombstone or bad.",
+    "Records of intent-features: landed, repeated, erased, tombstone or bad.",
     ["outcome"],
+)
+SINK_ERASED_ROWS: Final = Counter(
+    "intentstream_sink_erased_rows_total",
+    "Rows of erased profiles that were taken out of landed files.",
+)
+SINK_ERASURES: Final = Gauge(
+    "intentstream_sink_erasures", "Erased profiles whose rows may still be in landed files."
+)
+SINK_OLDEST_ERASURE: Final = Gauge(
+    "intentstream_sink_oldest_erasure_timestamp_seconds",
+    "Unix time at which the sink learnt of the first of them; 0 where there is none.",
 )
 SINK_FILES: Final = Counter("intentstream_sink_files_total", "Parquet files that the sink wrote.")

@@ -429,10 +429,26 @@ class Pipeline:
                 await self._insist("triton", lambda: self._inference.forget(hashes))
 
     async def erase(self, batch: Batch) -> None:
-        """Make the online store forget what the batch has erased."""
+        """Make the online store forget what the batch has erased, and tell the features' readers.
+
+        A tombstone on `intent-features`, behind the last of a profile's rows from before, is what
+        the sink goes by.
+        """
         if batch.emptied:
             async with self._forgetting:
                 await self._empty(batch.emptied)
+        tombstones = [
+            Outgoing(
+                topics.INTENT_FEATURES,
+                batch.touched[key].partition,
+                key,
+                None,
+                batch.emptied[profile_id].to_headers(),
+            )
+            for profile_id, key in ((one, one.encode()) for one in batch.erased)
+        ]
+        if tombstones:
+            await self._insist("kafka", lambda: self._outbox.deliver(tombstones))
 
     async def _empty(self, emptied: Mapping[str, Erasure]) -> None:
         await self._insist("online_store", lambda: self._store.erase(emptied))

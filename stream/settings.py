@@ -159,6 +159,9 @@ class Settings(BaseSettings):
     # Sink
     sink_port: int = Field(9465, ge=0, le=65535, description="The sink's metrics and health.")
     sink_interval_s: float = Field(60.0, gt=0, description="Time between a partition's files.")
+    erasure_rewrite_s: float = Field(
+        86_400.0, gt=0, description="Time between two looks for landed rows of erased profiles."
+    )
     sink_max_rows: int = Field(20_000, ge=1, description="Rows that the sink holds at most.")
 
     # Search re-ranking

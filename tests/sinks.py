@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from features.definitions import intent_features
 from features.landing import SCHEMA
-from features.rows import IntentRow
+from features.rows import Erasure, IntentRow
 from features.sink import group_of, run_sink
 from features.store import source_folder
 from stream.lag import LagReader
@@ -68,12 +68,14 @@ def ended(process: BaseProcess) -> int | None:
     return process.exitcode
 
 
-def publish(settings: Settings, rows: Sequence[IntentRow | bytes | None]) -> None:
-    """Write rows, or raw values, to the topic; a profile's to one partition."""
+def publish(settings: Settings, rows: Sequence[IntentRow | bytes | Outgoing | None]) -> None:
+    """Write rows, raw values, or whole records, to the topic; a profile's to one partition."""
 
-    def outgoing(row: IntentRow | bytes | None) -> Outgoing:
+    def outgoing(row: IntentRow | bytes | Outgoing | None) -> Outgoing:
+        if isinstance(row, Outgoing):
+            return row
         if isinstance(row, IntentRow):
-            partition = sum(row.profile_id.encode()) % settings.topic_partitions
+            partition = _partition(settings, row.profile_id)
             return Outgoing(INTENT_FEATURES, partition, row.profile_id.encode(), row.to_json())
         return Outgoing(INTENT_FEATURES, 0, b"raw", row)
 
@@ -82,6 +84,17 @@ def publish(settings: Settings, rows: Sequence[IntentRow | bytes | None]) -> Non
             await outbox.deliver(map(outgoing, rows))
 
     asyncio.run(deliver())
+
+
+def tombstone(settings: Settings, profile_id: str, erasure: Erasure) -> Outgoing:
+    """What a worker writes behind the rows of a profile that it has erased."""
+    place = _partition(settings, profile_id)
+    key, headers = profile_id.encode(), erasure.to_headers()
+    return Outgoing(INTENT_FEATURES, place, key, None, headers)
+
+
+def _partition(settings: Settings, profile_id: str) -> int:
+    return sum(profile_id.encode()) % settings.topic_partitions
 
 
 def unlanded(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""A sink that kills itself at one boundary of its first landing."""
+"""A sink that kills itself at one boundary of its first landing, or of its first rewriting."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ BOUNDARIES: Final = ("written", "synced", "renamed", "landed", "committed")
 """Before a file is synced, before it is renamed, after the first of several is, before the offsets
 are committed, and after that."""
 
+REWRITING: Final = ("anew", "in place")
+"""Before the file without an erased profile's rows gets its name, and after that."""
+
 
 def run(settings: Settings, boundary: str) -> None:
     """Run a sink that gets SIGKILL at the boundary."""
@@ -28,6 +31,13 @@ def run(settings: Settings, boundary: str) -> None:
         rename(self, target)
         die()
 
+    def rename_anew(self: Path, target: Path) -> None:
+        if self.suffix == ".anew" and boundary == "anew":
+            die()
+        rename(self, target)
+        if self.suffix == ".anew":
+            die()
+
     async def commit_and_die(self: Consumer, offsets: Any) -> None:
         await commit(self, offsets)
         die()
@@ -38,6 +48,8 @@ def run(settings: Settings, boundary: str) -> None:
         "renamed": (Path, "rename", rename_and_die),
         "landed": (Consumer, "commit", die),
         "committed": (Consumer, "commit", commit_and_die),
+        "anew": (Path, "rename", rename_anew),
+        "in place": (Path, "rename", rename_anew),
     }[boundary]
     setattr(owner, name, replacement)
     sinks.run(settings)

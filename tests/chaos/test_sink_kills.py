@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from features.definitions import intent_features
+from features.erasures import notes
+from features.rows import Erasure
+from features.store import source_folder
 from infra.local.ports import free_ports
 from infra.local.topics import create_topics
 from tests import sinks
 from tests.chaos import crashing_sink
-from tests.sinks import ended, is_ready, keys, keys_of, publish, sink, unlanded
+from tests.sinks import ended, is_ready, keys, keys_of, publish, sink, tombstone, unlanded
 from tests.unit.features.samples import SAMPLE, sample
 from tests.workers import until
 
@@ -111,3 +115,38 @@ def test_a_sink_that_sleeps_through_the_loss_of_its_partitions_lands_nothing_twi
         finally:
             os.kill(sleeper.pid or 0, signal.SIGCONT)
     assert keys(settings) == keys_of(first + second[:-1])
+
+
+def test_erased_rows_go_and_no_other_though_the_sink_is_killed_while_it_takes_them_out(
+    settings: Settings,
+) -> None:
+    settings = settings.model_copy(update={"instance_id": "sink-1", "erasure_rewrite_s": 600.0})
+    published = rows(1)
+    erasures = {
+        f"p-{profile}": Erasure(max(row.published_at_ms for row in published), 0)
+        for profile in range(len(crashing_sink.REWRITING))
+    }
+    publish(settings, published)
+    with sink(settings):
+        until(lambda: unlanded(settings) == 0, "no lag")
+    # Their tombstones come by themselves, so that all rows have landed before.
+    publish(settings, [tombstone(settings, *one) for one in erasures.items()])
+    with sink(settings):
+        until(lambda: unlanded(settings) == 0, "no lag")
+    assert keys(settings) == keys_of(published)
+    often = settings.model_copy(update={"erasure_rewrite_s": 0.5})
+    for boundary in crashing_sink.REWRITING:
+        process = sinks.start(crashing_sink.run, often, boundary)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, boundary
+        assert set(keys(settings)) <= set(keys_of(published))
+    kept = keys_of([row for row in published if row.profile_id not in erasures])
+    with sink(often):
+        folder = source_folder(settings, intent_features)
+        until(lambda: not notes(folder), "no erasure that is left to do")
+        # What is delivered again, by a reset of the group for example, doesn't stay either.
+        publish(settings, published)
+        until(lambda: unlanded(settings) == 0, "no lag")
+        publish(settings, [tombstone(settings, *one) for one in erasures.items()])
+        until(lambda: keys(settings) == kept, "no row of the erased profiles")
+    assert keys(settings) == kept

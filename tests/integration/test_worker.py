@@ -16,6 +16,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pytest
 import redis as redis_client
@@ -23,7 +24,10 @@ from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
 from features.client import Freshness, IntentReader
+from features.definitions import intent_features
+from features.erasures import joined, notes
 from features.rerank import MATCHES, Candidate, Order, Reranker
+from features.store import open_store, source_folder
 from features.titles import exported_vectors, publish_titles
 from infra.local.paths import REPOSITORY
 from infra.local.programs import worker_environment
@@ -33,6 +37,7 @@ from stream import topics
 from stream.kafka import running
 from stream.settings import Settings
 from tests.conftest import isolate
+from tests.sinks import answer, landed, sink
 from tests.workers import (
     ANSWER_S,
     exit_code,
@@ -107,6 +112,47 @@ def test_an_erased_profile_is_absent_until_it_does_something_again(settings: Set
     send(settings, [after])
     until(lambda: online(settings, "leaver") == after["event_id"], "the new event")
     assert online(settings, "leaver", "sequence_no") == 1
+
+
+def test_an_erased_profile_does_not_come_back_from_what_has_landed_after_a_lost_store(
+    settings: Settings, stack: Stack
+) -> None:
+    # For now the sink takes nothing out of the files.
+    config = settings.model_copy(update={"sink_interval_s": 0.2, "erasure_rewrite_s": 600.0})
+    folder = source_folder(config, intent_features)
+    before = datetime.now(UTC)
+
+    def profiles() -> set[str]:
+        return {row["profile_id"] for row in landed(config)} if folder.exists() else set()
+
+    def served(profile_id: str) -> tuple[object, object]:
+        asked = pd.DataFrame({"profile_id": [profile_id], "event_timestamp": [datetime.now(UTC)]})
+        history = open_store(config).get_historical_features(asked, ["profile_intent:genre"])
+        (intent,) = IntentReader(config).read([profile_id])
+        return intent.freshness, history.to_df()["genre"].isna().item()
+
+    with sink(config):
+        send(config, [title_open("stays"), title_open("goes")])
+        until(lambda: {"stays", "goes"} <= profiles(), "both profiles' rows in files")
+        command(config, "erase", "goes")
+        until(lambda: "goes" in joined(notes(folder)), "the sink's note of the erasure")
+    assert "goes" in profiles()
+    with redis_client.Redis.from_url(redis_address(config)) as database:
+        database.flushdb()
+    open_store(config).materialize(before, datetime.now(UTC), ["profile_intent"])
+    assert served("stays") == (Freshness.FRESH, False)
+    assert served("goes") == (Freshness.ABSENT, True)
+    with sink(config.model_copy(update={"erasure_rewrite_s": 0.5})):
+        until(lambda: "goes" not in profiles(), "no row of the erased profile in files")
+        until(lambda: not notes(folder), "no erasure that is left to do")
+        assert "intentstream_sink_erased_rows_total 1.0" in answer(config, "/metrics")[1]
+    assert "stays" in profiles()
+
+
+def redis_address(settings: Settings) -> str:
+    """Of the database of these settings, as a URL."""
+    address, _, database = settings.redis_url.get_secret_value().partition(",db=")
+    return f"redis://{address}/{database}"
 
 
 def test_a_store_that_takes_no_writes_for_a_while_holds_the_worker_and_does_not_end_it(

@@ -81,11 +81,14 @@ def test_a_reader_says_so_when_its_registry_is_replaced_while_it_reads_and_goes_
     reader, reranker = IntentReader(settings), Reranker(settings)
     assert sequence_no(reader) == SAMPLE.sequence_no
     apply_older(settings)
+    # Feast does so by itself, after ten minutes at the latest.
+    reader._store.refresh_registry()
     with pytest.raises(DefinitionsError, match=NEWER):
         reader.read([SAMPLE.profile_id])
     with pytest.raises(DefinitionsError, match=NEWER):
         reranker.rerank(SAMPLE.profile_id, [Candidate("s1")])
     apply(settings)
+    reader._store.refresh_registry()
     assert sequence_no(reader) == SAMPLE.sequence_no
     assert reranker.rerank(SAMPLE.profile_id, [Candidate("s1")]).profile_id == SAMPLE.profile_id
 

@@ -142,12 +142,23 @@ def test_an_erased_profile_is_forgotten_by_state_model_and_store() -> None:
     process(edges, message({}))
     edges.log.clear()
     process(edges, erasure())
-    assert edges.log == ["keep", "deliver", "forget", "erase"]
+    assert edges.log == ["keep", "deliver", "forget", "erase", "deliver"]
     assert edges.emptied == {"p1": Erasure(NOW_MS, NOW_MS)}
     assert edges.forgotten == [hash64("p1")]
     state = codec.decode(edges.states[b"p1"])
     assert (len(state.window), state.last_event_id, state.erased_at_ms) == (0, "", NOW_MS)
-    assert edges.delivered[-1].value == edges.states[b"p1"]
+    assert edges.delivered[-2].value == edges.states[b"p1"]
+
+
+def test_readers_of_the_features_topic_get_a_tombstone_behind_what_was_published_before() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    after = message({"event_id": "new", "occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
+    process(edges, erasure(), after)
+    told = [one for one in edges.delivered if one.topic == topics.INTENT_FEATURES]
+    assert [one.value is None for one in told] == [False, True, False]
+    assert (told[1].key, told[1].partition) == (told[0].key, told[0].partition)
+    assert Erasure.from_headers(told[1].headers) == Erasure(NOW_MS, NOW_MS)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +177,9 @@ def test_an_event_from_before_the_erasure_is_not_taken_in_and_leaves_no_copy(
     process(edges, erasure())
     process(edges, event)
     assert len(codec.decode(edges.states[b"p1"]).window) == 0
-    assert set(edges.topics()) == {topics.SESSIONS_CHANGELOG}
+    assert set(edges.topics()) == {topics.SESSIONS_CHANGELOG, topics.INTENT_FEATURES}
+    announced = [one.value for one in edges.delivered if one.topic == topics.INTENT_FEATURES]
+    assert announced == [None]
     assert edges.rows == []
 
 
@@ -174,7 +187,16 @@ def test_what_a_profile_does_after_its_erasure_is_published_again() -> None:
     edges = Edges()
     after = message({"event_id": "new", "occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
     process(edges, message({}), erasure(), after)
-    assert edges.log == ["keep", "deliver", "forget", "infer", "erase", "write", "deliver"]
+    assert edges.log == [
+        "keep",
+        "deliver",
+        "forget",
+        "infer",
+        "erase",
+        "deliver",
+        "write",
+        "deliver",
+    ]
     assert edges.emptied == {"p1": Erasure(NOW_MS, NOW_MS)}
     assert [(row.last_event_id, row.sequence_no) for row in edges.rows] == [("new", 1)]
 
@@ -184,7 +206,7 @@ def test_an_erasure_that_is_delivered_again_takes_nothing_that_came_since() -> N
     after = message({"occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
     process(edges, erasure(), after)
     process(edges, erasure())
-    assert edges.log[-3:] == ["erase", "write", "deliver"]
+    assert edges.log[-4:] == ["erase", "deliver", "write", "deliver"]
     assert [row.sequence_no for row in edges.rows] == [1, 1]
 
 
@@ -202,7 +224,7 @@ def test_profiles_beside_an_erased_one_are_published_as_ever() -> None:
     assert [row.profile_id for row in edges.rows] == ["p2"]
     assert edges.windows[0].length.tolist() == [[1]]
     announced = [one.key for one in edges.delivered if one.topic == topics.INTENT_FEATURES]
-    assert announced == [b"p2"]
+    assert announced == [b"p1", b"p2"]
 
 
 DAY_S = 86_400
@@ -221,7 +243,10 @@ def test_a_profile_that_was_idle_for_too_long_loses_its_state_and_leaves_a_tombs
     process(edges, at(401, "new"), idle_profile_s=400 * DAY_S)
     assert edges.states.keys() == {b"stays", b"new"}
     tombstones = [(one.topic, one.key) for one in edges.delivered if one.value is None]
-    assert tombstones == [(topics.SESSIONS_CHANGELOG, key) for key in (b"gone", b"erased")]
+    assert tombstones == [
+        (topics.INTENT_FEATURES, b"erased"),
+        *((topics.SESSIONS_CHANGELOG, key) for key in (b"gone", b"erased")),
+    ]
     assert edges.log[:5] == ["keep", "deliver", "deliver", "drop", "drop"]
 
 
