@@ -33,6 +33,7 @@ from infra.local.topics import create_topics
 from stream.lag import LagReader
 from stream.topics import SESSIONS_CHANGELOG, TOPICS
 from tests.conftest import free_settings
+from tests.unit.infra.test_compose import asked
 from tests.workers import until
 
 if TYPE_CHECKING:
@@ -385,6 +386,10 @@ def test_a_topic_that_the_broker_refuses_is_an_error(kafka: str, isolated: Setti
     replicated = isolated.model_copy(update={"topic_replicas": 3})
     with pytest.raises(TopicCreationError, match="InvalidReplicationFactor"):
         asyncio.run(create_topics(replicated))
+
+
+def test_a_real_broker_is_healthy_by_compose_s_check(kafka: str) -> None:
+    assert asked("kafka", kafka.replace(":", "/"))
 
 
 async def describe(bootstrap: str, topic: str) -> tuple[int, dict[str, str]]:

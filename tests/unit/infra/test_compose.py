@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 import pytest
@@ -91,6 +95,64 @@ def test_every_lasting_service_has_a_health_check_and_starts_again() -> None:
     lasting = {name: service for name, service in SERVICES.items() if name != ONE_SHOT}
     assert all("healthcheck" in service for service in lasting.values())
     assert {service["restart"] for service in lasting.values()} == {"unless-stopped"}
+
+
+def asked(service: str, address: str) -> bool:
+    """Whether a service is healthy by its own check, which is made to ask at another address."""
+    *shell, script = SERVICES[service]["healthcheck"]["test"][1:]
+    assert shell == ["bash", "-c"]
+    script = re.sub("/dev/tcp/[^/]+/[0-9]+", f"/dev/tcp/{address}", script).replace("$$", "$")
+    return subprocess.run([*shell, script], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """The address, as host/port, of a server that takes one request and gives this answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(answer)
+
+        thread = Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1/{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize("service", ["worker", "sink"])
+@pytest.mark.parametrize(
+    ("status", "healthy"), [("200 OK", True), ("503 Service Unavailable", False)]
+)
+def test_a_service_is_healthy_when_it_says_that_it_is_ready(
+    service: str, status: str, healthy: bool
+) -> None:
+    with answering(f"HTTP/1.0 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as address:
+        assert asked(service, address) is healthy
+
+
+@pytest.mark.parametrize("service", ["kafka", "worker", "sink"])
+def test_who_does_not_answer_or_is_not_there_is_not_healthy(service: str) -> None:
+    with answering(b"") as address:
+        assert not asked(service, address)
+    assert not asked(service, "127.0.0.1/1")
+
+
+def test_workers_and_sinks_are_named_by_their_container_s_host(tmp_path: Path) -> None:
+    (tmp_path / "intentstream").write_text('#!/bin/sh\necho "$INTENT_INSTANCE_ID" "$@"\n')
+    (tmp_path / "intentstream").chmod(0o700)
+    for name in ("worker", "sink"):
+        command = [*SERVICES[name]["entrypoint"], *SERVICES[name]["command"]]
+        told = subprocess.run(
+            [part.replace("$$", "$") for part in command],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOSTNAME": "0c0ffee"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told.stdout == f"0c0ffee {name}\n"
 
 
 def test_dependencies_name_services_and_wait_for_what_those_can_become() -> None:
