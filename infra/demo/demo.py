@@ -29,6 +29,7 @@ from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.signals import unwind_on_sigterm
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
+from infra.patience import Patience
 from infra.replay.plan import Plan, plan_replay, sample_profiles, span_s
 from infra.replay.prober import Prober
 from infra.replay.producer import Replayed, replay
@@ -263,7 +264,8 @@ class _Pace:
         )
         self._task = self._bar.add_task("replay", total=total, shown="")
         self._past = deque([(time.perf_counter(), 0)], maxlen=round(_RATE_OVER_S / _LOOK_EVERY_S))
-        self._moved_at = self._printed_at = time.perf_counter()
+        self._printed_at = time.perf_counter()
+        self._patience = Patience(_STALLED_S)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -280,11 +282,11 @@ class _Pace:
         """
         now, done = time.perf_counter(), max(sent - lag, 0)
         if done > self._past[-1][1]:
-            self._moved_at = now
-        elif now - self._moved_at > _STALLED_S:
+            self._patience = Patience(_STALLED_S)
+        elif self._patience.over:
             raise StalledError(
-                f"the worker has acknowledged nothing for {_STALLED_S:.0f} s with {lag:,} records "
-                "to go; see worker.log in the logs folder of the stack"
+                f"the worker has acknowledged nothing for {self._patience.waited_s:.0f} s with "
+                f"{lag:,} records to go; see worker.log in the logs folder of the stack"
             )
         rate = max(done - self._past[0][1], 0) / (now - self._past[0][0])
         self._past.append((now, done))
