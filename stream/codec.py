@@ -14,12 +14,16 @@ import xxhash
 
 from stream.exceptions import BadState
 from stream.interactions import INTERACTION
-from stream.session import MEMORY, ProfileState, Rules
+from stream.session import MEMORY, UNREAD, Place, ProfileState, Rules
 
 _MAGIC: Final = b"IS"
-_VERSION: Final = 2
-_HEADERS: Final = {1: struct.Struct("<2sBBHHHqqqq"), _VERSION: struct.Struct("<2sBBHHHqqqqq")}
-"""By version; the first knew no erasure."""
+_VERSION: Final = 3
+_HEADERS: Final = {
+    1: struct.Struct("<2sBBHHHqqqq"),
+    2: struct.Struct("<2sBBHHHqqqqq"),
+    _VERSION: struct.Struct("<2sBBHHHqqqqqqiqqiq"),
+}
+"""By version; the first knew no erasure, the second not what was read."""
 _CHECKSUM: Final = struct.Struct("<Q")
 
 
@@ -42,6 +46,8 @@ def encode(state: ProfileState) -> bytes:
             state.folded,
             *state.horizon,
             state.erased_at_ms,
+            *state.read[0],
+            *state.read[1],
         )
     except struct.error as error:
         raise BadState(f"this state can't be encoded: {error}") from None
@@ -76,6 +82,7 @@ def decode(data: bytes) -> ProfileState:
     _, _, dropped, event_id, window, memory, last_at_ms, folded, start_ms, key, *added = (
         header.unpack_from(body)
     )
+    erased_at_ms, *places = added or (0,)
     at = header.size
     expected = (
         at + event_id + window * INTERACTION.itemsize + memory * MEMORY.itemsize + dropped * 8
@@ -96,7 +103,8 @@ def decode(data: bytes) -> ProfileState:
         folded=folded,
         last_at_ms=last_at_ms,
         last_event_id=last_event_id,
-        erased_at_ms=added[0] if added else 0,
+        erased_at_ms=erased_at_ms,
+        read=(Place(*places[:3]), Place(*places[3:])) if places else (UNREAD, UNREAD),
     )
 
 

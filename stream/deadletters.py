@@ -60,8 +60,8 @@ def late_event(record: Record, timestamp_ms: int, reason: str) -> Outgoing:
     Args:
         record: the record.
         timestamp_ms: its broker time.
-        reason: `behind_broker` (older than the allowed lateness) or `before_window` (its
-            interaction has left the profile's full window).
+        reason: `behind_broker` (older than the allowed lateness) or `before_window` (not read
+            before, and its interaction has left the profile's full window).
     """
     place = {
         "topic": record.topic,

@@ -3,11 +3,11 @@
 A profile that is to be erased goes the same way: its state is emptied, the model's cache and the
 online store are made to forget it, and what happened before is not taken in again.
 
-The order of effects is what keeps everything: the state's changelog, the dead letters and the late
-events are delivered before features are published, and only after the publication may the caller
-acknowledge. A crash anywhere between leaves unacknowledged records; their redelivery changes
-nothing in the state but touches the same profiles, and every profile touched is scored and
-published again.
+The order of effects is what keeps everything: the dead letters and the late events are delivered
+before the state's changelog, which says that they were read; that is delivered before features are
+published, and only after the publication may the caller acknowledge. A crash anywhere between
+leaves unacknowledged records; their redelivery changes nothing in the state but touches the same
+profiles, and every profile touched is scored and published again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from stream.interactions import carries_state
 from stream.kept import Kept
 from stream.outbox import Outgoing
 from stream.rows import intent_rows
-from stream.session import Outcome, ProfileState, Rules
+from stream.session import Outcome, Place, ProfileState, Rules
 from stream.settings import Settings
 from stream.taxonomy import hash64
 from stream.topology import Topology
@@ -214,6 +214,7 @@ class Pipeline:
         self._clock = clock
         self._forgetting = asyncio.Lock()
         self._looked_for_idle_at_s = 0.0
+        self._owed: list[Outgoing] = []
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
         self._retried: Counter[str] = Counter()
         for topic, reason in product(topics.CONSUMED_TOPICS, Reason):
@@ -374,7 +375,9 @@ class Pipeline:
         batch.broker_times.append(broker_ms / 1000)
         if min(event.occurred_at_ms, broker_ms) <= state.erased_at_ms:
             return Outcome.ERASED
-        outcome = state.take_in(event, self._rules)
+        # Where it stands in the log that was read, whoever wrote it there and when it happened.
+        place = Place(round(record.timestamp * 1000), record.partition, record.offset)
+        outcome = state.take_in(event, self._rules, place)
         if outcome is Outcome.LATE:
             batch.turned_away.append(late_event(record, broker_ms, "before_window"))
         return outcome
@@ -413,13 +416,20 @@ class Pipeline:
         return codec.decode(data) if data else ProfileState()
 
     async def save(self, batch: Batch) -> None:
-        """Deliver the changelog of the touched states, and what was turned away."""
+        """Deliver what was turned away, then the changelog of the touched states.
+
+        What couldn't be delivered of it is owed until the next batch: its records may
+        be read again, and the states, which know that they were read, won't call them late twice.
+        """
+        self._owed += batch.turned_away
+        if self._owed:
+            await self._insist("kafka", lambda: self._outbox.deliver(self._owed))
+            self._owed = []
         changelog = [
             Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
             for key, touched in batch.touched.items()
         ]
-        records = changelog + batch.turned_away
-        await self._insist("kafka", lambda: self._outbox.deliver(records))
+        await self._insist("kafka", lambda: self._outbox.deliver(changelog))
 
     async def forget(self, batch: Batch) -> None:
         """Make the model forget what the batch has erased."""

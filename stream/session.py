@@ -13,6 +13,9 @@ whatever would be placed at or before the horizon, and whatever belongs to an in
 block dropped last, is late: it changes nothing, and the caller reports it. The laws therefore hold
 exactly for histories within one window; beyond it for every event that comes before its interaction
 has left the window.
+
+What was consumed before isn't late when it is delivered again: its interaction was taken in and has
+left the window, or it was reported then. `read` tells, by the newest record of each event topic.
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Event
+from stream.events import Event, Playback
 from stream.interactions import (
     INTERACTION,
     PLAY,
@@ -58,6 +61,30 @@ class Outcome(Enum):
     FORWARDED = "forwarded"
 
 
+class Place(NamedTuple):
+    """Where a record stands, newer records of a partition after older ones.
+
+    Both the broker's time and the offset tell: an offset alone would speak of a log that was made
+    anew, and a time alone of a whole batch, whose records the broker gives the same one.
+    """
+
+    at_ms: int
+    partition: int
+    offset: int
+
+    def is_read(self, newest: Place) -> bool:
+        """Whether who has read `newest` has surely read this too; where in doubt it hasn't."""
+        return (
+            0 <= self.partition == newest.partition
+            and self.at_ms <= newest.at_ms
+            and self.offset <= newest.offset
+        )
+
+
+UNREAD: Final = Place(-1, -1, -1)
+"""Of a topic from which nothing was read, or before states knew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The bounds of a state, and what the catalogue knows of durations."""
@@ -75,7 +102,8 @@ class ProfileState:
     `window` `[N]` of `INTERACTION` in (start_ms, key) order; `memory` `[M]` of `MEMORY` by title;
     `dropped` the keys of the block dropped last; `folded` the measure of everything dropped;
     `last_at_ms` and `last_event_id` name the newest event, ties decided by the id's hash;
-    `erased_at_ms` is the broker time of the last erasure, 0 where there was none.
+    `erased_at_ms` is the broker time of the last erasure, 0 where there was none; `read` the newest
+    record of the profile that was consumed from the playback and from the browse topic.
     """
 
     window: Interactions = field(default_factory=lambda: np.empty(0, INTERACTION))
@@ -86,20 +114,26 @@ class ProfileState:
     last_at_ms: int = 0
     last_event_id: str = ""
     erased_at_ms: int = 0
+    read: tuple[Place, Place] = (UNREAD, UNREAD)
 
     @property
     def sequence_no(self) -> int:
         """The version of the state: the measure of all interactions ever taken in."""
         return self.folded + measure(self.window)
 
-    def take_in(self, event: Event, rules: Rules) -> Outcome:
-        """Join one event into the state, in place."""
+    def take_in(self, event: Event, rules: Rules, place: Place = UNREAD) -> Outcome:
+        """Join one event into the state, in place; `place` is where its record stands."""
         interaction = interaction_of(event)
         if interaction is None:
             return Outcome.STATELESS
+        playback, browse = self.read
+        if isinstance(event, Playback):
+            was_read, self.read = place.is_read(playback), (max(playback, place), browse)
+        else:
+            was_read, self.read = place.is_read(browse), (playback, max(browse, place))
         found = np.flatnonzero(self.window["key"] == interaction.key)
         if not len(found) and self._is_beyond(interaction):
-            return Outcome.LATE
+            return Outcome.UNCHANGED if was_read else Outcome.LATE
         is_newest = self._mark_newest(event.occurred_at_ms, event.event_id)
         if len(found):
             changed = self._join_at(int(found[0]), interaction)
@@ -120,6 +154,8 @@ class ProfileState:
         if self.erased_at_ms != other.erased_at_ms:
             return self.erased_at_ms > other.erased_at_ms
         if self.horizon < other.horizon or self.folded < other.folded:
+            return False
+        if self.read != _later(self.read, other.read):
             return False
         newest = other.last_at_ms, other.last_event_id
         if other.last_event_id and replace(self)._mark_newest(*newest):
@@ -159,6 +195,7 @@ class ProfileState:
             last_at_ms=ahead.last_at_ms,
             last_event_id=ahead.last_event_id,
             erased_at_ms=ahead.erased_at_ms,
+            read=_later(ahead.read, behind.read),
         )
         if ahead.horizon == behind.horizon:
             state.dropped = np.union1d(ahead.dropped, behind.dropped)
@@ -262,6 +299,11 @@ def is_finished(progress: int) -> bool:
 def episode_of(progress: int) -> int:
     """The furthest (season, episode) of a progress, as one ordered number; 0 for a film."""
     return progress >> 16
+
+
+def _later(one: tuple[Place, Place], other: tuple[Place, Place]) -> tuple[Place, Place]:
+    """By topic, the newer of two records."""
+    return max(one[0], other[0]), max(one[1], other[1])
 
 
 def titles_of(interactions: Interactions, rules: Rules) -> NDArray[Any]:

@@ -16,9 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from infra.demo.ages import FARTHEST, Ages, compare_ages
 from infra.demo.exceptions import CheckFailedError, DemoError, StalledError
 from infra.demo.report import Report, sample_profiles_of, show_mix, show_profiles
 from infra.local import commands
@@ -27,6 +29,7 @@ from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.signals import unwind_on_sigterm
 from infra.local.stack import Stack, on_loopback
 from infra.local.topics import create_topics
+from infra.patience import Patience
 from infra.replay.plan import Plan, plan_replay, sample_profiles, span_s
 from infra.replay.prober import Prober
 from infra.replay.producer import Replayed, replay
@@ -88,7 +91,10 @@ def run_demo(
             seed=seed,
             profiles=profiles or PROFILES.get(source),
         )
-        lateness_s = math.ceil(span_s(events)) + _LATENESS_MARGIN_S
+        # Ages of titles are counted from release days, so plays stay when they happened, and the
+        # worker takes them in however long ago that is.
+        first_ms = pc.min(events["occurred_at_ms"]).as_py()
+        lateness_s = math.ceil(time.time() - first_ms / 1000) + _LATENESS_MARGIN_S
     overrides = {
         "allowed_lateness_s": lateness_s,
         "catalogue": data_dir / CATALOGUE_FILE,
@@ -115,6 +121,7 @@ def run_demo(
             now_ms=round(time.time() * 1000),
             lateness_s=lateness_s,
             prefix=system.prefix,
+            shift=False,
         )
         console.print(
             f"replay: {len(plan):,} records, {span_s(events) / 86_400:,.0f} days of event time"
@@ -126,7 +133,9 @@ def run_demo(
         with step("check every record"):
             replayed.write(system.home / "sent.parquet")
             outcome = check(replayed.sent, system.settings)
-        report = Report(source, outcome, freshness, manifest, setup_s, seconds)
+        with step("compare release ages"):
+            ages = _compared_ages(plan, data_dir, system.settings)
+        report = Report(source, outcome, freshness, manifest, ages, setup_s, seconds)
         report.show(console)
         _show_profiles(plan, data_dir, system.settings)
         report.write(RESULT)
@@ -136,6 +145,12 @@ def run_demo(
             + "\n".join(outcome.mismatches[:SHOWN_MISMATCHES])
             + f"\nWhat was sent is in {system.home / 'sent.parquet'}, the worker's log in "
             f"{system.home / 'logs' / 'worker.log'}."
+        )
+    if not ages.ok:
+        raise CheckFailedError(
+            f"the release ages that are served are not those of held-out plays: {ages.apart:.2f} "
+            f"apart, at most {FARTHEST} are by chance. Look at the two in {RESULT}: either event "
+            "times or release days are not those that the model was trained on."
         )
     console.print(f"nothing missing, nothing wrong; written to {RESULT}", style="green")
 
@@ -249,7 +264,8 @@ class _Pace:
         )
         self._task = self._bar.add_task("replay", total=total, shown="")
         self._past = deque([(time.perf_counter(), 0)], maxlen=round(_RATE_OVER_S / _LOOK_EVERY_S))
-        self._moved_at = self._printed_at = time.perf_counter()
+        self._printed_at = time.perf_counter()
+        self._patience = Patience(_STALLED_S)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -266,11 +282,11 @@ class _Pace:
         """
         now, done = time.perf_counter(), max(sent - lag, 0)
         if done > self._past[-1][1]:
-            self._moved_at = now
-        elif now - self._moved_at > _STALLED_S:
+            self._patience = Patience(_STALLED_S)
+        elif self._patience.over:
             raise StalledError(
-                f"the worker has acknowledged nothing for {_STALLED_S:.0f} s with {lag:,} records "
-                "to go; see worker.log in the logs folder of the stack"
+                f"the worker has acknowledged nothing for {self._patience.waited_s:.0f} s with "
+                f"{lag:,} records to go; see worker.log in the logs folder of the stack"
             )
         rate = max(done - self._past[0][1], 0) / (now - self._past[0][0])
         self._past.append((now, done))
@@ -282,6 +298,19 @@ class _Pace:
         if not console.is_terminal and now - self._printed_at > _PRINT_EVERY_S:
             self._printed_at = now
             console.print(f"replay {shown}")
+
+
+def _compared_ages(plan: Plan, data_dir: Path, config: Settings) -> Ages:
+    from features.client import MAX_PROFILES, IntentReader
+
+    reader, profiles = IntentReader(config), pc.unique(plan.events["profile_id"]).to_pylist()
+    intents = [
+        intent
+        for start in range(0, len(profiles), MAX_PROFILES)
+        for intent in reader.read(profiles[start : start + MAX_PROFILES])
+    ]
+    catalogue = pq.read_table(data_dir / CATALOGUE_FILE, columns=["title_id", "release_day"])
+    return compare_ages(plan.events, catalogue, intents)
 
 
 def _show_profiles(plan: Plan, data_dir: Path, config: Settings) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from features.client import LiveIntent
     from features.rows import IntentRow
     from fm_intent.export import Manifest
+    from infra.demo.ages import Ages
     from infra.replay.plan import Plan
     from infra.replay.prober import Samples
     from infra.replay.truth import CheckResult
@@ -45,6 +46,7 @@ class Report:
         check: what became of every record.
         freshness: the prober's samples.
         manifest: of the model version that was served.
+        ages: what is served of the next play's release age, beside what was held out.
         setup_s: from the demo's start to the first record sent.
         replay_s: from the first record sent until the worker had acknowledged all.
     """
@@ -53,6 +55,7 @@ class Report:
     check: CheckResult
     freshness: Samples
     manifest: Manifest
+    ages: Ages
     setup_s: float
     replay_s: float
 
@@ -78,6 +81,7 @@ class Report:
             "freshness_ms": {f"p{p}": self.freshness.percentile(p) for p in PERCENTILES},
             "events_per_s": self.events_per_s,
             "model": {"version": self.manifest.version} | {name: metrics[name] for name in names},
+            "release_ages": self.ages.to_json(),
             "setup_s": self.setup_s,
             "replay_s": self.replay_s,
         }
@@ -132,6 +136,10 @@ class Report:
             "popularity", f"{metrics['popularity_hr10']:.4f}", f"{metrics['popularity_ndcg10']:.4f}"
         )
         console.print(model)
+        ages = Table("", *RELEASE_AGES, title="Release age of the next play")
+        for name, shares in (("served", self.ages.served), ("held out", self.ages.held_out)):
+            ages.add_row(name, *(f"{share:.2f}" for share in shares))
+        console.print(ages)
 
 
 def show_mix(plan: Plan, console: Console) -> None:

@@ -65,7 +65,7 @@ class Plan:
     """N records in the order of sending.
 
     Attributes:
-        events: the clean events [E] in the contract on disk, shifted in time.
+        events: the clean events [E] in the contract on disk, at the times that were asked for.
         crafted: the too-late and malformed records.
         fate: `Fate` of each record, uint8 [N].
         row: index into `events` of a good or repeated record, else into `crafted`, int64 [N].
@@ -109,20 +109,22 @@ def plan_replay(
     lateness_s: float,
     mix: Mix | None = None,
     prefix: str = "",
+    shift: bool = True,
 ) -> Plan:
     """Plan the replay of `events`.
 
-    All event times are shifted by one constant, so that the newest lies one second before `now_ms`;
-    gaps in event time stay as they are. Order is that of event time but for the disorder mixed in.
+    Gaps in event time stay as they are. Order is that of event time but for the disorder mixed in.
 
     Args:
         events: clean events in the contract on disk and its order.
         seed: for all that is drawn.
         now_ms: about when sending begins, Unix ms.
-        lateness_s: the lateness that the worker allows; must cover the span of the events. Too-late
-            events lie a day to a year beyond it.
+        lateness_s: the lateness that the worker allows; must reach from now back to the first
+            event. Too-late events lie a day to a year beyond it.
         mix: what to mix in; the defaults of `Mix` when left out.
         prefix: put before every profile id, to tell replays into one system apart.
+        shift: whether all event times are moved by one constant, so that the newest lies one second
+            before `now_ms`. Release days don't move with them: titles are older then by as much.
 
     Raises:
         EmptyReplayError: when there are no events.
@@ -131,8 +133,9 @@ def plan_replay(
         raise EmptyReplayError("the source has no events for this replay; sample more profiles")
     mix = mix or Mix()
     rng = np.random.default_rng(seed)
-    shift = now_ms - 1000 - pc.max(events["occurred_at_ms"]).as_py()
-    events = _replaced(events, "occurred_at_ms", pc.add(events["occurred_at_ms"], shift))
+    if shift:
+        by_ms = now_ms - 1000 - pc.max(events["occurred_at_ms"]).as_py()
+        events = _replaced(events, "occurred_at_ms", pc.add(events["occurred_at_ms"], by_ms))
     events = _replaced(
         events, "profile_id", pc.binary_join_element_wise(prefix, events["profile_id"], "")
     )

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import redis as redis_client
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import SecretStr
 
 from features.client import Freshness, IntentReader
@@ -354,6 +354,39 @@ def test_a_dependency_that_dies_holds_events_back_and_loses_none(
     until(
         lambda: online(settings, f"patient-{dependency}") == event["event_id"], "the event online"
     )
+
+
+def test_a_group_that_is_set_back_reports_nothing_late_that_was_taken_in_before(
+    isolated: Settings, kafka: str, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    config = isolated.model_copy(update={"model_version": served_model})
+    asyncio.run(create_topics(config))
+    log, now_ms = tmp_path / "worker.log", _now_ms()
+    long = [title_open("long", occurred_at_ms=now_ms - 60_000 + n) for n in range(150)]
+    send(config, long)
+    with worker(config, log, wait=True):
+        until(lambda: lag(config) == 0, "no lag")
+    assert online(config, "long", "sequence_no") == len(long)
+
+    async def set_back() -> None:
+        topic = config.topic(topics.BROWSE_EVENTS)
+        places = [TopicPartition(topic, number) for number in range(config.topic_partitions)]
+        async with running(
+            AIOKafkaConsumer, config, group_id=config.consumer_group, enable_auto_commit=False
+        ) as consumer:
+            consumer.assign(places)
+            await consumer.commit(dict.fromkeys(places, 0))
+
+    asyncio.run(set_back())
+    assert lag(config) == len(long)
+    late = title_open("long", occurred_at_ms=now_ms - 70_000)
+    send(config, [late])
+    with worker(config, log, wait=True):
+        until(lambda: lag(config) == 0, "no lag")
+    told_late = [orjson.loads(one.value)["event_id"] for one in records(config, topics.LATE_EVENTS)]
+    assert told_late == [late["event_id"]]
+    assert online(config, "long", "sequence_no") == len(long)
+    assert online(config, "long") == long[-1]["event_id"]
 
 
 def test_a_worker_that_can_never_succeed_ends_and_acknowledges_nothing(

@@ -10,6 +10,7 @@ from rich.console import Console
 from features.client import Freshness, LiveIntent
 from features.rows import IntentRow
 from fm_intent.export import Manifest
+from infra.demo.ages import Ages
 from infra.demo.report import Report, sample_profiles_of, show_profiles
 from infra.replay.plan import Mix, plan_replay
 from infra.replay.prober import Samples
@@ -41,7 +42,8 @@ def report() -> Report:
     )
     check = CheckResult(events_sent=100, applied=80, duplicates=5, late=2, dead_lettered=3)
     samples = Samples(np.array([10.0, 20.0, 30.0]), superseded=1, unseen=0)
-    return Report("ml-1m", check, samples, manifest, setup_s=3.0, replay_s=4.0)
+    ages = Ages(np.full(7, 1 / 7), np.eye(7)[6], profiles=9)
+    return Report("ml-1m", check, samples, manifest, ages, setup_s=3.0, replay_s=4.0)
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_demo_json_has_exactly_the_keys_that_are_promised(report, tmp_path) -> N
     assert list(written) == [
         *("source", "events_sent", "events_applied", "duplicates", "late", "dead_lettered"),
         *("missing", "wrong", "profiles", "freshness_ms", "events_per_s", "model"),
-        *("setup_s", "replay_s"),
+        *("release_ages", "setup_s", "replay_s"),
     ]
     assert set(written["freshness_ms"]) == {"p50", "p95", "p99"}
     assert set(written["model"]) == {"version", *SCORES} - {"mrr"}
@@ -114,7 +116,10 @@ def test_the_table_shows_every_count(report) -> None:
     console = Console(file=io.StringIO(), width=120)
     report.show(console)
     shown = console.file.getvalue()
-    assert all(text in shown for text in ("100", "80", "20 ms", "0.3000", "0.0500"))
+    assert all(
+        text in shown
+        for text in ("100", "80", "20 ms", "0.3000", "0.0500", "held out", "0.14", "1.00")
+    )
 
 
 def test_sample_profiles_are_those_that_played_last(plan) -> None:

@@ -7,6 +7,7 @@ import pytest
 from infra.replay.damage import KINDS
 from infra.replay.exceptions import EmptyReplayError
 from infra.replay.plan import (
+    BEHIND_BROKER,
     Fate,
     Mix,
     json_values,
@@ -64,6 +65,17 @@ def test_all_times_are_shifted_by_one_constant_to_just_before_now() -> None:
     before, after = _events()["occurred_at_ms"], _plan().events["occurred_at_ms"]
     assert pc.count_distinct(pc.subtract(after, before)).as_py() == 1
     assert pc.max(after).as_py() == NOW_MS - 1000
+
+
+def test_times_that_are_not_shifted_stay_and_what_is_too_late_lies_before_them_all() -> None:
+    events = _events()
+    lateness_s = (NOW_MS - pc.min(events["occurred_at_ms"]).as_py()) / 1000 + 60
+    plan = plan_replay(events, seed=1, now_ms=NOW_MS, lateness_s=lateness_s, shift=False)
+    assert plan.events["occurred_at_ms"].equals(events["occurred_at_ms"])
+    late = [one for one in plan.crafted if one.reason == BEHIND_BROKER]
+    oldest_ms = NOW_MS - lateness_s * 1000
+    assert late
+    assert all(orjson.loads(one.value)["occurred_at_ms"] < oldest_ms for one in late)
 
 
 def test_without_a_mix_the_events_are_sent_once_each_in_order_of_time() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream.codec import decode, encode
 from stream.events import Event
 from stream.exceptions import BadState
-from stream.session import Rules, state_of
+from stream.session import Place, Rules, state_of
 from tests.unit.stream.strategies import histories
 
 SMALL = Rules(window_length=4, memory_length=3)
@@ -21,18 +21,27 @@ SMALL = Rules(window_length=4, memory_length=3)
 
 @given(histories, st.integers(0, 2**62))
 def test_a_state_survives_the_round_trip(events: list[Event], erased_at_ms: int) -> None:
-    state = replace(state_of(events, SMALL), erased_at_ms=erased_at_ms)
+    read = Place(1 << 40, 7, 1 << 41), Place(3, 1 << 20, 5)
+    state = replace(state_of(events, SMALL), erased_at_ms=erased_at_ms, read=read)
     again = decode(encode(state))
+    assert again.read == read
     assert encode(again) == encode(state)
     assert again.sequence_no == state.sequence_no
 
 
-@given(histories)
-def test_a_state_of_the_version_before_is_one_that_was_never_erased(events: list[Event]) -> None:
-    state = state_of(events, SMALL)
+@given(st.sampled_from([(1, "<2sBBHHHqqqq", 0), (2, "<2sBBHHHqqqqq", 9)]), histories)
+def test_a_state_of_a_version_before_knows_less(
+    older: tuple[int, str, int], events: list[Event]
+) -> None:
+    version, scalars, erased_at_ms = older
+    state = replace(state_of(events, SMALL), erased_at_ms=erased_at_ms)
     now = encode(state)[:-8]
-    scalars = struct.calcsize("<2sBBHHHqqqq")
-    before = now[:2] + b"\x01" + now[3:scalars] + now[scalars + 8 :]
+    before = (
+        now[:2]
+        + bytes([version])
+        + now[3 : struct.calcsize(scalars)]
+        + now[struct.calcsize("<2sBBHHHqqqqqqiqqiq") :]
+    )
     again = decode(before + struct.pack("<Q", xxhash.xxh3_64_intdigest(before)))
     assert encode(again) == encode(state)
 

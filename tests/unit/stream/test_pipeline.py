@@ -131,10 +131,50 @@ def test_an_event_too_far_behind_the_broker_is_late() -> None:
 def test_an_event_older_than_a_full_window_is_late_and_its_profile_still_published() -> None:
     edges = Edges()
     newer = [message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}) for n in range(5)]
-    process(edges, *newer, message({"event_id": "old"}), window_length=4)
+    process(edges, *newer, message({"event_id": "old"}, offset=1), window_length=4)
     late = [record for record in edges.delivered if record.topic == topics.LATE_EVENTS]
     assert [header(record, "intent.reason") for record in late] == ["before_window"]
     assert edges.rows[0].last_event_id == "e4"
+
+
+def test_what_was_turned_away_is_delivered_before_a_state_says_that_it_was_read() -> None:
+    records = [
+        message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}, offset=n) for n in range(65)
+    ]
+    late = message({"event_id": "old", "occurred_at_ms": NOW_MS - 5}, offset=65)
+    edges = Edges()
+    process(edges, *records, late)
+    assert edges.topics()[:2] == [topics.LATE_EVENTS, topics.SESSIONS_CHANGELOG]
+    process(edges, *records, late)
+    assert edges.topics().count(topics.LATE_EVENTS) == 1
+
+
+def test_a_late_event_that_could_not_be_delivered_is_owed_to_the_next_batch() -> None:
+    edges = Edges(failures={"deliver": [BrokerUnavailable("down")]})
+    records = [
+        message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}, offset=n) for n in range(65)
+    ]
+    late = message({"event_id": "old", "occurred_at_ms": NOW_MS - 5}, offset=65)
+    leaving = [True]
+    pipeline = Pipeline(
+        Settings(),
+        Catalogue(),
+        states=edges,
+        outbox=edges,
+        inference=edges,
+        store=edges,
+        gives_up=lambda: leaving[0],
+    )
+
+    async def given_up_and_read_again() -> None:
+        with pytest.raises(ShuttingDown):
+            await pipeline.begin([*records, late])
+        assert edges.delivered == []
+        leaving[0] = False
+        await pipeline.begin([*records, late])
+
+    asyncio.run(given_up_and_read_again())
+    assert edges.topics() == [topics.LATE_EVENTS, topics.SESSIONS_CHANGELOG]
 
 
 def test_an_erased_profile_is_forgotten_by_state_model_and_store() -> None:

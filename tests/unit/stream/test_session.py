@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stream.codec import encode
 from stream.events import Browse, Event, Playback
 from stream.interactions import measure
-from stream.session import Outcome, ProfileState, Rules, state_of
+from stream.session import UNREAD, Outcome, Place, ProfileState, Rules, state_of
 from tests.unit.stream.strategies import PROFILE, histories
 
 RULES = Rules()
@@ -56,15 +56,22 @@ def test_repeated_events_change_nothing(events: list[Event], data: st.DataObject
     assert same(state, state_of(events, RULES))
 
 
-def after(erased_at_ms: int, events: list[Event]) -> ProfileState:
-    """The state of events after an erasure."""
+def after(
+    erased_at_ms: int, events: list[Event], partition: int = 0, offset: int = 0
+) -> ProfileState:
+    """The state of events after an erasure, read one behind the other."""
     state = ProfileState().erased(erased_at_ms)
-    for event in events:
-        state.take_in(event, RULES)
+    for number, event in enumerate(events, start=offset):
+        state.take_in(event, RULES, place(number, partition=partition))
     return state
 
 
-states = st.builds(after, _erasures, histories)
+def place(offset: int, *, at_ms: int | None = None, partition: int = 0) -> Place:
+    """Where a record stands; the broker gives eight in a row the same time."""
+    return Place(offset // 8 if at_ms is None else at_ms, partition, offset)
+
+
+states = st.builds(after, _erasures, histories, st.integers(0, 1), st.integers(0, 40))
 
 
 @given(states, states)
@@ -95,10 +102,10 @@ def test_a_state_covers_another_exactly_when_it_is_the_join_of_the_two(
     rules: Rules, events: list[Event], others: list[Event], cut: int, one: int, other: int
 ) -> None:
     whole, part = ProfileState().erased(one), ProfileState().erased(other)
-    for event in events:
-        whole.take_in(event, rules)
-    for event in [*events[:cut], *others[cut : cut + 2]]:
-        part.take_in(event, rules)
+    for offset, event in enumerate(events):
+        whole.take_in(event, rules, place(offset))
+    for offset, event in enumerate([*events[:cut], *others[cut : cut + 2]]):
+        part.take_in(event, rules, place(offset))
     for a, b in ((whole, part), (part, whole), (whole, whole)):
         assert a.covers(b, rules) == same(a.joined(b, rules), a)
 
@@ -166,6 +173,66 @@ def test_a_straggler_of_a_sitting_that_was_dropped_is_late_not_a_new_interaction
     state = state_of([play(n, 100 + n) for n in range(6)], SMALL)
     straggler = play(77, 10_000, playback_id="p1", event_type="play_stop")
     assert state.take_in(straggler, SMALL) is Outcome.LATE
+
+
+_long = st.lists(st.integers(0, 60), min_size=5, max_size=60)
+
+
+@given(_long, st.integers(0, 60))
+def test_whatever_was_consumed_before_is_not_late_when_it_is_delivered_again(
+    times: list[int], start: int
+) -> None:
+    records = [(play(n, at_ms), place(n)) for n, at_ms in enumerate(times)]
+    state = ProfileState()
+    for event, where in records:
+        state.take_in(event, SMALL, where)
+    before = encode(state)
+    again = {state.take_in(event, SMALL, where) for event, where in records[start:]}
+    assert again <= {Outcome.UNCHANGED}
+    assert encode(state) == before
+
+
+@given(_long, _long)
+def test_what_either_of_two_owners_consumed_is_not_late_after_their_join(
+    times: list[int], others: list[int]
+) -> None:
+    records = [(play(n, at_ms), place(n)) for n, at_ms in enumerate([*times, *others])]
+    former, successor = ProfileState(), ProfileState()
+    for event, where in records[: len(times)]:
+        former.take_in(event, SMALL, where)
+    for event, where in records:
+        successor.take_in(event, SMALL, where)
+    joined = former.joined(successor, SMALL)
+    assert {joined.take_in(event, SMALL, where) for event, where in records} <= {Outcome.UNCHANGED}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        UNREAD,
+        place(6, at_ms=0),
+        place(6, at_ms=9),
+        place(2, at_ms=9),
+        place(2, at_ms=0, partition=1),
+    ],
+    ids=["unknown", "next", "later", "of a log made anew", "of another partition"],
+)
+def test_an_event_that_was_not_consumed_before_is_late(where: Place) -> None:
+    state = ProfileState()
+    for n in range(6):
+        state.take_in(play(n, 100 + n), SMALL, place(n))
+    assert state.take_in(play(99, 50), SMALL, where) is Outcome.LATE
+
+
+def test_an_event_of_a_topic_that_is_read_behind_the_other_is_late() -> None:
+    state = ProfileState()
+    for n in range(6):
+        state.take_in(play(n, 100 + n), SMALL, place(n))
+    opened = Browse(
+        event_id="b", profile_id=PROFILE, occurred_at_ms=50, event_type="title_open", title_id="t"
+    )
+    assert state.take_in(opened, SMALL, place(0)) is Outcome.LATE
+    assert state.take_in(opened, SMALL, place(0)) is Outcome.UNCHANGED
 
 
 def test_a_late_event_within_the_window_is_taken_in_where_it_belongs() -> None:
