@@ -39,7 +39,7 @@ from stream.exceptions import (
 )
 from stream.inference import InferenceClient
 from stream.intents import Intents, joined
-from stream.kafka import running
+from stream.kafka import answering, running
 from stream.lag import LagReader
 from stream.recent import recent_windows
 from stream.release import Release, read_release, write_release
@@ -64,6 +64,7 @@ _ROWS: Final = 4
 
 _PATIENCE_S: Final = 30.0
 _POLL_MS: Final = 1000
+_READ_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +325,10 @@ async def _forget_erased(
 ) -> None:
     """Have versions forget the profiles that the topic of erasures names from these offsets on."""
     erased: set[int] = set()
-    async with running(AIOKafkaConsumer, settings, auto_offset_reset="earliest") as consumer:
+    async with (
+        running(AIOKafkaConsumer, settings, auto_offset_reset="earliest") as consumer,
+        answering(settings, within_s=_READ_S),
+    ):
         for place, end in (await consumer.end_offsets(list(since))).items():
             consumer.assign([place])
             consumer.seek(place, since[place])

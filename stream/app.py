@@ -20,6 +20,7 @@ from stream.catalogue import Catalogue, read_catalogue
 from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.lag import PartitionLag
+from stream.logs import throttle_clients
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.preflight import check_topics
@@ -52,10 +53,12 @@ class IntentApp(faust.App):
     catalogue: Catalogue
     table: SessionTable
     pipeline: Pipeline | None = None
+    watchdog: Watchdog | None = None
     pipeline_type: type[Pipeline] = Pipeline
 
     async def on_start(self) -> None:
         """Open the edges and build the pipeline."""
+        throttle_clients()
         config, catalogue = self.worker_settings, self.catalogue
         self._edges = AsyncExitStack()
         await check_topics(config)
@@ -79,9 +82,9 @@ class IntentApp(faust.App):
             store=writer,
             gives_up=self.is_leaving,
         )
-        watchdog = Watchdog(config, self)
-        await self.add_runtime_dependency(watchdog)
-        health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
+        self.watchdog = Watchdog(config, self)
+        await self.add_runtime_dependency(self.watchdog)
+        health = HealthServer(config, is_ready=self.is_ready, is_alive=self.watchdog.is_alive)
         await self._edges.enter_async_context(health)
         await super().on_start()
         # What is imported by now lives as long as the worker, and to look through it for garbage
@@ -127,9 +130,11 @@ class IntentApp(faust.App):
         ]
 
     def is_ready(self) -> bool:
-        """Whether the worker has its partitions and is not held up by a dependency."""
+        """Whether the worker has its partitions, and neither Kafka nor a dependency is away."""
         return (
             self.pipeline is not None
+            and self.watchdog is not None
+            and self.watchdog.kafka.is_up
             and not self.is_held()
             and self.flow_control.is_active()
             and not self.in_recovery

@@ -493,8 +493,10 @@ def main() -> None:
     from fm_intent.exceptions import ModelError
     from infra.exceptions import InfraError
     from stream.exceptions import StreamError
+    from stream.logs import mute_clients
 
     typechecks.switch_off()
+    mute_clients()
     try:
         app()
     except (StreamError, FeaturesError, ModelError, InfraError) as error:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stream import topics
 from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
-from stream.kafka import partitions_of, running
+from stream.kafka import answering, partitions_of, running
 from stream.settings import Settings
 
 DEAD_LETTER_TOPICS: Final = (topics.PLAYBACK_DLQ, topics.BROWSE_DLQ, topics.ERASURES_DLQ)
@@ -68,7 +68,9 @@ async def read_dead_letters(
             consumer.assign([place])
             await consumer.seek_to_beginning(place)
             while await consumer.position(place) < end:
-                letter = _dead_letter(await consumer.getone())
+                async with answering(settings):
+                    record = await consumer.getone()
+                letter = _dead_letter(record)
                 if reason in (None, letter.reason):
                     yield letter
 
@@ -110,9 +112,10 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
         async for letter in read_dead_letters(settings, reason):
             if CUT_HEADER in dict(letter.headers):
                 continue
-            await producer.send_and_wait(
-                letter.source_topic, letter.value, key=letter.key, headers=letter.headers
-            )
+            async with answering(settings):
+                await producer.send_and_wait(
+                    letter.source_topic, letter.value, key=letter.key, headers=letter.headers
+                )
             sent += 1
     return sent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +34,8 @@ _RIGHTS: Final = (
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
 )
-_PATIENCE_MS: Final = 5_000
+_PATIENCE_S: Final = 15.0
+_REFUSAL_MS: Final = 5_000
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -86,13 +88,32 @@ async def start(client: Any, settings: Settings) -> None:
 
     Raises:
         BrokerRefused: when Kafka refuses the login, or TLS with it fails.
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailable: when Kafka does not answer, or takes too long.
     """
     try:
-        await client.start()
-    except KafkaError as error:
+        async with asyncio.timeout(_PATIENCE_S):
+            await client.start()
+    except (KafkaError, TimeoutError) as error:
         await _stop(client)
         raise broker_error(settings, await _refusal(settings) or error) from error
+
+
+@asynccontextmanager
+async def answering(settings: Settings, within_s: float = _PATIENCE_S) -> AsyncIterator[None]:
+    """Bounds what the block asks of Kafka: a client that lost its broker may wait for ever.
+
+    Args:
+        settings: where Kafka is and how to connect to it.
+        within_s: how long the block may take, in seconds.
+
+    Raises:
+        BrokerUnavailable: when the block takes longer, or a client fails in it.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except (KafkaError, TimeoutError) as error:
+        raise broker_error(settings, error) from error
 
 
 async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition]:
@@ -131,15 +152,16 @@ def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:
             "INTENT_KAFKA_SSL_CAFILE and INTENT_KAFKA_SSL_CERTFILE, and that the broker's "
             "certificate names the host in INTENT_KAFKA_BOOTSTRAP"
         )
+    what = "did not answer in time" if isinstance(error, TimeoutError) else f"failed ({error!r})"
     return BrokerUnavailable(
-        f"{where} failed ({error!r}); check INTENT_KAFKA_BOOTSTRAP and, for its listener, "
+        f"{where} {what}; check that it runs, INTENT_KAFKA_BOOTSTRAP and, for its listener, "
         f"INTENT_KAFKA_SECURITY_PROTOCOL (now {settings.kafka_security_protocol})"
     )
 
 
 async def _refusal(settings: Settings) -> Exception | None:
     """Why the first server that refuses us does: aiokafka only logs it."""
-    options = client_options(settings) | {"request_timeout_ms": _PATIENCE_MS}
+    options = client_options(settings) | {"request_timeout_ms": _REFUSAL_MS}
     for host, port, _ in collect_hosts(options.pop("bootstrap_servers")):
         try:
             (await create_conn(host, port, **options)).close()

@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from stream.kafka import broker_error, running
+from stream.kafka import answering, broker_error, running
 from stream.settings import Settings
 from stream.topics import CONSUMED_TOPICS
 
 _COORDINATOR_S: Final = 10.0
+_PATIENCE_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
     """
     ours = group in (None, settings.consumer_group)
     topics = [settings.topic(name) for name in CONSUMED_TOPICS] if ours else []
-    async with LagReader(settings) as reader:
+    async with LagReader(settings) as reader, answering(settings, within_s=_PATIENCE_S):
         lags = await reader.read(group or settings.consumer_group, topics)
     if as_json:
         print(orjson.dumps([each.to_json() for each in lags]).decode())

@@ -10,13 +10,14 @@ from aiokafka import AIOKafkaConsumer
 from stream import codec, topics
 from stream.catalogue import read_catalogue
 from stream.exceptions import BadState
-from stream.kafka import partitions_of, running
+from stream.kafka import answering, partitions_of, running
 from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from stream.window import WindowBatch, window_batch
 
 _log = logging.getLogger(__name__)
 _PATIENCE_MS: Final = 1000
+_READ_S: Final = 60.0
 
 
 async def recent_windows(settings: Settings, most: int) -> WindowBatch:
@@ -31,7 +32,7 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
     )
     states: dict[bytes, ProfileState] = {}
     places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
-    async with running(AIOKafkaConsumer, settings) as consumer:
+    async with running(AIOKafkaConsumer, settings) as consumer, answering(settings, _READ_S):
         starts = await consumer.beginning_offsets(places)
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])

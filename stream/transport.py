@@ -29,7 +29,9 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from mode.types import ServiceT
 
+from stream.exceptions import InstanceIdTaken
 from stream.kafka import client_options
+from stream.membership import give_way
 from stream.settings import Settings
 
 _YIELD_EVERY = 100
@@ -60,12 +62,22 @@ def credentials(settings: Settings) -> Credentials | None:
 
 
 class LeanConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, whose fetches wait less long at the broker."""
+    """Faust's consumer thread, whose fetches wait less long at the broker.
+
+    A worker whose name another has taken crashes with `InstanceIdTaken`.
+    """
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = round(_FETCH_S * 1000)
+        conf = self.app.conf
+        if conf.consumer_group_instance_id:
+            give_way(consumer, conf.id, conf.consumer_group_instance_id, self._on_name_taken)
         return consumer
+
+    def _on_name_taken(self, error: InstanceIdTaken) -> None:
+        # A rebalance that is under way would wait for a member that is none any more.
+        asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
 
 
 class LeanConsumer(driver.Consumer):

@@ -16,11 +16,14 @@ from mode import Service
 
 from stream import metrics
 from stream.exceptions import BrokerUnavailable
+from stream.kafka import answering
 from stream.lag import LagReader, PartitionLag
+from stream.reachability import Reachability
 from stream.settings import Settings
 from stream.topics import CONSUMED_TOPICS
 
 _INTERVAL_S = 5.0
+_PATIENCE_S = 5.0
 _STALLED_AFTER_S = 60.0
 
 
@@ -67,12 +70,16 @@ class Worker(Protocol):
 
 
 class Watchdog(Service):
-    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker."""
+    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker.
+
+    `kafka` says whether that was possible the last time.
+    """
 
     def __init__(self, config: Settings, worker: Worker) -> None:
         self._config = config
         self._worker = worker
         self._stalls = Stalls()
+        self.kafka = Reachability()
         super().__init__()
 
     def is_alive(self) -> bool:
@@ -87,14 +94,16 @@ class Watchdog(Service):
             try:
                 async with LagReader(self._config) as reader:
                     while not self.should_stop:
-                        lags = await reader.read(group, topics)
+                        async with answering(self._config, within_s=_PATIENCE_S):
+                            lags = await reader.read(group, topics)
+                        self.kafka.answered()
                         self.judge(lags, monotonic())
                         for lag in lags:
                             place = (group, lag.topic, str(lag.partition))
                             metrics.LAG.labels(*place).set(lag.lag)
                         await self.sleep(_INTERVAL_S)
             except BrokerUnavailable as error:
-                self.log.warning("%s", error)
+                self.kafka.failed(error)
                 self.judge([], monotonic())
                 await self.sleep(_INTERVAL_S)
 
