@@ -23,11 +23,17 @@ from aiokafka.errors import (
 from aiokafka.helpers import create_ssl_context
 from pydantic import SecretStr
 
-from stream.exceptions import BrokerRefused, BrokerUnavailable, InvalidSettings
+from stream.exceptions import (
+    BrokerRefused,
+    BrokerUnavailable,
+    InvalidSettings,
+    TokenUnavailable,
+)
 from stream.settings import Settings
+from stream.tokens import NoToken, tokens
 
 _LOGIN: Final = (SaslAuthenticationFailed, UnsupportedSaslMechanismError)
-_REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, ssl.SSLError)
+_REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, NoToken, ssl.SSLError)
 _RIGHTS: Final = (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -42,7 +48,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """The arguments of every aiokafka client that say where Kafka is and how to connect to it.
 
     Raises:
-        InvalidSettings: when a certificate or key can't be read.
+        InvalidSettings: when a certificate or key can't be read, or a package is missing.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap,
@@ -51,8 +57,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     if settings.kafka_security_protocol.startswith("SASL"):
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_sasl_username,
-            "sasl_plain_password": _plain(settings.kafka_sasl_password),
+            **_login(settings),
         }
     if settings.kafka_security_protocol.endswith("SSL"):
         options["ssl_context"] = _ssl_context(settings)
@@ -138,6 +143,13 @@ async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition
 def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:
     """What an aiokafka client's error means, and what to check."""
     where = f"Kafka at {settings.kafka_bootstrap}"
+    if isinstance(error, NoToken):
+        return TokenUnavailable(f"no connection to {where}: {error.args[0]}")
+    if isinstance(error, _LOGIN) and settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return BrokerRefused(
+            f"{where} refused the token ({error}); check that the listener takes OAUTHBEARER, and "
+            "that issuer, audience and INTENT_KAFKA_OAUTH_SCOPE are those that it expects"
+        )
     if isinstance(error, _LOGIN):
         return BrokerRefused(
             f"{where} refused the login of {settings.kafka_sasl_username} by "
@@ -157,6 +169,15 @@ def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:
         f"{where} {what}; check that it runs, INTENT_KAFKA_BOOTSTRAP and, for its listener, "
         f"INTENT_KAFKA_SECURITY_PROTOCOL (now {settings.kafka_security_protocol})"
     )
+
+
+def _login(settings: Settings) -> dict[str, Any]:
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return {"sasl_oauth_token_provider": tokens(settings)}
+    return {
+        "sasl_plain_username": settings.kafka_sasl_username,
+        "sasl_plain_password": _plain(settings.kafka_sasl_password),
+    }
 
 
 async def _refusal(settings: Settings) -> Exception | None:

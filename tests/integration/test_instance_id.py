@@ -1,4 +1,4 @@
-"""Two processes of one `INTENT_INSTANCE_ID`: the newer takes the place, the older ends and says so."""
+"""Two processes of one `INTENT_INSTANCE_ID`: the older ends, and says why."""
 
 from __future__ import annotations
 
