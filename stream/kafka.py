@@ -100,7 +100,9 @@ async def start(client: Any, settings: Settings) -> None:
             await client.start()
     except (KafkaError, TimeoutError) as error:
         await _stop(client)
-        raise broker_error(settings, await _refusal(settings) or error) from error
+        # Who is silent refuses nobody.
+        refusal = None if isinstance(error, TimeoutError) else await _refusal(settings)
+        raise broker_error(settings, refusal or error) from error
 
 
 @asynccontextmanager

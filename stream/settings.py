@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     instance_id: str | None = Field(
         None,
         description="Static group membership (KIP-345): a restarted worker of the same id gets its "
-        "partitions back at once. Must be unique within the group.",
+        "partitions back at once. Of two of one id in a group the older ends.",
     )
     session_timeout_s: int = Field(10, ge=6, description="Silence that loses a worker its place.")
     commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
