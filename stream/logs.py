@@ -49,7 +49,7 @@ class Throttle(logging.Filter):
         self._told[kind] = (now_s, 0)
         if left_out:
             record.msg = f"{record.getMessage()} ({left_out:,} like it were left out before)"
-            record.args = None
+            record.args = ()
         return True
 
 

@@ -17,6 +17,7 @@ from time import time
 from typing import Final
 
 import httpx
+from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -32,6 +33,26 @@ _PATIENCE_S: Final = 10.0
 
 class NoToken(KafkaConnectionError):  # type: ignore[misc]
     """There is no token to connect with; clients of Kafka try again, as without a connection."""
+
+
+class Authenticator(conn.OAuthAuthenticator):  # type: ignore[misc]
+    """Shows a token, and hears when it is refused.
+
+    A broker says first why it refuses a token, and that it does only once that was acknowledged
+    (RFC 7628, section 3.2.3). aiokafka (0.14) takes the reason for a welcome, and the refusal for
+    the answer to its next request, whatever that was.
+    """
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        """What to answer, and whether another answer follows; None when it is over."""
+        if self._token_sent and payload:
+            return b"\x01", True
+        answer: tuple[bytes, bool] | None = await super().step(payload)
+        return answer
+
+
+conn.OAuthAuthenticator = Authenticator
+"""Every connection makes its own by this name; there is no other way to give it one."""
 
 
 @dataclass(frozen=True, slots=True)
