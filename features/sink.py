@@ -26,11 +26,14 @@ from features.rewriting import rewrite
 from features.store import source_folder
 from stream import metrics
 from stream.consumer import Consumer
-from stream.exceptions import BrokerUnavailable
+from stream.exceptions import BrokerUnavailable, InstanceIdTaken
 from stream.health import HealthServer
-from stream.kafka import client_options, start
+from stream.kafka import answering, client_options, start
 from stream.lag import LagReader
+from stream.logs import throttle_clients
+from stream.membership import give_way
 from stream.preflight import check_topics
+from stream.reachability import Reachability
 from stream.topics import INTENT_FEATURES
 from stream.watchdog import MissingTopics, Stalls, tell
 
@@ -44,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 _FETCH_MS: Final = 500
 _WATCH_INTERVAL_S: Final = 5.0
+_WATCH_PATIENCE_S: Final = 5.0
 _STALLED_INTERVALS: Final = 3
 
 
@@ -58,7 +62,9 @@ async def run_sink(settings: Settings) -> None:
     Raises:
         TopicsMissing: when the topics have not been made.
         BrokerUnavailable: when Kafka does not answer at the start.
+        InstanceIdTaken: when another sink has taken this one's name.
     """
+    throttle_clients()
     await check_topics(settings)
     ends = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -118,7 +124,11 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lands = True
         self._missing = MissingTopics()
         self._progress = Progress()
+        self._kafka = Reachability()
         self._stalls = Stalls(after_s=_STALLED_INTERVALS * settings.sink_interval_s + 60)
+        self._ousted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if settings.instance_id:
+            give_way(self._consumer, group_of(settings), settings.instance_id, self._on_name_taken)
         self._edges = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -137,22 +147,30 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._edges.aclose()
 
     def is_ready(self) -> bool:
-        """Whether the last rows could be landed, and the topic is there."""
-        return self._lands and not self._missing
+        """Whether the last rows could be landed, Kafka answers, and has the topic."""
+        return self._lands and not self._missing and self._kafka.is_up
 
     def is_alive(self) -> bool:
         """False when a partition has had lag without a commit for long."""
         return not self._stalls.stalled(monotonic())
 
     async def run(self, ends: asyncio.Event) -> None:
-        """Fetch and land until `ends` is set; then land what is held."""
+        """Fetch and land until `ends` is set; then land what is held.
+
+        Raises:
+            InstanceIdTaken: when another sink has taken this one's name and partitions.
+        """
         interval_s = self._settings.sink_interval_s
         due = monotonic() + interval_s
         ended = asyncio.create_task(ends.wait())
         while not ended.done():
             # While partitions are dealt out anew, a fetch waits for as long as that takes.
             fetch = asyncio.create_task(self._fetch())
-            await asyncio.wait((fetch, ended), return_when=asyncio.FIRST_COMPLETED)
+            events = (fetch, ended, self._ousted)
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+            if self._ousted.done():
+                fetch.cancel()
+                await self._ousted
             if not fetch.done():
                 fetch.cancel()
                 break
@@ -174,6 +192,10 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Nothing is done before there is something to land."""
+
+    def _on_name_taken(self, error: InstanceIdTaken) -> None:
+        if not self._ousted.done():
+            self._ousted.set_exception(error)
 
     def _room(self) -> int:
         return max(self._settings.sink_max_rows - sum(map(len, self._held.values())), 0)
@@ -309,9 +331,12 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 async with LagReader(self._settings) as reader:
                     while True:
-                        self._missing.observe(await reader.missing([self._topic]))
                         asked_ms = round(time() * 1000)
-                        lags = await reader.read(group_of(self._settings), [self._topic])
+                        async with answering(self._settings, within_s=_WATCH_PATIENCE_S):
+                            missing = await reader.missing([self._topic])
+                            lags = await reader.read(group_of(self._settings), [self._topic])
+                        self._kafka.answered()
+                        self._missing.observe(missing)
                         self._progress.observe(lags, asked_ms)
                         # Other sinks' partitions are their business.
                         owned = {(at.topic, at.partition) for at in self._consumer.assignment()}
@@ -323,6 +348,6 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                                 await self._begin_anew(lag, lag.replaced_at)
                         await asyncio.sleep(_WATCH_INTERVAL_S)
             except BrokerUnavailable as error:
-                _log.warning("%s", error)
+                self._kafka.failed(error)
                 self._stalls.observe([], monotonic(), is_held=False)
                 await asyncio.sleep(_WATCH_INTERVAL_S)

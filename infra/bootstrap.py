@@ -39,6 +39,8 @@ MODELS = LOCAL / "triton" / "models"
 UV = "uv==0.13.9"
 TRITON = "nvidia-pytriton==0.7.0"
 EXTRAS = "train,serve,stack,bench,dev"
+PINNED_TOO = "aws"
+"""An extra that set-up doesn't install, whose packages must go with all others."""
 OLDEST, NEWEST = (3, 11), (3, 13)
 OLDEST_JAVA = 17
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -236,7 +238,7 @@ def renew_constraints() -> None:
     make_environment()
     uv(
         *("pip", "compile", "--universal", "--python-version", "3.11"),
-        *(f"--extra={extra}" for extra in EXTRAS.split(",")),
+        *(f"--extra={extra}" for extra in (*EXTRAS.split(","), PINNED_TOO)),
         *("--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"),
         *("--output-file", CONSTRAINTS, PYPROJECT),
     )

@@ -25,6 +25,7 @@ from stream.healing import Healer
 from stream.health import HealthServer
 from stream.inference import InferenceClient
 from stream.lag import PartitionLag
+from stream.logs import throttle_clients
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.plain_text import log_plainly
@@ -66,6 +67,7 @@ class IntentApp(faust.App):
 
     async def on_start(self) -> None:
         """Open the edges and build the pipeline."""
+        throttle_clients()
         config, catalogue = self.worker_settings, self.catalogue
         self._edges = AsyncExitStack()
         topology = await settle_topology(config, await check_topics(config))
@@ -180,6 +182,8 @@ class IntentApp(faust.App):
     def _gets_on(self) -> bool:
         return (
             self.pipeline is not None
+            and self.watchdog is not None
+            and self.watchdog.kafka.is_up
             and not self.is_held()
             and not self.watchdog.missing
             and self.flow_control.is_active()

@@ -564,10 +564,12 @@ def main() -> None:
     from infra.exceptions import InfraError
     from infra.extras import missing_extra
     from stream.exceptions import StreamError
+    from stream.logs import mute_clients
     from stream.plain_text import log_plainly
 
     typechecks.switch_off()
     log_plainly()
+    mute_clients()
     try:
         app()
     except (StreamError, FeaturesError, ModelError, InfraError) as error:

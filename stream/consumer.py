@@ -7,13 +7,15 @@ that a topic went away or came back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from copy import copy
+from time import monotonic
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaTimeoutError
 
 from stream.salvage import Fetched, fetched
 
@@ -22,6 +24,8 @@ METADATA_MAX_AGE_S: Final = 5.0
 """How long a topic that was made anew goes unnoticed; aiokafka would have five minutes."""
 
 _PATIENCE_MS: Final = 1000
+_SILENCE_S: Final = 20.0
+"""How long a broker may send nothing of what it has."""
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -58,9 +62,26 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
 
         A log may end with a transaction's marker, which is no record. So this looks at where the
         consumer is, and doesn't wait for a last record.
+
+        Raises:
+            KafkaTimeoutError: when the broker sends nothing for long: a consumer that has lost it
+                would wait for ever.
         """
-        left = set(ends)
-        while left := {place for place in left if await self.position(place) < ends[place]}:
+        left, moved_at_s = set(ends), monotonic()
+        reached: dict[TopicPartition, int] = {}
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_S):
+                    places = {place: await self.position(place) for place in left}
+            except TimeoutError as error:
+                raise KafkaTimeoutError(f"no word of {sorted(left)}") from error
+            if places != reached:
+                reached, moved_at_s = places, monotonic()
+            elif monotonic() - moved_at_s > _SILENCE_S:
+                raise KafkaTimeoutError(f"nothing of {sorted(left)} for {_SILENCE_S:.0f} s")
+            left = {place for place, position in places.items() if position < ends[place]}
+            if not left:
+                return
             for records in (await self.getmany(*left, timeout_ms=_PATIENCE_MS)).values():
                 for record in records:
                     yield record

@@ -13,7 +13,7 @@ from stream import topics
 from stream.consumer import Consumer
 from stream.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
 from stream.events import printable
-from stream.kafka import partitions_of, running
+from stream.kafka import answering, partitions_of, running
 from stream.plain_text import PlainConsole, json_text, visible
 from stream.settings import Settings
 
@@ -112,9 +112,10 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
         async for letter in read_dead_letters(settings, reason):
             if not letter.source_topic or CUT_HEADER in dict(letter.headers):
                 continue
-            await producer.send_and_wait(
-                letter.source_topic, letter.value, key=letter.key, headers=letter.headers
-            )
+            async with answering(settings):
+                await producer.send_and_wait(
+                    letter.source_topic, letter.value, key=letter.key, headers=letter.headers
+                )
             sent += 1
     return sent
 

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream import topics
 from stream.events import erased_profile
-from stream.kafka import running
+from stream.kafka import answering, running
 from stream.settings import Settings
 
 
@@ -27,5 +27,6 @@ async def request_erasure(settings: Settings, profile_ids: Iterable[str]) -> int
     topic = settings.topic(topics.PROFILE_ERASURES)
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         for key in keys:
-            await producer.send_and_wait(topic, key=key)
+            async with answering(settings):
+                await producer.send_and_wait(topic, key=key)
     return len(keys)

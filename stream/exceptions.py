@@ -92,5 +92,13 @@ class DeliveryFailed(StreamError):
     """Kafka will not take records from this producer any more; a new process has a new one."""
 
 
+class InstanceIdTaken(StreamError):
+    """Another process has joined the consumer group under this one's `INTENT_INSTANCE_ID`."""
+
+
+class TokenUnavailable(BrokerUnavailable):
+    """There is no token to connect to Kafka with."""
+
+
 class BrokerRefused(BrokerUnavailable):
     """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,25 +23,32 @@ from aiokafka.errors import (
 from aiokafka.helpers import create_ssl_context
 from pydantic import SecretStr
 
-from stream.exceptions import BrokerRefused, BrokerUnavailable, InvalidSettings
+from stream.exceptions import (
+    BrokerRefused,
+    BrokerUnavailable,
+    InvalidSettings,
+    TokenUnavailable,
+)
 from stream.settings import Settings
+from stream.tokens import NoToken, tokens
 
 _LOGIN: Final = (SaslAuthenticationFailed, UnsupportedSaslMechanismError)
-_REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, ssl.SSLError)
+_REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, NoToken, ssl.SSLError)
 _RIGHTS: Final = (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
 )
-_PATIENCE_MS: Final = 5_000
+_PATIENCE_S: Final = 15.0
+_REFUSAL_MS: Final = 5_000
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """The arguments of every aiokafka client that say where Kafka is and how to connect to it.
 
     Raises:
-        InvalidSettings: when a certificate or key can't be read.
+        InvalidSettings: when a certificate or key can't be read, or a package is missing.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap,
@@ -49,8 +57,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     if settings.kafka_security_protocol.startswith("SASL"):
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_sasl_username,
-            "sasl_plain_password": _plain(settings.kafka_sasl_password),
+            **_login(settings),
         }
     if settings.kafka_security_protocol.endswith("SSL"):
         options["ssl_context"] = _ssl_context(settings)
@@ -86,13 +93,34 @@ async def start(client: Any, settings: Settings) -> None:
 
     Raises:
         BrokerRefused: when Kafka refuses the login, or TLS with it fails.
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailable: when Kafka does not answer, or takes too long.
     """
     try:
-        await client.start()
-    except KafkaError as error:
+        async with asyncio.timeout(_PATIENCE_S):
+            await client.start()
+    except (KafkaError, TimeoutError) as error:
         await _stop(client)
-        raise broker_error(settings, await _refusal(settings) or error) from error
+        # Who is silent refuses nobody.
+        refusal = None if isinstance(error, TimeoutError) else await _refusal(settings)
+        raise broker_error(settings, refusal or error) from error
+
+
+@asynccontextmanager
+async def answering(settings: Settings, within_s: float = _PATIENCE_S) -> AsyncIterator[None]:
+    """Bounds what the block asks of Kafka: a client that lost its broker may wait for ever.
+
+    Args:
+        settings: where Kafka is and how to connect to it.
+        within_s: how long the block may take, in seconds.
+
+    Raises:
+        BrokerUnavailable: when the block takes longer, or a client fails in it.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except (KafkaError, TimeoutError) as error:
+        raise broker_error(settings, error) from error
 
 
 async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition]:
@@ -117,6 +145,13 @@ async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition
 def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:
     """What an aiokafka client's error means, and what to check."""
     where = f"Kafka at {settings.kafka_bootstrap}"
+    if isinstance(error, NoToken):
+        return TokenUnavailable(f"no connection to {where}: {error.args[0]}")
+    if isinstance(error, _LOGIN) and settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return BrokerRefused(
+            f"{where} refused the token ({error}); check that the listener takes OAUTHBEARER, and "
+            "that issuer, audience and INTENT_KAFKA_OAUTH_SCOPE are those that it expects"
+        )
     if isinstance(error, _LOGIN):
         return BrokerRefused(
             f"{where} refused the login of {settings.kafka_sasl_username} by "
@@ -131,15 +166,25 @@ def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:
             "INTENT_KAFKA_SSL_CAFILE and INTENT_KAFKA_SSL_CERTFILE, and that the broker's "
             "certificate names the host in INTENT_KAFKA_BOOTSTRAP"
         )
+    what = "did not answer in time" if isinstance(error, TimeoutError) else f"failed ({error!r})"
     return BrokerUnavailable(
-        f"{where} failed ({error!r}); check INTENT_KAFKA_BOOTSTRAP and, for its listener, "
+        f"{where} {what}; check that it runs, INTENT_KAFKA_BOOTSTRAP and, for its listener, "
         f"INTENT_KAFKA_SECURITY_PROTOCOL (now {settings.kafka_security_protocol})"
     )
 
 
+def _login(settings: Settings) -> dict[str, Any]:
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return {"sasl_oauth_token_provider": tokens(settings)}
+    return {
+        "sasl_plain_username": settings.kafka_sasl_username,
+        "sasl_plain_password": _plain(settings.kafka_sasl_password),
+    }
+
+
 async def _refusal(settings: Settings) -> Exception | None:
     """Why the first server that refuses us does: aiokafka only logs it."""
-    options = client_options(settings) | {"request_timeout_ms": _PATIENCE_MS}
+    options = client_options(settings) | {"request_timeout_ms": _REFUSAL_MS}
     for host, port, _ in collect_hosts(options.pop("bootstrap_servers")):
         try:
             (await create_conn(host, port, **options)).close()

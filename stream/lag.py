@@ -22,12 +22,13 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from stream.bookmark import Bookmark, replaced
 from stream.consumer import Consumer, high_watermarks
-from stream.kafka import broker_error, running
+from stream.kafka import answering, broker_error, running
 from stream.plain_text import PlainConsole, json_text
 from stream.settings import Settings
 from stream.topics import CONSUMED_TOPICS
 
 _COORDINATOR_S: Final = 10.0
+_PATIENCE_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
     """
     ours = group in (None, settings.consumer_group)
     topics = [settings.topic(name) for name in CONSUMED_TOPICS] if ours else []
-    async with LagReader(settings) as reader:
+    async with LagReader(settings) as reader, answering(settings, within_s=_PATIENCE_S):
         lags = await reader.read(group or settings.consumer_group, topics)
     if as_json:
         print(json_text([each.to_json() for each in lags]))

@@ -90,10 +90,13 @@ SHADOW_OVERLAP: Final = Histogram(
     "Share of the live next titles that the shadow proposes too.",
     buckets=[n / 10 for n in range(11)],
 )
+KAFKA_UP: Final = Gauge(
+    "intentstream_kafka_up", "1 while Kafka answers what the group's lag is made of, else 0."
+)
 LAG: Final = Gauge(
     "kafka_consumergroup_lag",
     "End offset minus committed offset, clamped to the log's start; before an open transaction the "
-    "log ends.",
+    "log ends. Absent while Kafka is away.",
     ["consumergroup", "topic", "partition"],
 )
 OPEN: Final = Gauge(

@@ -18,13 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import metrics, topics
 from stream.consumer import Consumer
-from stream.kafka import broker_error, client_options, running, start
+from stream.exceptions import BrokerUnavailable
+from stream.kafka import answering, client_options, running, start
 from stream.settings import Settings
 
 _log = logging.getLogger(__name__)
 _PARTITION: Final = 0
 _PATIENCE_MS: Final = 1000
 _RETRY_S: Final = 1.0
+_READ_S: Final = 60.0
 
 
 class Release(BaseModel):
@@ -67,10 +69,11 @@ class ReleaseFollower:
             return self
         await start(self._consumer, self._settings)
         try:
-            await self._read_to_end()
-        except KafkaError as error:
+            async with answering(self._settings, within_s=_READ_S):
+                await self._read_to_end()
+        except BrokerUnavailable:
             await self._consumer.stop()
-            raise broker_error(self._settings, error) from error
+            raise
         self._following = asyncio.create_task(self._follow())
         return self
 
@@ -135,7 +138,10 @@ async def write_release(settings: Settings, release: Release) -> None:
     Raises:
         BrokerUnavailable: when Kafka does not take it.
     """
-    async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
+    async with (
+        running(AIOKafkaProducer, settings, enable_idempotence=True) as producer,
+        answering(settings),
+    ):
         await producer.send_and_wait(
             settings.topic(topics.MODEL_RELEASES),
             release.model_dump_json().encode(),

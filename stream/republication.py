@@ -17,7 +17,7 @@ from stream import topics
 from stream.changelog import Changelog, Whereabouts
 from stream.events import erased_profile
 from stream.exceptions import TopicsMissing
-from stream.kafka import partitions_of, running
+from stream.kafka import answering, partitions_of, running
 from stream.settings import Settings
 
 _PORTION_S: Final = 0.1
@@ -37,8 +37,9 @@ async def request_republication(settings: Settings, profile_ids: Iterable[str]) 
     places = await _places(settings, topics.PROFILE_REPUBLICATIONS)
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         for key in keys:
-            for place in places:
-                await producer.send_and_wait(place.topic, key=key, partition=place.partition)
+            async with answering(settings):
+                for place in places:
+                    await producer.send_and_wait(place.topic, key=key, partition=place.partition)
     return len(keys)
 
 
@@ -80,10 +81,12 @@ async def request_all(
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         for start in range(0, len(profiles), portion):
             some = profiles[start : start + portion]
-            sent = [
-                await producer.send(topic, key=key, partition=partition) for key, partition in some
-            ]
-            await asyncio.gather(*sent)
+            async with answering(settings):
+                sent = [
+                    await producer.send(topic, key=key, partition=partition)
+                    for key, partition in some
+                ]
+                await asyncio.gather(*sent)
             advance(start + len(some))
             await asyncio.sleep(len(some) / per_s)
 

@@ -13,7 +13,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream.exceptions import InvalidSettings
 
-_SASL: Final = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+_LOGIN: Final = ("kafka_sasl_username", "kafka_sasl_password")
+_OIDC: Final = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
+_OAUTH: Final = (*_OIDC, "kafka_oauth_scope", "kafka_oauth_aws_region")
+_SASL: Final = ("kafka_sasl_mechanism", *_LOGIN, *_OAUTH)
 _TLS: Final = (
     "kafka_ssl_cafile",
     "kafka_ssl_certfile",
@@ -49,11 +52,27 @@ class Settings(BaseSettings):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Of the listener that the bootstrap servers name."
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="OAUTHBEARER and GSSAPI are not supported."
-    )
+    kafka_sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
+    ) = Field(None, description="GSSAPI is not supported.")
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
+    kafka_oauth_token_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="For OAUTHBEARER: the token endpoint of an OIDC server, asked for a token by "
+        "client credentials.",
+    )
+    kafka_oauth_client_id: str | None = None
+    kafka_oauth_client_secret: SecretStr | None = None
+    kafka_oauth_scope: str | None = Field(
+        None, description="Asked for with the token; default: what the server gives the client."
+    )
+    kafka_oauth_aws_region: str | None = Field(
+        None,
+        description="For OAUTHBEARER with Amazon MSK's IAM, in place of an OIDC server: the "
+        "cluster's region; needs the extra `aws`.",
+    )
     kafka_ssl_cafile: Path | None = Field(
         None, description="PEM of the authority to trust; default: the system's."
     )
@@ -177,7 +196,7 @@ class Settings(BaseSettings):
     instance_id: str | None = Field(
         None,
         description="Static group membership (KIP-345): a restarted worker of the same id gets its "
-        "partitions back at once. Must be unique within the group.",
+        "partitions back at once. Of two of one id in a group the older ends.",
     )
     session_timeout_s: int = Field(10, ge=6, description="Silence that loses a worker its place.")
     commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
@@ -190,8 +209,14 @@ class Settings(BaseSettings):
         given = {name for name in KAFKA_SECURITY if getattr(self, name) is not None}
         sasl, tls = given.intersection(_SASL), given.intersection(_TLS)
         problems = []
-        if protocol.startswith("SASL") and len(sasl) < len(_SASL):
-            problems.append(f"{protocol} needs {_variables({*_SASL} - sasl)} too")
+        needed, useless = self._login_needs(sasl)
+        if protocol.startswith("SASL") and needed - sasl:
+            problems.append(f"{protocol} needs {_variables(needed - sasl)} too")
+        if protocol.startswith("SASL") and useless & sasl:
+            problems.append(
+                f"{_variables(useless & sasl)} would not be used with "
+                f"{self.kafka_sasl_mechanism}{' of Amazon' * bool(self.kafka_oauth_aws_region)}"
+            )
         if sasl and not protocol.startswith("SASL"):
             problems.append(
                 f"{_variables(sasl)} would not be used with {protocol}; "
@@ -207,6 +232,14 @@ class Settings(BaseSettings):
         if problems:
             raise PydanticCustomError("security", "{problems}", {"problems": "; ".join(problems)})
         return self
+
+    def _login_needs(self, given: set[str]) -> tuple[set[str], set[str]]:
+        """The settings that the mechanism needs, and those that it has no use for."""
+        if self.kafka_sasl_mechanism != "OAUTHBEARER":
+            return {"kafka_sasl_mechanism", *_LOGIN}, {*_OAUTH}
+        if "kafka_oauth_aws_region" in given:
+            return set(), {*_LOGIN, *_OAUTH} - {"kafka_oauth_aws_region"}
+        return {*_OIDC}, {*_LOGIN}
 
     @property
     def triton_urls(self) -> tuple[str, ...]:

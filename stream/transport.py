@@ -32,7 +32,7 @@ from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
-from faust.auth import Credentials, SASLCredentials, SSLCredentials
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from mode.types import ServiceT
@@ -40,8 +40,9 @@ from mode.types import ServiceT
 from stream import metrics
 from stream.bookmark import LOG_APPEND_TIME, Bookmark, behind_markers, replaced
 from stream.consumer import ISOLATION
-from stream.exceptions import LogReplaced
+from stream.exceptions import InstanceIdTaken, LogReplaced
 from stream.kafka import client_options
+from stream.membership import give_way
 from stream.salvage import Fetched, fetched, positions
 from stream.settings import Settings
 
@@ -62,6 +63,8 @@ def credentials(settings: Settings) -> Credentials | None:
     """
     options = client_options(settings)
     context = options.get("ssl_context")
+    if "sasl_oauth_token_provider" in options:
+        return OAuthCredentials(oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context)
     if "sasl_mechanism" in options:
         return SASLCredentials(
             mechanism=options["sasl_mechanism"],
@@ -75,7 +78,8 @@ def credentials(settings: Settings) -> Credentials | None:
 class LeanConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, with a consumer that reads as `stream.consumer` does.
 
-    It waits less long at the broker.
+    It waits less long at the broker, and a worker whose name another has taken crashes with
+    `InstanceIdTaken`.
     """
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
@@ -83,7 +87,14 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = round(_FETCH_S * 1000)
         # Faust reads what was committed only where it is to write in transactions as well.
         consumer._isolation_level = ISOLATION
+        conf = self.app.conf
+        if conf.consumer_group_instance_id:
+            give_way(consumer, conf.id, conf.consumer_group_instance_id, self._on_name_taken)
         return consumer
+
+    def _on_name_taken(self, error: InstanceIdTaken) -> None:
+        # A rebalance that is under way would wait for a member that is none any more.
+        asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
 
     async def _fetch_records(
         self,

@@ -21,13 +21,16 @@ from mode import Service
 
 from stream import metrics
 from stream.exceptions import BrokerUnavailable, LogReplaced
+from stream.kafka import answering
 from stream.lag import LagReader, PartitionLag
+from stream.reachability import Reachability
 from stream.settings import Settings
 from stream.topics import CONSUMED_TOPICS, TOPICS
 
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 5.0
+_PATIENCE_S = 5.0
 _STALLED_AFTER_S = 60.0
 
 
@@ -100,13 +103,17 @@ class Worker(Protocol):
 
 
 class Watchdog(Service):
-    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker."""
+    """Reads the group's lag every few seconds: for the metrics, and to tell a stalled worker.
+
+    `kafka` says whether that was possible the last time.
+    """
 
     def __init__(self, config: Settings, worker: Worker) -> None:
         self._config = config
         self._worker = worker
         self._stalls = Stalls()
         self.missing = MissingTopics()
+        self.kafka = Reachability()
         super().__init__()
 
     def is_alive(self) -> bool:
@@ -122,15 +129,18 @@ class Watchdog(Service):
             try:
                 async with LagReader(self._config) as reader:
                     while not self.should_stop:
-                        self.missing.observe(await reader.missing(topics))
-                        lags = await reader.read(group, consumed)
+                        async with answering(self._config, within_s=_PATIENCE_S):
+                            missing = await reader.missing(topics)
+                            lags = await reader.read(group, consumed)
+                        self.kafka.answered()
+                        self.missing.observe(missing)
                         self.judge(lags, monotonic())
                         tell(lags)
                         if error := self.replaced(lags):
                             await self.crash(error)
                         await self.sleep(_INTERVAL_S)
             except BrokerUnavailable as error:
-                self.log.warning("%s", error)
+                self.kafka.failed(error)
                 self.judge([], monotonic())
                 await self.sleep(_INTERVAL_S)
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
 from infra.local.models import model_of
 from infra.local.paths import LOCAL, MODEL_REPOSITORY
-from infra.local.stack import Stack, on_loopback
+from infra.local.stack import ProgramStatus, Stack, on_loopback
 from infra.local.topics import create_topics
 from infra.release import publish
 from infra.sources.contract import CATALOGUE_FILE
 from infra.steps import console, step
 from stream.release import read_release
 from stream.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SMALL_SOURCE: Final = "movietweetings"
 """What a first model is trained on: small, and carried by the repository."""
@@ -99,6 +103,21 @@ def status() -> None:
             str(program.log.relative_to(LOCAL.parent)),
         )
     console.print(table)
+    for program in programs:
+        for line in _remarks(program):
+            console.print(line)
+
+
+def _remarks(program: ProgramStatus) -> Iterator[str]:
+    """What its row doesn't say of a program that ended, by itself or not."""
+    if not program.ended_at:
+        return
+    ended = f"{program.name} ended at {datetime.fromtimestamp(program.ended_at):%H:%M:%S}"
+    if program.pid:
+        again = f"{datetime.fromtimestamp(program.started_at):%H:%M:%S}"
+        yield f"{ended} and was started again at {again}; its log says why."
+    else:
+        yield f"{ended}, its log says why; `make up` starts it again."
 
 
 def _addresses(current: Settings) -> dict[str, str]:

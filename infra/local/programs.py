@@ -124,6 +124,7 @@ def _kafka(home: Path, settings: Settings) -> Program:
         ports=("kafka_port", "kafka_controller_port"),
         is_ready=partial(kafka_ready, settings.kafka_port),
         prepare=prepare,
+        restarts=True,
     )
 
 
@@ -172,6 +173,7 @@ def _redis(home: Path, settings: Settings) -> Program:
         ports=("redis_port",),
         is_ready=partial(redis_ready, settings.redis_port),
         prepare=prepare,
+        restarts=True,
         ready_s=15.0,
         stop_s=5,
     )

@@ -67,7 +67,8 @@ def on_loopback(settings: Settings) -> Settings:
 class ProgramStatus:
     """What the supervisor says of a program, and whether it is ready by its own health check.
 
-    `pid` is 0 while it doesn't run.
+    `pid` is 0 while it doesn't run. `ended_at` and `started_at` are when it did so last, in seconds
+    since the epoch, 0 when it never did; of one that was started again both are set.
     """
 
     name: str
@@ -75,6 +76,8 @@ class ProgramStatus:
     pid: int
     ready: bool
     log: Path
+    started_at: int
+    ended_at: int
 
 
 class Stack:
@@ -196,6 +199,8 @@ class Stack:
                 info["pid"],
                 bool(info["pid"]) and program.is_ready(),
                 self._log(name),
+                started_at=info["start"],
+                ended_at=info["stop"],
             )
             for name, program in self._programs.items()
             for info in (self._info(name),)

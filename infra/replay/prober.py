@@ -30,7 +30,7 @@ from infra.replay.plan import STATELESS
 from stream.consumer import Consumer
 from stream.events import decode
 from stream.exceptions import BadRecord
-from stream.kafka import client_options
+from stream.kafka import running
 from stream.settings import Settings, settings
 from stream.taxonomy import hash64
 from stream.topics import EVENT_TOPICS
@@ -244,8 +244,7 @@ async def probe(config: Settings, output: TextIO) -> None:
     from features.client import IntentReader  # Feast takes seconds to import; `Prober` needs none
 
     reader = IntentReader(config)
-    consumer = Consumer(**client_options(config))
-    async with consumer:
+    async with running(Consumer, config) as consumer:
         partitions = [
             TopicPartition(config.topic(name), partition)
             for name in EVENT_TOPICS

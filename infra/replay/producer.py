@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 
 from infra.replay.plan import Fate, Plan, json_values, topic_of
-from stream.kafka import client_options
+from stream.kafka import running
 from stream.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 
 if TYPE_CHECKING:
@@ -89,14 +89,11 @@ async def replay(
         progress: called about ten times a second with the number of records handed to Kafka.
 
     Raises:
-        aiokafka.errors.KafkaError: when Kafka does not take a record.
+        BrokerUnavailable: when Kafka does not take a record.
     """
-    producer = AIOKafkaProducer(
-        **client_options(settings),
-        enable_idempotence=True,
-        max_batch_size=_BATCH_BYTES,
-    )
-    async with producer:
+    async with running(
+        AIOKafkaProducer, settings, enable_idempotence=True, max_batch_size=_BATCH_BYTES
+    ) as producer:
         at_pace = pace(plan, events_per_s, speed_up)
         return await _Sending(plan, settings, producer).run(at_pace, progress)
 

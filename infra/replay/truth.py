@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 
 from infra.replay.plan import STATELESS, Fate
 from stream.consumer import Consumer
-from stream.kafka import client_options
+from stream.kafka import running
 from stream.taxonomy import hash64
 from stream.topics import BROWSE_DLQ, BROWSE_EVENTS, LATE_EVENTS, PLAYBACK_DLQ, PLAYBACK_EVENTS
 
@@ -119,7 +119,7 @@ def check(sent: pa.Table, settings: Settings) -> CheckResult:
         settings: where Kafka and Feast's online store are, and the window's length.
 
     Raises:
-        aiokafka.errors.KafkaError: when the topics can't be read.
+        BrokerUnavailable: when the topics can't be read.
     """
     from features.client import IntentReader  # Feast takes seconds to import; `compare` needs none
 
@@ -320,8 +320,7 @@ async def read_turned_away(settings: Settings) -> dict[Origin, TurnedAway]:
     names = {settings.topic(name): name for name in (PLAYBACK_DLQ, BROWSE_DLQ, LATE_EVENTS)}
     plain = {settings.topic(name): name for name in (PLAYBACK_EVENTS, BROWSE_EVENTS)}
     found: dict[Origin, TurnedAway] = {}
-    consumer = Consumer(**client_options(settings))
-    async with consumer:
+    async with running(Consumer, settings) as consumer:
         partitions = [
             TopicPartition(name, partition)
             for name in names

@@ -38,7 +38,7 @@ def send(
         How many events were sent.
 
     Raises:
-        aiokafka.errors.KafkaError: When Kafka does not take a record.
+        BrokerUnavailable: When Kafka does not take a record.
     """
     with progress("members", parameters.members) as advance:
         events = generate(parameters, advance).events

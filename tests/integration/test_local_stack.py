@@ -14,6 +14,7 @@ import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from redis import Redis
 from supervisor.options import ServerOptions
 from tritonclient.grpc import InferenceServerClient, InferInput
 
@@ -25,6 +26,7 @@ from infra.exceptions import (
     TopicCreationError,
     TopicMismatchError,
 )
+from infra.local import commands
 from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
 from infra.local.ports import free_ports
 from infra.local.programs import worker_environment
@@ -153,6 +155,36 @@ def test_a_killed_triton_comes_back_with_the_version_it_served(tiny: Stack) -> N
     until(lambda: tiny.pid("triton") not in (0, killed), "a new Triton")
     tiny.wait("triton")
     assert infer(tiny) == 1.0
+
+
+def test_a_killed_kafka_or_redis_comes_back_with_what_it_held_and_the_status_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = free_settings(tmp_path)
+    with Stack(tmp_path, settings) as stack, Redis(port=settings.redis_port) as client:
+        stack.start("kafka", "redis")
+        asyncio.run(create_topics(settings))
+        client.set("key", "value")
+        killed = {name: stack.pid(name) for name in ("kafka", "redis")}
+        for pid in killed.values():
+            os.kill(pid, signal.SIGKILL)
+        for name, pid in killed.items():
+            until(
+                lambda name=name, pid=pid: stack.pid(name) not in (0, pid), f"{name} started anew"
+            )
+            stack.wait(name)
+        assert client.get("key") == b"value"
+        partitions, _ = asyncio.run(describe(settings.kafka_bootstrap, SESSIONS_CHANGELOG))
+        assert partitions == settings.topic_partitions
+        stack.stop_program("redis")
+        monkeypatch.setattr(commands, "local_stack", lambda: stack)
+        monkeypatch.setattr(commands, "LOCAL", tmp_path)
+        commands.status()
+    told = capsys.readouterr().out
+    assert "kafka ended at" in told
+    assert "and was started again" in told
+    assert "redis ended at" in told
+    assert "`make up` starts it" in told
 
 
 def test_an_absent_version_is_refused_by_name(tiny: Stack) -> None:
@@ -337,7 +369,7 @@ def test_a_program_that_ends_at_its_start_shows_its_log(tmp_path: Path) -> None:
     damaged.write_text("version=unknown\n")
     with (
         Stack(tmp_path, free_settings(tmp_path)) as stack,
-        pytest.raises(ProgramFailedError, match=r"(?s)kafka ended.*kafka\.log.*meta\.properties"),
+        pytest.raises(ProgramFailedError, match=r"(?s)kafka ends .*kafka\.log.*meta\.properties"),
     ):
         stack.start("kafka")
 

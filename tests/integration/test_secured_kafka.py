@@ -1,4 +1,4 @@
-"""The product on an Apache Kafka that wants TLS, and a login or a certificate."""
+"""The product on an Apache Kafka that wants TLS, and a login, a token or a certificate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from infra.local.stack import Stack
 from infra.local.topics import create_topics
 from stream import codec, topics
 from stream.events import decode
-from stream.exceptions import BrokerRefused, BrokerUnavailable
+from stream.exceptions import BrokerRefused, BrokerUnavailable, TokenUnavailable
 from stream.outbox import Outbox, Outgoing
 from stream.preflight import check_topics
 from stream.session import ProfileState, Rules
 from stream.settings import Settings
 from tests.conftest import isolate
+from tests.sinks import unlanded
+from tests.tokens import CLIENT, SECRET, Endpoint, endpoint, unsecured_token
 from tests.workers import exit_code, lag, online, records, send, title_open, until, worker
 
 _EC: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
@@ -41,13 +43,15 @@ def certificate(home: Path, name: str, *extensions: str, authority: str | None =
     )
 
 
-def secured(home: Path, broker: int, controller: int, login: int, mutual: int) -> str:
+def secured(home: Path, broker: int, controller: int, login: int, token: int, mutual: int) -> str:
     """A broker's properties beside those of the local stack, of which they take the place.
 
-    At the port `login` it takes users by password, at `mutual` by certificate, both over TLS.
-    Everything is allowed to "intent" and "client", and nothing to "guest".
+    At the port `login` it takes users by password, at `token` by an unsecured token, at `mutual` by
+    certificate, all over TLS. A connection by token ends when the token expires. Everything is
+    allowed to "intent" and "client", and nothing to "guest".
     """
-    listeners = f"BROKER://127.0.0.1:{broker},LOGIN://127.0.0.1:{login},MUTUAL://127.0.0.1:{mutual}"
+    ports = {"BROKER": broker, "LOGIN": login, "TOKEN": token, "MUTUAL": mutual}
+    listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
     module = "org.apache.kafka.common.security"
     users = f'user_intent="{_PASSWORD}" user_guest="{_PASSWORD}"'
     return "\n".join(
@@ -55,12 +59,16 @@ def secured(home: Path, broker: int, controller: int, login: int, mutual: int) -
             f"listeners={listeners},CONTROLLER://127.0.0.1:{controller}",
             f"advertised.listeners={listeners}",
             "listener.security.protocol.map="
-            "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL",
+            "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,TOKEN:SASL_SSL,MUTUAL:SSL",
             "listener.name.login.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
             "listener.name.login.plain.sasl.jaas.config="
             f"{module}.plain.PlainLoginModule required {users};",
             "listener.name.login.scram-sha-512.sasl.jaas.config="
             f"{module}.scram.ScramLoginModule required;",
+            "listener.name.token.sasl.enabled.mechanisms=OAUTHBEARER",
+            "listener.name.token.oauthbearer.sasl.jaas.config="
+            f"{module}.oauthbearer.OAuthBearerLoginModule required;",
+            "listener.name.token.oauthbearer.connections.max.reauth.ms=3600000",
             "listener.name.mutual.ssl.client.auth=required",
             "ssl.keystore.type=PEM",
             f"ssl.keystore.location={home / 'keystore.pem'}",
@@ -74,14 +82,23 @@ def secured(home: Path, broker: int, controller: int, login: int, mutual: int) -
 
 
 class Ways(NamedTuple):
-    """Settings for the two ways into the broker."""
+    """Settings for the three ways into the broker."""
 
     login: Settings
+    token: Settings
     certificate: Settings
 
 
 @pytest.fixture(scope="module")
-def kafka(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+def token_endpoint() -> Iterator[Endpoint]:
+    with endpoint() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kafka(
+    stack: Stack, token_endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ways]:
     """The stack's settings, but for a secured Kafka that takes the place of the stack's."""
     home = tmp_path_factory.mktemp("secured")
     certificate(home, "authority")
@@ -91,12 +108,12 @@ def kafka(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wa
     pair = (home / "server.key").read_text() + (home / "server.pem").read_text()
     (home / "keystore.pem").write_text(pair)
 
-    plain, controller, login, mutual = free_ports(4)
+    plain, controller, login, token, mutual = free_ports(5)
     ports = {"kafka_port": plain, "kafka_controller_port": controller}
     program = programs(home, stack.settings.model_copy(update=ports))["kafka"]
     program.prepare()
     with Path(program.command[-1]).open("a") as properties:
-        properties.write(secured(home, plain, controller, login, mutual))
+        properties.write(secured(home, plain, controller, login, token, mutual))
     with (home / "kafka.log").open("wb") as log:
         process = subprocess.Popen(
             ("setpriv", "--pdeathsig", "KILL", "--", *program.command), stdout=log, stderr=log
@@ -116,6 +133,18 @@ def kafka(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wa
                     "kafka_sasl_mechanism": "SCRAM-SHA-512",
                     "kafka_sasl_username": "intent",
                     "kafka_sasl_password": SecretStr(_PASSWORD),
+                    "kafka_ssl_cafile": home / "authority.pem",
+                }
+            ),
+            stack.settings.model_copy(
+                update={
+                    "kafka_bootstrap": f"127.0.0.1:{token}",
+                    "kafka_security_protocol": "SASL_SSL",
+                    "kafka_sasl_mechanism": "OAUTHBEARER",
+                    "kafka_oauth_token_url": token_endpoint.url,
+                    "kafka_oauth_client_id": CLIENT,
+                    "kafka_oauth_client_secret": SecretStr(SECRET),
+                    "kafka_oauth_scope": "kafka",
                     "kafka_ssl_cafile": home / "authority.pem",
                 }
             ),
@@ -163,6 +192,48 @@ def test_a_worker_behind_a_login_recovers_its_state_and_carries_an_event_to_feat
         assert online(settings, "member", "sequence_no") == 2
         until(lambda: lag(settings) == 0, "no lag")
     assert _PASSWORD not in log.read_text()
+
+
+def test_a_worker_and_a_sink_with_tokens_go_on_when_those_expire(
+    kafka: Ways, token_endpoint: Endpoint, redis: str, served_model: str, tmp_path: Path
+) -> None:
+    settings = isolate(kafka.token, tmp_path).model_copy(
+        update={"model_version": served_model, "sink_interval_s": 0.2}
+    )
+    asyncio.run(create_topics(settings))
+    logs = [tmp_path / "worker.log", tmp_path / "sink.log"]
+    token_endpoint.lifetime_s = 8
+    with (
+        worker(settings, logs[0], wait=True),
+        worker(settings, logs[1], "stream.cli", "sink"),
+    ):
+        for _ in range(3):
+            renewed = len(token_endpoint.issued) + 2
+            until(lambda renewed=renewed: len(token_endpoint.issued) >= renewed, "new tokens")
+            event = title_open("member")
+            send(settings, [event])
+            until(lambda event=event: online(settings, "member") == event["event_id"], "the event")
+        until(lambda: lag(settings) == 0, "no lag")
+        until(lambda: unlanded(settings) == 0, "all rows landed")
+    assert set(token_endpoint.issued) == {"kafka"}
+    assert not [log for log in logs if SECRET in log.read_text() or "eyJ" in log.read_text()]
+
+
+def test_who_gets_no_token_is_told_what_to_check(
+    kafka: Ways, token_endpoint: Endpoint, tmp_path: Path
+) -> None:
+    settings = isolate(kafka.token, tmp_path)
+    wrong = {"kafka_oauth_client_secret": SecretStr("wrong-one")}
+    with pytest.raises(TokenUnavailable, match="INTENT_KAFKA_OAUTH_CLIENT_SECRET") as refused:
+        asyncio.run(check_topics(settings.model_copy(update=wrong)))
+    assert "wrong-one" not in str(refused.value)
+    stale = {"kafka_oauth_scope": "stale"}
+    token_endpoint.fault = (200, f'{{"access_token": "{unsecured_token(CLIENT, -60)}"}}'.encode())
+    try:
+        with pytest.raises(BrokerRefused, match=r"refused the token.*INTENT_KAFKA_OAUTH_SCOPE"):
+            asyncio.run(check_topics(settings.model_copy(update=stale)))
+    finally:
+        token_endpoint.fault = None
 
 
 def test_a_password_over_tls_gets_in(kafka: Ways, tmp_path: Path) -> None:

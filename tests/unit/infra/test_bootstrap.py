@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
 
 from infra import bootstrap
 
@@ -89,3 +91,12 @@ def test_missing_packages_are_named_to_who_may_not_install_them(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(bootstrap.SetupError, match=r"openjdk-17-jre-headless maven redis-server"):
         bootstrap.provide_programs()
+
+
+def test_set_up_and_images_install_the_libraries_of_every_codec_of_kafka() -> None:
+    # An image installs no extra of ours.
+    project = tomllib.loads(bootstrap.PYPROJECT.read_text())["project"]
+    needs = {one.name: one for one in map(Requirement, project["dependencies"])}
+    assert {"lz4", "snappy", "zstd"} <= needs["aiokafka"].extras
+    pinned = {line.partition("==")[0] for line in bootstrap.CONSTRAINTS.read_text().splitlines()}
+    assert "cramjam" in pinned

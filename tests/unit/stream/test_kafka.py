@@ -23,6 +23,12 @@ LOGIN = {
     "kafka_sasl_username": "intent",
     "kafka_sasl_password": "hush-hush",
 }
+OIDC = {
+    "kafka_sasl_mechanism": "OAUTHBEARER",
+    "kafka_oauth_token_url": "https://login.example.com/token",
+    "kafka_oauth_client_id": "intent",
+    "kafka_oauth_client_secret": "hush-hush",
+}
 LOGIN_OPTIONS = {
     "sasl_mechanism": "SCRAM-SHA-512",
     "sasl_plain_username": "intent",
@@ -56,7 +62,14 @@ def test_settings_become_a_client_s_arguments(
 
 @pytest.mark.parametrize(
     ("protocol", "given"),
-    [("PLAINTEXT", {}), ("SSL", {}), ("SASL_PLAINTEXT", LOGIN), ("SASL_SSL", LOGIN)],
+    [
+        ("PLAINTEXT", {}),
+        ("SSL", {}),
+        ("SASL_PLAINTEXT", LOGIN),
+        ("SASL_SSL", LOGIN),
+        ("SASL_PLAINTEXT", OIDC),
+        ("SASL_SSL", OIDC),
+    ],
 )
 def test_faust_s_clients_get_the_same_arguments(protocol: str, given: dict[str, str]) -> None:
     settings = Settings.model_validate({"kafka_security_protocol": protocol, **given})

@@ -11,6 +11,12 @@ LOGIN = {
     "kafka_sasl_username": "intent",
     "kafka_sasl_password": "hush-hush",
 }
+OIDC = {
+    "kafka_sasl_mechanism": "OAUTHBEARER",
+    "kafka_oauth_token_url": "https://login.example.com/token",
+    "kafka_oauth_client_id": "intent",
+    "kafka_oauth_client_secret": "hush-hush",
+}
 CERTIFICATE = {"kafka_ssl_certfile": "client.pem", "kafka_ssl_keyfile": "client.key"}
 
 
@@ -25,6 +31,13 @@ CERTIFICATE = {"kafka_ssl_certfile": "client.pem", "kafka_ssl_keyfile": "client.
         {"kafka_security_protocol": "SASL_PLAINTEXT", **LOGIN},
         {"kafka_security_protocol": "SASL_SSL", **LOGIN},
         {"kafka_security_protocol": "SASL_SSL", **LOGIN, **CERTIFICATE},
+        {"kafka_security_protocol": "SASL_SSL", **OIDC},
+        {"kafka_security_protocol": "SASL_SSL", **OIDC, "kafka_oauth_scope": "kafka"},
+        {
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_sasl_mechanism": "OAUTHBEARER",
+            "kafka_oauth_aws_region": "eu-west-1",
+        },
     ],
 )
 def test_a_whole_set_of_kafka_s_security_is_taken(given: dict[str, str]) -> None:
@@ -70,8 +83,37 @@ def test_a_whole_set_of_kafka_s_security_is_taken(given: dict[str, str]) -> None
         ),
         ({"kafka_security_protocol": "TLS"}, "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL'"),
         (
-            {"kafka_security_protocol": "SASL_SSL", **LOGIN, "kafka_sasl_mechanism": "OAUTHBEARER"},
-            "'PLAIN', 'SCRAM-SHA-256' or 'SCRAM-SHA-512'",
+            {"kafka_security_protocol": "SASL_SSL", **LOGIN, "kafka_sasl_mechanism": "GSSAPI"},
+            "'PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512' or 'OAUTHBEARER'",
+        ),
+        *(
+            (
+                {"kafka_security_protocol": "SASL_SSL", **OIDC, missing: None},
+                f"SASL_SSL needs INTENT_{missing.upper()} too",
+            )
+            for missing in ("kafka_oauth_token_url", "kafka_oauth_client_secret")
+        ),
+        (
+            {"kafka_security_protocol": "SASL_SSL", **OIDC, "kafka_sasl_username": "intent"},
+            "INTENT_KAFKA_SASL_USERNAME would not be used with OAUTHBEARER",
+        ),
+        (
+            {"kafka_security_protocol": "SASL_SSL", **OIDC, "kafka_oauth_aws_region": "eu-west-1"},
+            "INTENT_KAFKA_OAUTH_CLIENT_ID, INTENT_KAFKA_OAUTH_CLIENT_SECRET, "
+            "INTENT_KAFKA_OAUTH_TOKEN_URL would not be used with OAUTHBEARER of Amazon",
+        ),
+        (
+            {"kafka_security_protocol": "SASL_SSL", **LOGIN, "kafka_oauth_scope": "kafka"},
+            "INTENT_KAFKA_OAUTH_SCOPE would not be used with SCRAM-SHA-512",
+        ),
+        (OIDC, "set INTENT_KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT"),
+        (
+            {
+                "kafka_security_protocol": "SASL_SSL",
+                **OIDC,
+                "kafka_oauth_token_url": "login.example.com",
+            },
+            "kafka_oauth_token_url",
         ),
     ],
 )
