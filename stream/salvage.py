@@ -6,7 +6,9 @@ broker takes such records, so a consumer has to get past them: what one fetch fa
 again here, taken apart in Python, and handed on with all that can be kept. Names keep their bytes
 as surrogates (PEP 383), and what can't be taken apart at all is an `Unreadable` value.
 
-The layout of batches is Kafka's message format (https://kafka.apache.org/documentation/#messageformat).
+This goes by fields of aiokafka's own (0.14): an upgrade must run the tests of this module and those
+of strange records. The layout of batches is Kafka's message format
+(https://kafka.apache.org/documentation/#messageformat).
 """
 
 from __future__ import annotations
@@ -81,7 +83,10 @@ async def fetched(
         poisoned = next((at for at in fetcher._records if not partitions or at in partitions), None)
         if poisoned is None:
             raise
-        _log.error("%s, from offset %d: %r", poisoned, before[poisoned], error)
+        _log.error(
+            "aiokafka can't parse %s[%d] from offset %d on (%r); it is read once more, leniently",
+            *(poisoned.topic, poisoned.partition, before[poisoned], error),
+        )
         return await _fetched_again(consumer, poisoned, before[poisoned], most)
 
 

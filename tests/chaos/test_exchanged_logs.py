@@ -138,15 +138,17 @@ def test_a_worker_whose_log_is_exchanged_ends_and_the_next_reads_the_new_one(
     settings: Settings, tmp_path: Path
 ) -> None:
     send(settings, [title_open(profile) for _ in range(3) for profile in PROFILES])
-    with worker(settings, tmp_path / "log", wait=True) as process:
+    patient = settings.model_copy(update={"session_timeout_s": 60})
+    with worker(patient, tmp_path / "log", wait=True) as process:
         until(lambda: lag(settings) == 0, "no lag")
-
         # It sleeps, or it would see that the topic is missing in between.
         process.send_signal(signal.SIGSTOP)
-        asyncio.run(delete(settings, topics.BROWSE_EVENTS))
-        asyncio.run(create_topics(settings))
-        send(settings, [title_open(profile) for profile in PROFILES])
-        process.send_signal(signal.SIGCONT)
+        try:
+            asyncio.run(delete(settings, topics.BROWSE_EVENTS))
+            asyncio.run(create_topics(settings))
+            send(settings, [title_open(profile) for profile in PROFILES])
+        finally:
+            process.send_signal(signal.SIGCONT)
         until(lambda: process.poll() is not None, "the worker's end")
     assert "was exchanged while it was read" in (tmp_path / "log").read_text()
     with worker(settings, tmp_path / "log", wait=True):
