@@ -31,7 +31,7 @@ _COMMANDS: Final = (
     ("sink",),
     ("worker",),
 )
-_FILLED: Final = 100
+_FILLED: Final = 500
 """Lines that a log may grow by while Kafka is away; it were thousands."""
 
 
@@ -43,6 +43,7 @@ def run(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
 
 
