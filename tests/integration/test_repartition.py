@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.new_partitions import NewPartitions
 
-from infra.local.ports import free_ports
-from infra.local.programs import worker_environment
 from infra.local.topics import create_topics
+from infra.steps import progress
 from stream import topics
+from stream.exceptions import PartitionsChanged, RepartitionRefused
 from stream.kafka import running
 from stream.partitioners import partition_of
+from stream.preflight import check_topics
+from stream.repartition import Repartitioned, repartition
 from stream.settings import Settings
+from stream.topology import Topology, settle_topology
 from tests.workers import http, lag, online, records, send, title_open, until, worker
 
 PROFILES = [f"member-{number}" for number in range(40)]
@@ -31,15 +32,9 @@ WAS, NOW = 4, 6
 """Keys move between the old partitions, too."""
 
 
-def intentstream(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A run of the command line under these settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
-        env={**os.environ, **worker_environment(settings)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def move(settings: Settings, count: int | None = None) -> Repartitioned:
+    """`intentstream repartition`."""
+    return asyncio.run(repartition(settings, count, None, progress))
 
 
 def add_partitions(settings: Settings, count: int) -> None:
@@ -73,30 +68,24 @@ def test_partitions_can_be_added_and_every_profile_stays_whole(
     isolated: Settings, kafka: str, redis: str, served_model: str, tmp_path: Path
 ) -> None:
     settings = isolated.model_copy(update={"model_version": served_model, "session_timeout_s": 6})
-    other = settings.model_copy(update={"metrics_port": free_ports(1)[0]})
     asyncio.run(create_topics(settings))
     everybody = [*PROFILES, *ERASED]
-    log, other_log = tmp_path / "worker.log", tmp_path / "other.log"
-    with worker(settings, log) as one, worker(other, other_log) as two:
-        for each in (settings, other):
-            until(lambda each=each: http(each, "/ready")[0] == 200, "two workers", within_s=180)
-        assert intentstream(settings, "repartition", str(NOW)).stderr.startswith(
-            "RepartitionRefused: 2 workers are members"
-        )
+    log = tmp_path / "worker.log"
+    with worker(settings, log) as process:
+        until(lambda: http(settings, "/ready")[0] == 200, "a ready worker", within_s=300)
         for _ in range(3):
             send(settings, [title_open(profile) for profile in everybody])
             time.sleep(0.01)
         until(lambda: lag(settings) == 0, "no lag")
+        with pytest.raises(RepartitionRefused, match="1 workers are members"):
+            move(settings, NOW)
 
         add_partitions(settings, NOW)
         # Long before its own clients would see the new partitions, and die of them.
-        assert one.wait(timeout=180) != 0
-        assert two.wait(timeout=180) != 0
-    for told in (log, other_log):
-        assert "run `intentstream repartition`" in told.read_text()
-    with worker(settings, log) as refused:
-        assert refused.wait(timeout=180) != 0
-        assert http(settings, "/ready")[0] == 0
+        assert process.wait(timeout=120) != 0
+    assert "stop all workers, run `intentstream repartition`" in log.read_text()
+    with pytest.raises(PartitionsChanged):
+        asyncio.run(settle_topology(settings, asyncio.run(check_topics(settings))))
 
     # What waits meanwhile, by producers that know of the new partitions and by those that don't.
     send_by(settings, WAS, topics.BROWSE_EVENTS, {each: title_open(each) for each in everybody})
@@ -104,12 +93,12 @@ def test_partitions_can_be_added_and_every_profile_stays_whole(
     send_by(settings, NOW, topics.BROWSE_EVENTS, last)
     send_by(settings, WAS, topics.PROFILE_ERASURES, dict.fromkeys(ERASED))
 
-    moved = intentstream(settings, "repartition")
-    assert moved.returncode == 0, moved.stderr
-    assert "murmur2" in moved.stdout
+    done = move(settings)
+    assert done.topology == Topology(partitions=NOW, partitioner="murmur2")
+    assert done.profiles == len(everybody) > done.moved > 0
 
     with worker(settings, log):
-        until(lambda: http(settings, "/ready")[0] == 200, "a ready worker", within_s=180)
+        until(lambda: http(settings, "/ready")[0] == 200, "a ready worker", within_s=300)
         stale = {profile: title_open(profile) for profile in PROFILES[:20]}
         send_by(settings, WAS, topics.BROWSE_EVENTS, stale)
         last |= stale
@@ -128,4 +117,4 @@ def test_partitions_can_be_added_and_every_profile_stays_whole(
     wide = settings.model_copy(update={"topic_partitions": NOW})
     for name in (*topics.DEAD_LETTER_TOPICS, topics.LATE_EVENTS):
         assert records(wide, name) == []
-    assert intentstream(wide, "topics").returncode == 0
+    asyncio.run(create_topics(wide))

@@ -52,6 +52,8 @@ class Producer:
         return True
 
     async def send_batch(self, _: Any, topic: str, partition: int) -> asyncio.Future[None]:
+        assert partition in self.known, "Unrecognized partition"  # as aiokafka does
+
         async def deliver() -> None:
             if partition == 0:
                 raise self.failure
