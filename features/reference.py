@@ -87,8 +87,8 @@ Every published row also lands in Parquet (`intentstream sink`; the folder is
 `INTENT_OFFLINE_DIR`/{offline}), once for each profile, `sequence_no`, model version
 and event time. A historical read answers what an online read at that moment answered, but for
 rows that expire: history forgets one {days} days after its event, online it goes
-`INTENT_FEATURE_TTL_S` after it was last written, by default never. And files hold what an
-[erased](erasure.md) profile did before until they are written anew.
+`INTENT_FEATURE_TTL_S` after it was last written, by default never. What an [erased](erasure.md)
+profile did before is in no answer, from a minute after its erasure on.
 
 ```python
 import pandas as pd

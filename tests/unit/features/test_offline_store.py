@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from features.client import IntentReader
 from features.definitions import intent_features, profile_intent, title_profiles
 from features.encoding import row_attribute
 from features.exceptions import FeaturesError, NothingLandedError
 from features.landing import PartitionLanding, Published
+from features.rows import Erasure
 from features.store import apply, source_folder
 from features.titles import publish_titles
 from stream.settings import Settings
@@ -100,6 +102,27 @@ def test_a_row_of_a_device_whose_clock_is_ahead_is_served_as_soon_as_it_was(
 ) -> None:
     land(settings, published(1_000, 1, 10))
     assert served(settings, [20]) == [1]
+
+
+def test_rows_from_before_an_erasure_are_neither_in_history_nor_materialized(
+    settings: Settings,
+) -> None:
+    land(settings, published(0, 1, 10), published(0, 1, 10, profile_id="other"))
+    erasure = Erasure(START_MS + 500, START_MS)
+    tombstone = Published(2, None, SAMPLE.profile_id.encode(), erasure.to_headers())
+    landing = PartitionLanding(source_folder(settings, intent_features), "intent-features", 0, 1)
+    assert landing.own()
+    landing.land([tombstone])
+    store = apply(settings)
+    store.materialize(at(-1), at(1), [profile_intent.name])
+    read = IntentReader(settings).read([SAMPLE.profile_id, "other"])
+    assert [intent.row is not None for intent in read] == [False, True]
+    assert served(settings, [20]) == [None]
+    landing.land([Published(3, published(600, 1, 700).to_json())])
+    landing.close()
+    store.materialize(at(-1), at(601), [profile_intent.name])
+    assert IntentReader(settings).read([SAMPLE.profile_id])[0].row is not None
+    assert served(settings, [20, 700]) == [None, 1]
 
 
 def test_a_row_past_the_view_s_time_to_live_is_not_served(settings: Settings) -> None:
