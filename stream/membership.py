@@ -10,7 +10,6 @@ Here heartbeats and commits carry the name, and who is fenced is told and stays 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -21,8 +20,6 @@ from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Array, Int32, Int64, Schema, String
 
 from stream.exceptions import InstanceIdTaken
-
-_log = logging.getLogger(__name__)
 
 _FENCED_INSTANCE_ID: Final = 82
 _NO_LEADER_EPOCH: Final = -1
