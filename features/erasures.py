@@ -76,11 +76,16 @@ def notes(folder: str | Path, filesystem: FileSystem | None = None) -> list[Note
         try:
             with filesystem.open_input_stream(file.path) as stream:
                 held = orjson.loads(stream.read())
+            erasures = {name: Erasure(*times) for name, times in held["erasures"].items()}
+            found.append(Note(file.base_name, held["noted_at_ms"], erasures))
         except FileNotFoundError:
             # It went since the listing: the files have been written anew.
             continue
-        erasures = {name: Erasure(*times) for name, times in held["erasures"].items()}
-        found.append(Note(file.base_name, held["noted_at_ms"], erasures))
+        except (ValueError, LookupError, TypeError) as error:
+            raise OSError(
+                f"{file.path} is no note of erasures ({error}). Put a whole copy in its place; or "
+                "move it away and ask for the erasures of that day again."
+            ) from error
     return sorted(found, key=lambda note: note.noted_at_ms)
 
 

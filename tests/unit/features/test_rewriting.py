@@ -179,6 +179,15 @@ def test_the_last_erasure_of_a_profile_counts(tmp_path: Path) -> None:
     assert joined(notes(tmp_path)) == {SAMPLE.profile_id: later}
 
 
+def test_a_note_that_is_damaged_is_named_and_nothing_lands_meanwhile(tmp_path: Path) -> None:
+    land(tmp_path, [tombstone(0)])
+    (note,) = (tmp_path / FOLDER).iterdir()
+    note.write_bytes(b"{")
+    with pytest.raises(OSError, match=f"{note.name} is no note"):
+        land(tmp_path, records([OTHER], 1))
+    assert files(tmp_path) == []
+
+
 def test_a_folder_without_notes_is_not_made(tmp_path: Path) -> None:
     assert rewritten(tmp_path) is None
     assert not (tmp_path / FOLDER).exists()
