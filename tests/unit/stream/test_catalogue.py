@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,15 +26,16 @@ def catalogue(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def secret(catalogue: Path) -> Iterator[Path]:
-    """The catalogue, that this process may not read; root would."""
-    catalogue.chmod(0)
+@contextmanager
+def not_root() -> Iterator[None]:
+    """Root may read everything."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
-    yield catalogue
-    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
@@ -42,9 +44,11 @@ def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
     assert read.duration_ms == {hash64("t1"): 90_000}
 
 
-def test_one_that_may_not_be_read_is_told_with_the_command_that_mends_it(secret: Path) -> None:
-    with pytest.raises(CatalogueError, match=rf"INTENT_CATALOGUE={secret} .*`chmod a\+r`"):
-        read_catalogue(secret)
+def test_one_that_may_not_be_read_is_told_with_the_command_that_mends_it(catalogue: Path) -> None:
+    catalogue.chmod(0)
+    told = rf"INTENT_CATALOGUE={catalogue} .*`chmod a\+r`"
+    with pytest.raises(CatalogueError, match=told), not_root():
+        read_catalogue(catalogue)
 
 
 def test_one_that_is_no_parquet_file_is_told(catalogue: Path) -> None:
