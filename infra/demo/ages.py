@@ -48,7 +48,7 @@ class Ages:
     @property
     def ok(self) -> bool:
         """Whether they are distributed alike."""
-        return self.apart <= FARTHEST
+        return self.profiles > 0 and self.apart <= FARTHEST
 
     def to_json(self) -> dict[str, Any]:
         """All of it, by bucket."""
