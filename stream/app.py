@@ -182,7 +182,6 @@ class IntentApp(faust.App):
     def _gets_on(self) -> bool:
         return (
             self.pipeline is not None
-            and self.watchdog is not None
             and self.watchdog.kafka.is_up
             and not self.is_held()
             and not self.watchdog.missing
