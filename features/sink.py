@@ -53,6 +53,7 @@ async def run_sink(settings: Settings) -> None:
 
     Raises:
         TopicsMissing: when the topics have not been made.
+        TopicsMisconfigured: when a topic would lose what it is given.
         BrokerUnavailable: when Kafka does not answer at the start.
     """
     await check_topics(settings)
