@@ -61,6 +61,7 @@ async def run_sink(settings: Settings) -> None:
 
     Raises:
         TopicsMissing: when the topics have not been made.
+        TopicsMisconfigured: when a topic would lose what it is given.
         BrokerUnavailable: when Kafka does not answer at the start.
         InstanceIdTaken: when another sink has taken this one's name.
     """
