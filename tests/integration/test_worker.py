@@ -145,7 +145,8 @@ def test_an_erased_profile_does_not_come_back_from_what_has_landed_after_a_lost_
     with sink(config.model_copy(update={"erasure_rewrite_s": 0.5})):
         until(lambda: "goes" not in profiles(), "no row of the erased profile in files")
         until(lambda: not notes(folder), "no erasure that is left to do")
-        assert "intentstream_sink_erased_rows_total 1.0" in answer(config, "/metrics")[1]
+        counted = answer(config, "/metrics")[1]
+        assert re.search(r"intentstream_sink_erased_rows_total [1-9]", counted)
     assert "stays" in profiles()
 
 
