@@ -242,7 +242,10 @@ def test_a_cloud_event_happened_when_its_time_says_wherever_the_worker_runs(
     assert f"ce_time is '{zoneless}': it has no offset" in letter["message"]
 
 
-def test_dead_letters_of_strangers_are_listed_as_they_are(settings: Settings) -> None:
+def test_dead_letters_of_strangers_are_listed_as_they_are(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")  # a key in one line
     key, topic = "[/b]\x1b[2J\u202e\x9b", settings.topic(topics.BROWSE_DLQ)
     send(settings, [(key.encode(), b"junk")])
 
@@ -257,8 +260,7 @@ def test_dead_letters_of_strangers_are_listed_as_they_are(settings: Settings) ->
     )
     listed = command(settings, "dlq", "list")
     assert not set(listed) & set("\x1b\x9b\u202e")
-    flat = re.sub(r"\s|│", "", listed)
-    assert flat.count(r"[/b]\x1b[2J\u202e\x9b") == 2
+    assert listed.count(r"[/b]\x1b[2J\u202e\x9b") == 2
     (foreign,) = told(settings, "dlq", "list", "--reason", "foreign", "--json")
     assert (foreign["key"], foreign["value"], foreign["source_topic"]) == (
         key,
