@@ -22,7 +22,7 @@ _DIGITS: Final = 16
 MOST_HEADER_BYTES: Final = 256 * 1024
 """Copied of the headers: what a producer compressed may unpack to more than a topic takes."""
 
-_DECODED: Final = ("ce_specversion", "ce_id", "ce_type", "ce_time")
+_DECODED: Final = ("content-type", "ce_specversion", "ce_id", "ce_type", "ce_time")
 _LONGEST_DECODED: Final = 1024
 """No attribute that means anything is longer."""
 
