@@ -22,7 +22,6 @@ from itertools import count
 from typing import Any, Final
 
 import xxhash
-from rich.console import Console
 from rich.table import Table
 
 from infra.bench.live import servers
@@ -33,6 +32,7 @@ from stream.changelog import Changelog
 from stream.events import Browse
 from stream.outbox import Outbox, Outgoing
 from stream.partitioners import partition_of
+from stream.plain_text import PlainConsole
 from stream.session import ProfileState, Rules, state_of
 from stream.settings import Settings
 
@@ -172,7 +172,7 @@ def main() -> None:
         was, now = told["partitions"]
         numbers = (told.get("kills", 0), told["seconds"], told["lost"])
         table.add_row(name, f"{was} to {now}", *map(str, numbers))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"Kept in {out}; load average {result['load_average']}.")
 

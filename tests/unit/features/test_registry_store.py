@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from feast import Entity, FeatureStore, ValueType
-from feast.errors import FeatureServiceNotFoundException
 
 from features import definitions
 from features.client import IntentReader
+from features.exceptions import DefinitionsError
 from features.store import apply, open_store
 from stream.settings import Settings
 
@@ -72,6 +72,6 @@ def test_who_reads_the_registry_while_it_is_written_reads_the_old_one_whole(
 def test_a_reader_that_comes_first_leaves_no_empty_registry(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with pytest.raises(FeatureServiceNotFoundException):
+    with pytest.raises(DefinitionsError):
         IntentReader(settings)
     assert list(tmp_path.iterdir()) == []

@@ -126,7 +126,8 @@ def test_too_late_events_lie_beyond_the_lateness_allowed_and_are_otherwise_valid
 def test_every_kind_of_malformed_record_occurs_even_in_a_short_replay() -> None:
     plan = _plan(mix=Mix(malformed=0.0001))
     assert plan.count(Fate.MALFORMED) == len(KINDS)
-    assert {c.reason for c in plan.crafted} >= {reason.value for reason in Reason}
+    by_a_disk_alone = {Reason.UNREADABLE}
+    assert {c.reason for c in plan.crafted} >= {r.value for r in set(Reason) - by_a_disk_alone}
 
 
 def test_malformed_records_are_refused_with_the_reason_they_are_expected_to_get() -> None:
