@@ -18,6 +18,7 @@ from features.answers import typed_errors
 from features.exceptions import DefinitionsError
 from features.offline_store import AsServedOfflineStoreConfig
 from features.online_store import FencedRedisOnlineStoreConfig, view_ttls
+from features.registered import Needed
 
 if TYPE_CHECKING:
     from feast import FileSource
@@ -125,6 +126,10 @@ def _writable(registry: Path) -> Iterator[None]:
 def _is_current(store: FeatureStore) -> bool:
     try:
         registered = store.get_project(definitions.project.name)
-    except FeastObjectNotFoundException:
+        # Who registers views alone, as an older release may, leaves the project's tags as they are.
+        for service in (definitions.ranker_v1, definitions.search_rerank_v1):
+            views = [definitions.profile_intent, definitions.title_profile]
+            Needed(store, service, views).check()
+    except (FeastObjectNotFoundException, DefinitionsError):
         return False
     return bool(registered.tags == definitions.project.tags)

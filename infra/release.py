@@ -225,7 +225,8 @@ async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY)
             *(_training(known[version]) if version in known else ()),
         )
     console.print(table)
-    console.print(f"Versions are looked for in {' and '.join(map(str, served.places))}.")
+    looked = " and ".join(map(str, served.places))
+    console.print(f"Versions are looked for in {looked}.", soft_wrap=True)
     if not release.live:
         console.print("Nothing is published yet: workers take Triton's default version.")
     elif not served.serving(release.live):
