@@ -20,7 +20,7 @@ from stream import topics
 from stream.agent import serve
 from stream.catalogue import Catalogue, read_catalogue
 from stream.consumer import METADATA_MAX_AGE_S
-from stream.exceptions import PartitionsChanged
+from stream.exceptions import ChangelogLost, PartitionsChanged
 from stream.healing import Healer
 from stream.health import HealthServer
 from stream.inference import InferenceClient
@@ -127,7 +127,7 @@ class IntentApp(faust.App):
     async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         try:
             await self._topology.insist()
-        except PartitionsChanged as error:
+        except (PartitionsChanged, ChangelogLost) as error:
             await self.crash(error)
             return
         await super()._on_partitions_assigned(assigned, generation_id)

@@ -15,6 +15,10 @@ from stream.kafka import partitions_of, running
 from stream.session import Rules
 from stream.settings import Settings
 
+HEAD_KEY: Final = b""
+"""Key of the tombstone that each partition begins with: one that has never held a record was made
+anew, and the states that stood in it are gone."""
+
 _PATIENCE_MS: Final = 1000
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 
@@ -47,10 +51,10 @@ class Changelog:
     async def read(
         self, partitions: Collection[int] | None = None, since: dict[int, int] | None = None
     ) -> AsyncIterator[Any]:
-        """All records of some partitions, by default of all, up to the ends that they have now.
+        """All records of states, and what ends these, up to the ends that the partitions have now.
 
         Args:
-            partitions: their numbers.
+            partitions: their numbers; by default all.
             since: where to begin, by partition; is brought to where the reading ended.
         """
         since = {} if since is None else since
@@ -65,7 +69,8 @@ class Changelog:
         while left:
             for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
                 for record in records:
-                    yield record
+                    if record.key != HEAD_KEY:
+                        yield record
             for at in list(left):
                 if await self._consumer.position(at) >= ends[at]:
                     since[at.partition] = await self._consumer.position(at)

@@ -79,11 +79,20 @@ def topics(
     mend: Annotated[
         bool, typer.Option("--mend", help="Set what the others' configuration must be, first.")
     ] = False,
+    begin_anew: Annotated[
+        bool,
+        typer.Option(
+            "--begin-anew", help="Accept that the changelog was lost: profiles begin anew."
+        ),
+    ] = False,
 ) -> None:
     """Create the topics that are missing; check the others' partitions and configuration."""
     from infra.local.topics import create_topics, mend_topics
     from stream.settings import settings
+    from stream.topology import begin_changelog
 
+    if begin_anew:
+        asyncio.run(begin_changelog(settings()))
     if mend:
         for line in asyncio.run(mend_topics(settings())):
             typer.echo(line)
@@ -541,11 +550,15 @@ def up() -> None:
 
 
 @app.command()
-def down() -> None:
-    """Stop the local stack."""
+def down(
+    programs: Annotated[
+        list[str] | None, typer.Argument(help="Only these, such as worker; default: all.")
+    ] = None,
+) -> None:
+    """Stop the local stack, or some of its programs; `intentstream up` starts them again."""
     from infra.local import commands
 
-    commands.down()
+    commands.down(programs or ())
 
 
 @app.command()

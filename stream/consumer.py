@@ -82,9 +82,11 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
             left = {place for place, position in places.items() if position < ends[place]}
             if not left:
                 return
-            for records in (await self.getmany(*left, timeout_ms=_PATIENCE_MS)).values():
+            fetched = await self.getmany(*left, timeout_ms=_PATIENCE_MS)
+            for place, records in fetched.items():
                 for record in records:
-                    yield record
+                    if record.offset < ends[place]:
+                        yield record
 
 
 async def high_watermarks(

@@ -68,6 +68,10 @@ class PartitionsChanged(StreamError):
     """Topics have other partitions than states were put into; they have to be moved first."""
 
 
+class ChangelogLost(StreamError):
+    """The changelog was made anew, so the states that stood in it are gone."""
+
+
 class RepartitionRefused(StreamError):
     """States can't be moved to other partitions as things are."""
 

@@ -40,7 +40,7 @@ _LOOKED_AT: Final = 64
 _PUBLISHED: Final = 16
 """Profiles that are scored and published at once; a live event may have to wait for all of them."""
 
-_REST: Final = 0.5
+_REST: Final = 0.2
 """How long nothing is published after a portion, as a share of the time that it took."""
 
 _SETTLED_S: Final = 10.0

@@ -6,6 +6,7 @@ Who watches a group's lag hears of it first, and reports here what came of each 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -53,4 +54,7 @@ class Reachability:
             self._told_s = now_s
             _log.error("Kafka has not answered for %.0f s: %s", now_s - self._away_since_s, error)
         metrics.KAFKA_UP.set(0)
-        metrics.LAG.clear()
+        with warnings.catch_warnings():
+            # Of files that are shared between processes, which these metrics never are.
+            warnings.simplefilter("ignore", UserWarning)
+            metrics.LAG.clear()

@@ -31,7 +31,13 @@ from stream.partitioners import Partitioner, fitting
 from stream.preflight import check_configs, describe_topics
 from stream.session import Rules
 from stream.settings import Settings
-from stream.topology import Topology, read_topology, write_topology
+from stream.topology import (
+    Topology,
+    begin_changelog,
+    check_changelog,
+    read_topology,
+    write_topology,
+)
 
 _ROUND_KEYS: Final = 20_000
 """States held in memory at once, some 4 KB each."""
@@ -72,6 +78,7 @@ async def repartition(
         RepartitionRefused: when it can't be done as things are; says why, and what to do.
         TopicsMissing: when a topic is missing.
         TopicsMisconfigured: when a topic would lose what it is given.
+        ChangelogLost: when states are gone.
         BadState: when a state that has to be joined can't be read.
         BrokerUnavailable: when Kafka does not answer; run it again.
     """
@@ -83,6 +90,8 @@ async def repartition(
     async with running(AIOKafkaAdminClient, settings) as admin:
         had = await _partitions(admin, settings)
         await _no_members(admin, settings)
+        if known and not known.moving:
+            await check_changelog(settings, known.partitions)
         count = _count(count, known, had)
         topology = Topology(
             partitions=count,
@@ -92,6 +101,7 @@ async def repartition(
         await write_topology(settings, topology)
         await _no_members(admin, settings)
         await _add_partitions(admin, settings, had, topology.partitions)
+        await begin_changelog(settings)
     async with Changelog.of(settings) as changelog, Outbox(settings) as outbox:
         mover = Mover(changelog, outbox, rules, topology.place())
         moved = await mover.move_all(progress)

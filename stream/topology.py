@@ -21,10 +21,10 @@ from mode import Service
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import topics
-from stream.changelog import Changelog, Whereabouts
-from stream.consumer import Consumer
-from stream.exceptions import BrokerUnavailable, PartitionsChanged
-from stream.kafka import broker_error, client_options, running, start
+from stream.changelog import HEAD_KEY, Changelog, Whereabouts
+from stream.consumer import Consumer, high_watermarks
+from stream.exceptions import BrokerUnavailable, ChangelogLost, PartitionsChanged
+from stream.kafka import broker_error, client_options, partitions_of, running, start
 from stream.partitioners import Partitioner, fitting, partition_of
 from stream.settings import Settings
 
@@ -76,8 +76,8 @@ class Topology(BaseModel):
         if partitions != self.partitions:
             raise PartitionsChanged(
                 f"the topics have {partitions} partitions, and states are where {self.partitions} "
-                "had them; stop all workers, run `intentstream repartition`, which moves the "
-                "states, and start them again (docs/partitions.md)"
+                f"had them; stop all workers, run `intentstream repartition {partitions}`, which "
+                "moves the states, and start them again (docs/partitions.md)"
             )
 
 
@@ -156,6 +156,56 @@ async def write_topology(settings: Settings, topology: Topology) -> None:
         )
 
 
+async def empty_partitions(settings: Settings) -> list[int]:
+    """The changelog's partitions that have never held a record.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
+    async with running(Consumer, settings) as consumer:
+        ends = await high_watermarks(consumer, places)
+    return sorted(place.partition for place, end in ends.items() if end == 0)
+
+
+async def begin_changelog(settings: Settings) -> None:
+    """Have each of the changelog's partitions that is empty begin with a tombstone of nobody.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not take it.
+    """
+    topic = settings.topic(topics.SESSIONS_CHANGELOG)
+    empty = await empty_partitions(settings)
+    async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
+        for partition in empty:
+            await producer.send_and_wait(topic, None, key=HEAD_KEY, partition=partition)
+
+
+async def check_changelog(settings: Settings, partitions: int) -> None:
+    """Make sure that the changelog is the one that states were put into.
+
+    A worker that went on with an empty one would begin every profile anew, and its newer event
+    times would overwrite good features.
+
+    Args:
+        settings: where Kafka is.
+        partitions: how many had states; any behind them may be new.
+
+    Raises:
+        ChangelogLost: when a partition is empty.
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    empty = [one for one in await empty_partitions(settings) if one < partitions]
+    if empty:
+        raise ChangelogLost(
+            f"{settings.topic(topics.SESSIONS_CHANGELOG)} was made anew (partitions {empty} are "
+            "empty), and the profiles' states are gone with the one before; put it back from a "
+            "copy, or accept the loss by `intentstream topics --begin-anew`: profiles begin anew "
+            "then (set the group back to the start of the event topics before, by "
+            "kafka-consumer-groups.sh, and what these still hold is taken in again)"
+        )
+
+
 async def settle_topology(settings: Settings, partitions: int) -> Topology:
     """What is remembered, after making sure that a worker may run; at the first start, remember it.
 
@@ -165,13 +215,16 @@ async def settle_topology(settings: Settings, partitions: int) -> Topology:
 
     Raises:
         PartitionsChanged: when states are elsewhere, or under way.
+        ChangelogLost: when states are gone.
         BrokerUnavailable: when Kafka does not answer.
     """
     topology = await read_topology(settings)
     if topology is None:
         topology = Topology(partitions=await _placed_by(settings, partitions))
+        await begin_changelog(settings)
         await write_topology(settings, topology)
     topology.allows(partitions)
+    await check_changelog(settings, partitions)
     return topology
 
 
@@ -219,14 +272,16 @@ class TopologyWatch(Service):
             )
 
     async def insist(self) -> None:
-        """`check`, as soon as Kafka answers.
+        """`check`, and that the changelog is still the one of the states, once Kafka answers.
 
         Raises:
             PartitionsChanged: as `check`.
+            ChangelogLost: when it isn't.
         """
         while not self.should_stop:
             try:
                 await self.check()
+                await check_changelog(self._settings, self._topology.partitions)
                 break
             except BrokerUnavailable as error:
                 self.log.warning("%s", error)

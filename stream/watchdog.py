@@ -20,12 +20,12 @@ from typing import Protocol
 from mode import Service
 
 from stream import metrics
-from stream.exceptions import BrokerUnavailable, LogReplaced
+from stream.exceptions import BrokerUnavailable, ChangelogLost, LogReplaced
 from stream.kafka import answering
 from stream.lag import LagReader, PartitionLag
 from stream.reachability import Reachability
 from stream.settings import Settings
-from stream.topics import CONSUMED_TOPICS, TOPICS
+from stream.topics import CONSUMED_TOPICS, SESSIONS_CHANGELOG, TOPICS
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class Watchdog(Service):
     def __init__(self, config: Settings, worker: Worker) -> None:
         self._config = config
         self._worker = worker
+        self._changelog = config.topic(SESSIONS_CHANGELOG)
         self._stalls = Stalls()
         self.missing = MissingTopics()
         self.kafka = Reachability()
@@ -134,6 +135,14 @@ class Watchdog(Service):
                             lags = await reader.read(group, consumed)
                         self.kafka.answered()
                         self.missing.observe(missing)
+                        if self._changelog in missing:
+                            await self.crash(
+                                ChangelogLost(
+                                    f"Kafka has no {self._changelog} any more, in which the "
+                                    "profiles' states stood; put it back from a copy. Made anew "
+                                    "it is empty, and a worker that starts says what to do then"
+                                )
+                            )
                         self.judge(lags, monotonic())
                         tell(lags)
                         if error := self.replaced(lags):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
+from infra.exceptions import StackError
 from infra.local.models import model_of
 from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.stack import ProgramStatus, Stack, on_loopback
@@ -19,7 +20,7 @@ from stream.release import read_release
 from stream.settings import Settings, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 SMALL_SOURCE: Final = "movietweetings"
 """What a first model is trained on: small, and carried by the repository."""
@@ -79,9 +80,22 @@ def _serve(stack: Stack, current: Settings) -> str:
     return asyncio.run(publish(ours, str(newest))).release.live
 
 
-def down() -> None:
-    """Stops every program of the stack. Their data stays in `.local`."""
-    local_stack().stop()
+def down(programs: Collection[str] = ()) -> None:
+    """Stops these programs of the stack, or all where none is named. Their data stays in `.local`.
+
+    Raises:
+        StackError: when there is no such program.
+    """
+    stack = local_stack()
+    known = [program.name for program in stack.status()]
+    if strangers := sorted(set(programs) - set(known)):
+        raise StackError(
+            f"no such programs run: {', '.join(strangers)}; these do: {', '.join(known) or 'none'}"
+        )
+    for name in programs:
+        stack.stop_program(name)
+    if not programs:
+        stack.stop()
 
 
 def status() -> None:

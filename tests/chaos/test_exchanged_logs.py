@@ -15,10 +15,12 @@ from aiokafka.structs import OffsetAndMetadata
 from infra.local.topics import create_topics
 from stream import topics
 from stream.consumer import Consumer
+from stream.exceptions import ChangelogLost
 from stream.kafka import running
 from stream.lag import LagReader
 from stream.settings import Settings
-from tests.workers import http, lag, online, records, send, title_open, until, worker
+from stream.topology import begin_changelog
+from tests.workers import exit_code, http, lag, online, records, send, title_open, until, worker
 
 GONE = "any more; this goes on by itself once it is there again"
 PROFILES = [f"member-{n}" for n in range(20)]
@@ -132,6 +134,28 @@ def test_topics_that_are_gone_are_told_and_go_on_within_seconds_of_their_return(
         assert process.poll() is None
     assert (tmp_path / "log").read_text().count(GONE) <= 2  # the topics may go one by one
     assert len(records(settings, topics.INTENT_FEATURES)) >= len(PROFILES)
+
+
+def test_a_changelog_that_is_made_anew_ends_the_worker_and_is_refused_until_that_is_accepted(
+    settings: Settings, tmp_path: Path
+) -> None:
+    send(settings, [title_open(profile) for profile in PROFILES for _ in range(2)])
+    log = tmp_path / "log"
+    with worker(settings, log, wait=True) as process:
+        until(lambda: lag(settings) == 0, "no lag")
+        asyncio.run(delete(settings, topics.SESSIONS_CHANGELOG))
+        assert exit_code(process) != 0
+    assert "ChangelogLost" in log.read_text()
+    with pytest.raises(ChangelogLost, match="--begin-anew"):
+        asyncio.run(create_topics(settings))
+    send(settings, [title_open(profile) for profile in PROFILES])
+    with worker(settings, log) as process:
+        assert exit_code(process) != 0
+    assert [online(settings, one, "sequence_no") for one in PROFILES] == [2] * len(PROFILES)
+    asyncio.run(begin_changelog(settings))
+    with worker(settings, log, wait=True):
+        until(lambda: lag(settings) == 0, "no lag")
+        assert [online(settings, one, "sequence_no") for one in PROFILES] == [1] * len(PROFILES)
 
 
 def test_a_worker_whose_log_is_exchanged_ends_and_the_next_reads_the_new_one(
