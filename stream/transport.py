@@ -163,6 +163,9 @@ class LeanConsumer(driver.Consumer):
         self.behind_markers: set[Any] = set()
         """Partitions whose next commit lies right behind what is no record."""
 
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Say nothing: Faust calls a worker hung that waits for a transaction. See `watchdog`."""
+
     def _new_consumer_thread(self) -> LeanConsumerThread:
         return LeanConsumerThread(self, loop=self.loop, beacon=self.beacon)
 

@@ -3,11 +3,12 @@
     python -m infra.bench.healing
 
 Starts Kafka, Redis, Triton and a worker on free ports of loopback. The worker reads back the states
-of 100,000 profiles, whose windows hold 1 to 64 interactions, all equally often. 500 events/s of 5,000
-of them flow; the store is flushed in the midst, and is whole when every profile has its row again.
-What it costs to score a profile grows with its window. An event's freshness is the time from its broker timestamp to the announcement of its
-features. At the end every profile's `sequence_no` is read and compared. The network is untrained:
-its arithmetic is that of a trained one. Prints its table and writes `docs/results/healing.json`.
+of 100,000 profiles, whose windows hold 1 to 64 interactions, all equally often: what it costs to
+score a profile grows with its window. 500 events/s of 5,000 of them flow; the store is flushed in
+the midst, and is whole when every profile has its row again. An event's freshness is the time from
+its broker timestamp to the announcement of its features. At the end every profile's `sequence_no`
+is read and compared. The network is untrained: its arithmetic is that of a trained one. Prints its
+table and writes `docs/results/healing.json`.
 """
 
 from __future__ import annotations
