@@ -4,7 +4,7 @@
 
 Starts Kafka, Redis, Triton and a worker on free ports of loopback. The worker reads back the states
 of 100,000 profiles, whose windows hold 1 to 64 interactions, all equally often: what it costs to
-score a profile grows with its window. 500 events/s of 5,000 of them flow; the store is flushed in
+score a profile grows with its window. 500 events/s of 1,000 of them flow; the store is flushed in
 the midst, and is whole when every profile has its row again. An event's freshness is the time from
 its broker timestamp to the announcement of its features. At the end every profile's `sequence_no`
 is read and compared. The network is untrained: its arithmetic is that of a trained one. Prints its
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 PROFILES: Final = 100_000
-ACTIVE: Final = 5_000
+ACTIVE: Final = 1_000
 EVENTS_PER_S: Final = 500
 WINDOW: Final = 64
 HISTORIES: Final = 64
