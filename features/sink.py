@@ -212,6 +212,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 Published(record.offset, record.value, record.key, record.headers)
                 for record in records
             ]
+        self._reached = positions(self._consumer)
 
     async def _land(self, places: Iterable[TopicPartition]) -> None:
         """Land what is held of the partitions that this process owns, then commit behind it."""
