@@ -34,6 +34,7 @@ from stream.logs import throttle_clients
 from stream.membership import give_way
 from stream.preflight import check_topics
 from stream.reachability import Reachability
+from stream.salvage import positions
 from stream.topics import INTENT_FEATURES
 from stream.watchdog import MissingTopics, Stalls, tell
 
