@@ -18,7 +18,7 @@ def named(settings: Settings, home: Path) -> Settings:
     """The same group, name and topics, with ports and files of its own."""
     other = isolate(settings, home)
     ports = {"metrics_port": other.metrics_port, "sink_port": other.sink_port}
-    return settings.model_copy(update={**ports, "data_dir": home / "worker"})
+    return settings.model_copy(update={**ports, "data_dir": home})
 
 
 def test_a_worker_whose_name_another_takes_ends_and_names_the_setting_but_not_at_a_restart(
