@@ -65,11 +65,19 @@ class IntentApp(faust.App):
     healer: Healer | None = None
     pipeline_type: type[Pipeline] = Pipeline
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._edges = AsyncExitStack()
+
+    async def on_first_start(self) -> None:
+        """Make the folder of data, with those above it."""
+        self.worker_settings.data_dir.mkdir(parents=True, exist_ok=True)
+        await super().on_first_start()
+
     async def on_start(self) -> None:
         """Open the edges and build the pipeline."""
         throttle_clients()
         config, catalogue = self.worker_settings, self.catalogue
-        self._edges = AsyncExitStack()
         topology = await settle_topology(config, await check_topics(config))
         self.table.place = topology.place()
         topologies = await self._edges.enter_async_context(TopologyReader(config))

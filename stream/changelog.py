@@ -19,7 +19,6 @@ HEAD_KEY: Final = b""
 """Key of the tombstone that each partition begins with: one that has never held a record was made
 anew, and the states that stood in it are gone."""
 
-_PATIENCE_MS: Final = 1000
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -56,26 +55,25 @@ class Changelog:
         Args:
             partitions: their numbers; by default all.
             since: where to begin, by partition; is brought to where the reading ended.
+
+        Raises:
+            KafkaError: when Kafka does not answer.
         """
         since = {} if since is None else since
         places = [at for at in self._places if partitions is None or at.partition in partitions]
         starts = await self._consumer.beginning_offsets(places)
         ends = await self._consumer.end_offsets(places)
-        left = [at for at in places if max(since.get(at.partition, 0), starts[at]) < ends[at]]
-        if left:
-            self._consumer.assign(left)
+        begins = {at: max(since.get(at.partition, 0), starts[at]) for at in places}
+        left = {at: ends[at] for at in places if begins[at] < ends[at]}
+        if not left:
+            return
+        self._consumer.assign(list(left))
         for at in left:
-            self._consumer.seek(at, max(since.get(at.partition, 0), starts[at]))
-        while left:
-            for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
-                for record in records:
-                    if record.key != HEAD_KEY:
-                        yield record
-            for at in list(left):
-                if await self._consumer.position(at) >= ends[at]:
-                    since[at.partition] = await self._consumer.position(at)
-                    left.remove(at)
-                    self._consumer.pause(at)
+            self._consumer.seek(at, begins[at])
+        async for record in self._consumer.until(left):
+            if record.key != HEAD_KEY:
+                yield record
+        since |= {at.partition: end for at, end in left.items()}
 
 
 class Whereabouts:

@@ -89,14 +89,11 @@ def topics(
     """Create the topics that are missing; check the others' partitions and configuration."""
     from infra.local.topics import create_topics, mend_topics
     from stream.settings import settings
-    from stream.topology import begin_changelog
 
-    if begin_anew:
-        asyncio.run(begin_changelog(settings()))
     if mend:
         for line in asyncio.run(mend_topics(settings())):
             typer.echo(line)
-    asyncio.run(create_topics(settings()))
+    asyncio.run(create_topics(settings(), begin_anew=begin_anew))
 
 
 @app.command()

@@ -58,7 +58,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
                 return records[0]
 
     async def until(self, ends: dict[TopicPartition, int]) -> AsyncIterator[Any]:
-        """The assigned partitions' records from where the consumer is to these offsets.
+        """The assigned partitions' records from where the consumer is to these offsets, no further.
 
         A log may end with a transaction's marker, which is no record. So this looks at where the
         consumer is, and doesn't wait for a last record.
@@ -87,6 +87,8 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
                 for record in records:
                     if record.offset < ends[place]:
                         yield record
+                if records[-1].offset >= ends[place]:
+                    self.seek(place, ends[place])
 
 
 async def high_watermarks(

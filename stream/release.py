@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -87,8 +87,8 @@ class ReleaseFollower:
     async def _read_to_end(self) -> None:
         self._consumer.assign([self._place])
         end = (await self._consumer.end_offsets([self._place]))[self._place]
-        while await self._consumer.position(self._place) < end:
-            await self._read()
+        async for record in self._consumer.until({self._place: end}):
+            self._take_in(record)
 
     async def _follow(self) -> None:
         while True:
@@ -101,16 +101,17 @@ class ReleaseFollower:
     async def _read(self) -> None:
         for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
             for record in records:
-                if record.key == self._settings.model_name.encode() and record.value:
-                    self._decode(record.value, record.timestamp / 1000)
+                self._take_in(record)
 
-    def _decode(self, value: bytes, at_s: float) -> None:
+    def _take_in(self, record: Any) -> None:
+        if record.key != self._settings.model_name.encode() or not record.value:
+            return
         try:
-            self._take(Release.model_validate_json(value))
+            self._take(Release.model_validate_json(record.value))
         except ValidationError as error:
             _log.error("Not a model release, %s stays: %s", self.current, error)
         else:
-            self.since_s = at_s
+            self.since_s = record.timestamp / 1000
 
     def _take(self, release: Release) -> None:
         before, self.current = self.current, release

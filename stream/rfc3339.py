@@ -39,7 +39,7 @@ def unix_ms(text: str) -> int:
     whole = f"{parts['minute']}:{second}{parts['offset']}".upper()
     try:
         at = datetime.fromisoformat(whole)
-    except ValueError as error:
-        raise ValueError(f"there is no such time: {error}") from None
+    except ValueError:
+        raise ValueError("there is no such time") from None
     fraction_ms = int(f"{parts['fraction'] or '.'}000"[1:4])
     return (at - _EPOCH) // timedelta(milliseconds=1) + 1000 * leap + fraction_ms

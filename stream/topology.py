@@ -31,7 +31,6 @@ from stream.settings import Settings
 _log = logging.getLogger(__name__)
 _KEY: Final = b"intentstream.topology"
 _PARTITION: Final = 0
-_PATIENCE_MS: Final = 1000
 _KEYS_KEPT: Final = 1 << 17
 _INTERVAL_S: Final = 5.0
 _SAMPLE: Final = 2_000
@@ -112,11 +111,9 @@ class TopologyReader:
         async with self._turn:
             try:
                 end = (await self._consumer.end_offsets([self._place]))[self._place]
-                while await self._consumer.position(self._place) < end:
-                    fetched = await self._consumer.getmany(timeout_ms=_PATIENCE_MS)
-                    for record in fetched.get(self._place, ()):
-                        if record.key == _KEY:
-                            self._newest = self._decoded(record.value)
+                async for record in self._consumer.until({self._place: end}):
+                    if record.key == _KEY:
+                        self._newest = self._decoded(record.value)
             except KafkaError as error:
                 raise broker_error(self._settings, error) from error
             return self._newest

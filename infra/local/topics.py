@@ -14,7 +14,7 @@ from infra.patience import Patience
 from stream.kafka import running
 from stream.preflight import check_configs, describe_topics
 from stream.topic_rules import broken
-from stream.topology import settle_topology
+from stream.topology import begin_changelog, settle_topology
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -24,17 +24,22 @@ _VISIBLE_S: Final = 30.0
 _POLL_S: Final = 0.05
 
 
-async def create_topics(settings: Settings) -> None:
+async def create_topics(settings: Settings, *, begin_anew: bool = False) -> None:
     """Creates every topic of `stream.topics.TOPICS` that is absent; waits until all have leaders.
 
     Existing topics are left as they are, so the call may be repeated. How many partitions they have
     is remembered, for workers to go by.
+
+    Args:
+        settings: where Kafka is, the topics' prefix, partitions and replicas.
+        begin_anew: take a changelog that was made anew, without the states that stood in it.
 
     Raises:
         TopicMismatchError: when an existing topic has another number of partitions; none is created
             then.
         TopicsMisconfigured: when an existing topic would lose what it is given, or take nothing.
         PartitionsChanged: when states have to be moved to other partitions first.
+        ChangelogLost: when the changelog was made anew.
         TopicCreationError: when the broker refuses a topic.
         BrokerUnavailable: when no broker answers.
     """
@@ -47,6 +52,8 @@ async def create_topics(settings: Settings) -> None:
             await _verify(admin, {one.name for one in described}, settings)
             described = await describe_topics(admin, settings)
         check_configs(described, settings)
+    if begin_anew:
+        await begin_changelog(settings)
     await settle_topology(settings, settings.topic_partitions)
 
 

@@ -19,7 +19,6 @@ from stream.exceptions import ChangelogLost
 from stream.kafka import running
 from stream.lag import LagReader
 from stream.settings import Settings
-from stream.topology import begin_changelog
 from tests.workers import exit_code, http, lag, online, records, send, title_open, until, worker
 
 GONE = "any more; this goes on by itself once it is there again"
@@ -152,7 +151,7 @@ def test_a_changelog_that_is_made_anew_ends_the_worker_and_is_refused_until_that
     with worker(settings, log) as process:
         assert exit_code(process) != 0
     assert [online(settings, one, "sequence_no") for one in PROFILES] == [2] * len(PROFILES)
-    asyncio.run(begin_changelog(settings))
+    asyncio.run(create_topics(settings, begin_anew=True))
     with worker(settings, log, wait=True):
         until(lambda: lag(settings) == 0, "no lag")
         assert [online(settings, one, "sequence_no") for one in PROFILES] == [1] * len(PROFILES)

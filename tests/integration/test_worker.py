@@ -117,7 +117,7 @@ def test_an_erased_profile_is_absent_until_it_does_something_again(settings: Set
 def test_an_erased_profile_does_not_come_back_from_what_has_landed_after_a_lost_store(
     settings: Settings, stack: Stack
 ) -> None:
-    # For now the sink takes nothing out of the files.
+    # Taken out of the files are the rows only by the second sink.
     config = settings.model_copy(update={"sink_interval_s": 0.2, "erasure_rewrite_s": 600.0})
     folder = source_folder(config, intent_features)
     before = datetime.now(UTC)
