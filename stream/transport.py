@@ -136,7 +136,7 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
             for tp in marks.keys() & owner.behind_markers:
                 marks[tp] = mark = await behind_markers(consumer, tp, marks[tp])
                 if mark.read_to_ms is not None:
-                    owner.read_to_ms[tp] = mark.read_to_ms
+                    self.parent_loop.call_soon_threadsafe(owner.read_up_to, tp, mark.read_to_ms)
             await consumer.commit({TopicPartition(*tp): at.to_commit() for tp, at in marks.items()})
             owner.behind_markers -= marks.keys()
         except CommitFailedError:
@@ -227,9 +227,15 @@ class LeanConsumer(driver.Consumer):
     def ack(self, message: Any) -> bool:
         """Take a message for done, and remember its broker time for the next bookmark."""
         if message.timestamp_type == LOG_APPEND_TIME:
-            time_ms = round(message.timestamp * 1000)
-            self.read_to_ms[message.tp] = max(time_ms, self.read_to_ms.get(message.tp, time_ms))
+            self.read_up_to(message.tp, round(message.timestamp * 1000))
         return bool(super().ack(message))
+
+    def read_up_to(self, tp: Any, time_ms: int) -> None:
+        """Take in a broker time up to which a partition is done; an older one changes nothing.
+
+        A commit that is under way learns of a marker's time when later records may be done already.
+        """
+        self.read_to_ms[tp] = max(time_ms, self.read_to_ms.get(tp, time_ms))
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         stopped: Any = fetcher

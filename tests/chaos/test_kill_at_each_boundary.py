@@ -24,7 +24,8 @@ PROFILE: Final = "member-1"
 
 def reached(settings: Settings, event_id: str) -> dict[str, bool]:
     """Which effects of an event are there, by the boundary behind which they must be."""
-    states = [codec.decode(record.value) for record in records(settings, "sessions-changelog")]
+    changelog = [record.value for record in records(settings, "sessions-changelog")]
+    states = [codec.decode(value) for value in changelog if value is not None]
     rows = [record.value for record in records(settings, topics.INTENT_FEATURES)]
     return {
         "save": any(state.last_event_id == event_id for state in states),

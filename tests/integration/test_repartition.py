@@ -83,7 +83,7 @@ def test_partitions_can_be_added_and_every_profile_stays_whole(
         add_partitions(settings, NOW)
         # Long before its own clients would see the new partitions, and die of them.
         assert process.wait(timeout=120) != 0
-    assert "stop all workers, run `intentstream repartition`" in log.read_text()
+    assert "stop all workers, run `intentstream repartition 6`" in log.read_text()
     with pytest.raises(PartitionsChanged):
         asyncio.run(settle_topology(settings, asyncio.run(check_topics(settings))))
 

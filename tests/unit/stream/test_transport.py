@@ -10,12 +10,13 @@ from typing import Any
 
 import faust
 import pytest
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 from faust.types import TP
 
 from stream.bookmark import Bookmark
 from stream.exceptions import LogReplaced
-from stream.transport import LeanConsumer, LeanTransport
+from stream.transport import LeanConsumer, LeanConsumerThread, LeanTransport
 
 EVENTS = TP("events", 0)
 
@@ -381,4 +382,42 @@ def test_records_lost_at_the_log_s_end_are_fetched_again() -> None:
             await delivered.reach(4)
             assert delivered == [2, 3, 4, 5]
 
+    asyncio.run(scene())
+
+
+def test_a_marker_s_time_never_takes_the_bookmark_behind_records_done_meanwhile() -> None:
+    marker_ms, record_ms = 20, 30
+
+    class Broker:
+        """Answers for a marker below offset 8 once a later record is done."""
+
+        def __init__(self) -> None:
+            self.committed: list[str] = []
+
+        async def offsets_for_times(
+            self, times: Mapping[TopicPartition, int]
+        ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+            consumer.read_up_to(EVENTS, record_ms)
+            is_before = times[TopicPartition(*EVENTS)] <= marker_ms
+            later = OffsetAndTimestamp(7, marker_ms) if is_before else None
+            return {TopicPartition(*EVENTS): later}
+
+        async def commit(self, marks: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+            self.committed += [mark.metadata for mark in marks.values()]
+
+    async def scene() -> None:
+        nonlocal consumer
+        async with reading(Partition(range(3)), Delivered()) as consumer:
+            broker = Broker()
+            thread: Any = LeanConsumerThread(consumer, loop=asyncio.get_running_loop())
+            thread._ensure_consumer = lambda: broker
+            thread.assignment = lambda: {EVENTS}
+            consumer.read_up_to(EVENTS, 10)
+            consumer.behind_markers.add(EVENTS)
+            assert await thread._commit({EVENTS: 8})
+            await settled()
+            assert broker.committed == ["read_to_ms=20"]
+            assert consumer.read_to_ms == {EVENTS: record_ms}
+
+    consumer: Any = None
     asyncio.run(scene())
