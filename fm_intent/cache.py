@@ -103,26 +103,33 @@ class Cache:
         self._order = torch.arange(window, device=self._valid.device)
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
-        self._many = _Pass(model, top)
-        self._one = self._traced()
+        extend = _Pass(model, top)
+        # Equal windows, in a slot that nobody has yet. That one position is new is recorded as a
+        # constant, so several have a recording of their own.
+        self._one = self._recorded(extend, positions=1)
+        self._several = self._recorded(extend, positions=2)
+        self._whole = _recorded(_Whole(model, self._titles_TD, top), *_zeros(2, self._kept.device))
 
     @torch.inference_mode()
-    def answer(self, profile_B: Tensor, x: Interactions) -> Answer:
+    def answer(self, profile_B: Tensor, x: Interactions, kept_B: Tensor | None = None) -> Answer:
         """As `FMIntent.answer`, to rounding.
 
         Args:
             profile_B: int64, whose window each row is. It finds the slot and has no other effect.
             x: the windows.
+            kept_B: bool, which rows are to be kept, and answered by what is kept; None for all.
 
         Raises:
             FloatingPointError: when the network answers with something that isn't a number.
         """
         fits_B = x.length_B <= self._window
+        if kept_B is not None:
+            fits_B &= kept_B
         if fits_B.all():
             return self._kept_answer(profile_B, x)
         if not fits_B.any():
             return self._whole_answer(x)
-        # A long one must not take the cache from what it came with.
+        # The others must not take the cache from what they came with.
         kept, whole = fits_B.nonzero()[:, 0], (~fits_B).nonzero()[:, 0]
         parts = [
             self._kept_answer(profile_B[kept], _rows(x, kept)),
@@ -131,7 +138,7 @@ class Cache:
         return _joined(parts, torch.cat([kept, whole]).argsort())
 
     def _kept_answer(self, profile_B: Tensor, x: Interactions) -> Answer:
-        """Of windows that fit a slot."""
+        """Of windows that are kept."""
         profiles = profile_B.tolist()
         parts = [
             self._round(profiles[rows], Interactions(*(column[rows] for column in x)))
@@ -140,10 +147,10 @@ class Cache:
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _whole_answer(self, x: Interactions) -> Answer:
-        """Of windows that don't."""
+        """Of windows that aren't."""
         rows, length = x.title_BL.shape
         self.counts += Counts(misses=rows, positions=rows * length)
-        answer = self._model.answer(x, self._titles_TD, self._top)
+        answer = Answer(*self._whole(*x))
         _check(_sound(answer))
         return answer
 
@@ -163,23 +170,11 @@ class Cache:
         self._kept[:, :, slot_B] = 0
         self._valid[slot_B] = 0
 
-    def _traced(self) -> nn.Module:
-        """The pass over one new position of each row, which is most of what is ever asked.
-
-        Its work is so small that half of the time would be Python's; recorded, it has none. What
-        is to replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
-        """
-        # Two equal windows of one interaction, in a slot that nobody has yet.
-        zeros = torch.zeros(2, 1, dtype=torch.int64, device=self._kept.device)
-        x = Interactions(zeros, zeros, zeros, zeros.float(), zeros, zeros[:, 0] + 1)
-        with warnings.catch_warnings():
-            # Of what is recorded as a constant: that one position of each row is new.
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                self._many, (self._kept, *x, zeros[:, 0], zeros), check_trace=False
-            )
-            recorded: nn.Module = torch.jit.freeze(traced.eval())
-        return recorded
+    def _recorded(self, extend: nn.Module, positions: int) -> nn.Module:
+        device = self._kept.device
+        slot_B = torch.zeros(2, dtype=torch.int64, device=device)
+        position_BQ = torch.arange(positions, device=device).expand(2, -1)
+        return _recorded(extend, self._kept, *_zeros(positions, device), slot_B, position_BQ)
 
     def _round(self, profiles: list[int], x: Interactions) -> Answer:
         """Rows of different profiles, no more than there are slots."""
@@ -240,7 +235,7 @@ class Cache:
         if newest > 1:
             position_BQ = (position_BQ - self._order[:newest].flip(0)).clamp(min=0)
         self.counts += Counts(positions=position_BQ.numel())
-        run = self._one if newest == 1 else self._many
+        run = self._one if newest == 1 else self._several
         return Answer(*run(self._kept, *columns, slot_B, position_BQ))
 
 
@@ -278,6 +273,39 @@ class _Pass(nn.Module):
 
         encoded = self._model.extend(x, position_BQ, self._titles, keep)
         return tuple(self._model.served(encoded, x, self._titles.vector_TD, self._top))
+
+
+class _Whole(nn.Module):
+    """Windows through all layers: a function of tensors to tensors."""
+
+    def __init__(self, model: FMIntent, titles_TD: Tensor, top: int) -> None:
+        super().__init__()
+        self._model, self._titles_TD, self._top = model, titles_TD, top
+
+    def forward(self, *columns: Tensor) -> tuple[Tensor | tuple[Tensor, ...], ...]:
+        """The fields of `Answer` for those of `Interactions`."""
+        return tuple(self._model.answer(Interactions(*columns), self._titles_TD, self._top))
+
+
+def _recorded(module: nn.Module, *example: Tensor) -> nn.Module:
+    """A module without the time that Python takes of it: of one new position a row, half of all.
+
+    What is to replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
+    """
+    with warnings.catch_warnings():
+        # Of what is recorded as constants, which the examples see to.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module, example, check_trace=False
+        )
+        recorded: nn.Module = torch.jit.freeze(traced.eval())
+    return recorded
+
+
+def _zeros(length: int, device: torch.device) -> Interactions:
+    """Two equal windows."""
+    zeros = torch.zeros(2, length, dtype=torch.int64, device=device)
+    return Interactions(zeros, zeros, zeros, zeros.float(), zeros, zeros[:, 0] + length)
 
 
 def profile_bytes(model: FMIntent, window: int) -> int:

@@ -162,6 +162,7 @@ class TritonPythonModel:
         inside = np.arange(longest) < length
         x = {name: batch[name][:, :longest] for name in _SEQUENCES}
         share = np.where(np.isfinite(x["watched_share"]), x["watched_share"], -1)
+        kept = batch["sequence_no"] >= 0
         answer = self._cache.answer(
             self._tensor(batch["profile_hash"][:, 0]),
             Interactions(
@@ -172,10 +173,10 @@ class TritonPythonModel:
                 device_BL=self._tensor(x["device"] * inside, np.int64),
                 length_B=self._tensor(length[:, 0], np.int64),
             ),
+            self._tensor(kept[:, 0]),
         )
-        forgotten = batch["sequence_no"] < 0
-        if forgotten.any():
-            self._cache.forget(batch["profile_hash"][forgotten].tolist())
+        if not kept.all():
+            self._cache.forget(batch["profile_hash"][~kept].tolist())
         if self._centres_KD is None:
             cluster = torch.full_like(answer.next_title_hash[:, 0], _NO_CLUSTER)
         else:

@@ -172,7 +172,11 @@ def erase(
     from stream.settings import settings
 
     count = asyncio.run(request_erasure(settings(), profile_ids))
-    typer.echo(f"asked for {count} profiles to be erased")
+    typer.echo(f"asked for {_profiles(count)} to be erased")
+
+
+def _profiles(count: int) -> str:
+    return "1 profile" if count == 1 else f"{count:,} profiles"
 
 
 @app.command()
@@ -202,7 +206,7 @@ def republish(
         count = len(found)
         with progress("profiles", count) as advance:
             asyncio.run(request_all(config, found, per_s=per_s, advance=advance))
-    typer.echo(f"asked for {count:,} profiles to be published again")
+    typer.echo(f"asked for {_profiles(count)} to be published again")
 
 
 @app.command()

@@ -6,12 +6,14 @@ its partitions, so it can tell which rows must be there, and score and publish t
 
 Looking through all profiles is cheap, two fields of a row each; it is done when partitions come to
 this worker, when their store is doubted, and else once in `store_sweep_s`. To score a profile costs
-what an event costs, and more where the model hasn't its window in its cache. So few are published
-at once, those that were active last before the others, with a rest after each portion.
+more than an event does, whose profile the model has in its cache: its whole window is computed. So
+windows of like length are scored together, without the cache, which is left to those who come;
+those that were active last go first, and each portion is followed by a rest.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -37,10 +39,16 @@ _BEAT_S: Final = 1.0
 _LOOKED_AT: Final = 64
 """Rows that are looked at in one round trip; their states are decoded at a stretch, some 3 ms."""
 
-_PUBLISHED: Final = 16
-"""Profiles that are scored and published at once; a live event may have to wait for all of them."""
+_GATHERED: Final = 256
+"""Lost rows from which portions are made; the more, the less their windows differ in length."""
 
-_REST: Final = 0.2
+_PUBLISHED: Final = 64
+"""Profiles of a portion; the model answers no live event before it has answered for all of them."""
+
+_AT_ONCE: Final = 2
+"""Portions on their way at once: while one is published, another is scored."""
+
+_REST: Final = 0.1
 """How long nothing is published after a portion, as a share of the time that it took."""
 
 _SETTLED_S: Final = 10.0
@@ -143,6 +151,9 @@ class _Found(NamedTuple):
 
     kept: Kept
     state: bytes
+    length: int
+    """Interactions in the window."""
+
     loss: str
 
 
@@ -307,6 +318,7 @@ class Healer(Service):
             How many were published, by their loss.
         """
         healed: Counter[str] = Counter()
+        lost: list[_Found] = []
         young: list[Kept] = []
         losses, left = self._losses, len(profiles)
         try:
@@ -320,11 +332,16 @@ class Healer(Service):
                 began = monotonic()
                 old = [kept for kept in some if not self._is_young(kept)]
                 young += [kept for kept in some if self._is_young(kept)]
-                lost = await self._lost(old)
-                await self.sleep(
-                    max(monotonic() - began, within_s * len(some) / max(len(profiles), 1))
-                )
-                healed += await self._publish(lost)
+                found = await self._lost(old)
+                lost += found
+                if within_s or not found:  # else publishing them has its own rests
+                    await self.sleep(
+                        max(monotonic() - began, within_s * len(some) / max(len(profiles), 1))
+                    )
+                if within_s or len(lost) >= _GATHERED:
+                    healed += await self._publish(lost)
+                    lost = []
+            healed += await self._publish(lost)
             # By now these are in the store, unless it lost them too; what changed since is
             # published by what changed it.
             for some in _parts(young, _LOOKED_AT):
@@ -360,21 +377,28 @@ class Healer(Service):
         places = await self._store.places([kept.key.decode() for kept, _, _ in known])
         expired_before_s = self._clock() - self._ttl_s if self._ttl_s else 0.0
         return [
-            _Found(kept, data, lost)
+            _Found(kept, data, len(state.window), lost)
             for (kept, data, state), place in zip(known, places, strict=True)
             if (lost := loss(state, place)) and kept.at_s > expired_before_s
         ]
 
     async def _publish(self, found: Sequence[_Found]) -> Counter[str]:
         healed: Counter[str] = Counter()
-        for some in _parts(found, _PUBLISHED):
-            began = monotonic()
-            await self._pipeline.republish([one.kept for one in some])
-            told = Counter(one.loss for one in some)
-            for lost, count in told.items():
-                metrics.HEALED.labels(lost).inc(count)
-            healed += told
-            await self.sleep(_REST * (monotonic() - began))
+        portions = _parts(sorted(found, key=lambda one: one.length), _PUBLISHED)
+
+        async def publish() -> None:
+            for some in portions:
+                began = monotonic()
+                await self._pipeline.republish([one.kept for one in some])
+                told = Counter(one.loss for one in some)
+                for lost, count in told.items():
+                    metrics.HEALED.labels(lost).inc(count)
+                healed.update(told)
+                await self.sleep(_REST * (monotonic() - began))
+
+        ended = await asyncio.gather(*(publish() for _ in range(_AT_ONCE)), return_exceptions=True)
+        for error in filter(None, ended):
+            raise error
         return healed
 
 

@@ -23,10 +23,7 @@ from stream.intents import Intents, joined
 from stream.model_server import ModelServer
 from stream.placement import placed
 from stream.settings import Settings
-from stream.window import WindowBatch
-
-FORGET: Final = -1
-"""The `sequence_no` of a row whose profile the model is to forget."""
+from stream.window import FORGET, WindowBatch
 
 _NOBODY: Final = np.zeros(1, np.int64)
 """Whom a server is asked to forget that has only to show that it answers."""

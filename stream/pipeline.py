@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from time import time
@@ -213,6 +214,7 @@ class Pipeline:
         self._place = topology.place() if topology else lambda _, found: found
         self._clock = clock
         self._forgetting = asyncio.Lock()
+        self._republishing: set[asyncio.Event] = set()
         self._looked_for_idle_at_s = 0.0
         self._owed: list[Outgoing] = []
         self._plain_topic = {settings.topic(name): name for name in topics.CONSUMED_TOPICS}
@@ -275,25 +277,38 @@ class Pipeline:
             await self.announce(batch, rows)
 
     async def republish(self, profiles: Sequence[Kept]) -> None:
-        """Publish again what the states of profiles say, beside the batches.
+        """Publish again what the states of profiles say, beside the batches and beside others.
 
         Raises:
             ShuttingDown: as `begin`.
         """
-        # What an erasure has the model and the store forget must not come back by this, so it waits
-        # for the end of it; and whoever was erased by now is so in the state.
+        ended = asyncio.Event()
+        # What an erasure has the model and the store forget must not come back by this, so each
+        # waits for the other's end; and whoever was erased by now is so in the state.
         async with self._forgetting:
+            self._republishing.add(ended)
+        try:
             batch = Batch(consumed_at=self._clock(), newest_s=0.0)
             for profile in profiles:
                 self._request(profile.key.decode(), profile.partition, batch)
             self._settle(batch)
-            intents = await self.infer(batch) if batch.scored else None
+            intents = await self.infer(batch, kept=False) if batch.scored else None
             if batch.emptied:
                 await self._empty(batch.emptied)
             if intents is not None:
                 rows = self.rows(batch, intents)
                 await self.publish(rows)
                 await self.announce(batch, rows)
+        finally:
+            self._republishing.remove(ended)
+            ended.set()
+
+    @asynccontextmanager
+    async def _nothing_republished(self) -> AsyncIterator[None]:
+        async with self._forgetting:
+            for ended in tuple(self._republishing):
+                await ended.wait()
+            yield
 
     async def take_in(self, records: Sequence[StampedRecord]) -> Batch:
         """Decode records and join them into the states, which are kept at once, all together."""
@@ -435,7 +450,7 @@ class Pipeline:
         """Make the model forget what the batch has erased."""
         if batch.erased:
             hashes = np.array([hash64(profile_id) for profile_id in batch.erased], np.int64)
-            async with self._forgetting:
+            async with self._nothing_republished():
                 await self._insist("triton", lambda: self._inference.forget(hashes))
 
     async def erase(self, batch: Batch) -> None:
@@ -445,7 +460,7 @@ class Pipeline:
         the sink goes by.
         """
         if batch.emptied:
-            async with self._forgetting:
+            async with self._nothing_republished():
                 await self._empty(batch.emptied)
         tombstones = [
             Outgoing(
@@ -463,10 +478,12 @@ class Pipeline:
     async def _empty(self, emptied: Mapping[str, Erasure]) -> None:
         await self._insist("online_store", lambda: self._store.erase(emptied))
 
-    async def infer(self, batch: Batch) -> Intents:
-        """The intents of every profile to be scored."""
+    async def infer(self, batch: Batch, *, kept: bool = True) -> Intents:
+        """The intents of every profile to be scored; `kept` when more of them is expected soon."""
         metrics.BATCH_PROFILES.observe(len(batch.scored))
         windows = window_batch(batch.profiles, self._rules)
+        if not kept:
+            windows = windows.unkept()
         return await self._insist("triton", lambda: self._inference.infer(windows))
 
     def rows(self, batch: Batch, intents: Intents) -> list[IntentRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +13,9 @@ from stream.actions import action_types
 from stream.interactions import Interactions
 from stream.session import ProfileState, Rules, watched_share
 from stream.taxonomy import hash64
+
+FORGET: Final = -1
+"""The `sequence_no` of a row whose profile the model is to forget."""
 
 _PER_WINDOW: Final = ("length", "profile_hash", "sequence_no")
 
@@ -39,10 +42,14 @@ class WindowBatch:
     profile_hash: NDArray[np.int64]
     """`[B, 1]` hash64 of the profile id."""
     sequence_no: NDArray[np.int64]
-    """`[B, 1]` version of each profile's state."""
+    """`[B, 1]` version of each profile's state, or `FORGET`."""
 
     def __len__(self) -> int:
         return len(self.length)
+
+    def unkept(self) -> WindowBatch:
+        """The same, of profiles that are to take nobody's place in the model's cache."""
+        return replace(self, sequence_no=np.full_like(self.sequence_no, FORGET))
 
     def rows(self, rows: NDArray[np.intp]) -> WindowBatch:
         """These rows alone, in this order, padded to the longest of them."""

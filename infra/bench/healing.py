@@ -49,6 +49,8 @@ HISTORIES: Final = 64
 QUIET_S: Final = 30.0
 _SPACING_MS: Final = 600_000
 _READ_AT_ONCE: Final = 500
+_PATIENCE_S: Final = 60.0
+"""Until the last events that were sent are reflected."""
 
 
 def histories() -> list[bytes]:
@@ -85,13 +87,19 @@ async def write_states(settings: Settings) -> None:
             await asyncio.gather(*sent)
 
 
+def names() -> list[str]:
+    """Of all profiles."""
+    return [f"member-{number}" for number in range(PROFILES)]
+
+
 async def rows_of(settings: Settings) -> dict[str, int]:
     """The `sequence_no` of every profile that has a row."""
     inspector = StoreInspector(settings)
     found: dict[str, int] = {}
+    everybody = names()
     for start in range(0, PROFILES, _READ_AT_ONCE):
-        names = [f"member-{number}" for number in range(start, start + _READ_AT_ONCE)]
-        for name, place in zip(names, await inspector.places(names), strict=True):
+        some = everybody[start : start + _READ_AT_ONCE]
+        for name, place in zip(some, await inspector.places(some), strict=True):
             if place is not None:
                 found[name] = place.sequence_no
     await inspector.close()
@@ -128,11 +136,13 @@ async def measure(settings: Settings) -> dict[str, Any]:
         with step("steady events after"):
             began["after"] = time.time()
             await asyncio.sleep(QUIET_S)
-    found = await rows_of(settings)
-    wrong = sum(
-        found.get(f"member-{number}") != number % HISTORIES + 1 + stream.sent[f"member-{number}"]
-        for number in range(PROFILES)
-    )
+    wanted = {name: number % HISTORIES + 1 for number, name in enumerate(names())}
+    wanted = {name: count + stream.sent[name] for name, count in wanted.items()}
+    with step("read every row"):
+        last_read = time.monotonic() + _PATIENCE_S
+        while wrong := len(wanted.items() - (await rows_of(settings)).items()):
+            if time.monotonic() > last_read:
+                break
     await store.aclose()
     ends = [*list(began.values())[1:], time.time()]
     return {

@@ -209,6 +209,20 @@ def test_a_window_longer_than_a_slot_is_answered_without_the_cache(model: FMInte
         assert ask(kept, model, [1], x) == Counts(misses=1, positions=WINDOW + 1)
 
 
+def test_a_window_that_is_not_to_be_kept_neither_reads_the_cache_nor_takes_a_slot(
+    model: FMIntent,
+) -> None:
+    kept, x = cache(model, profiles=2), first(one_window(WINDOW), 10)
+    ask(kept, model, [1, 2], together(x, x))
+    three = together(first(one_window(WINDOW, seed=1), 7), x, first(one_window(WINDOW, seed=2), 1))
+    before = kept.counts
+    answer = kept.answer(torch.tensor([3, 2, 4]), three, torch.tensor([False, True, False]))
+    wanted = model.answer(three, model.titles(), streams.TOP)
+    assert streams.differences(answer, wanted) < TOLERANCE
+    assert (kept.counts.misses - before.misses, kept.counts.evictions) == (2, 0)
+    assert ask(kept, model, [1, 2], together(x, x)) == Counts(hits=2, positions=2)
+
+
 def test_a_long_window_does_not_take_the_cache_from_those_it_came_with(model: FMIntent) -> None:
     kept, long, short = cache(model), one_window(WINDOW + 5, seed=1), one_window(9, seed=2)
     both = together(long, short)
@@ -231,7 +245,7 @@ def test_a_batch_that_fails_leaves_nothing_half_written(
     y = Interactions(*head, x.length_B)
     ask(kept, model, [1], x)
     with monkeypatch.context() as patch:
-        patch.setattr(model.item, "forward", lambda *_: 1 / 0)
+        patch.setattr(kept, "_several", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             kept.answer(torch.tensor([1]), y)
     assert ask(kept, model, [1], x).positions == 6

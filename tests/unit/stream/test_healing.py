@@ -274,6 +274,24 @@ def test_a_store_that_is_flushed_again_meanwhile_is_looked_through_again() -> No
     assert len(world.rows) == 200
 
 
+def test_windows_of_like_length_are_published_together() -> None:
+    world = World()
+    for number in range(256):
+        events = 1 + number % 4
+        state = state_of(*(1000 * (event + 1) for event in range(events)))
+        world.keep(f"p{number}", state, at_s=LONG_AGO_S + number)
+    republish, portions = world.republish, []
+
+    async def noted(profiles: Sequence[Kept]) -> None:
+        states = [codec.decode(world.states[kept.key]) for kept in profiles]
+        portions.append({len(state.window) for state in states})
+        await republish(profiles)
+
+    world.republish = noted  # type: ignore[method-assign]
+    assert len(heal(world, world.healer())) == 256
+    assert portions == [{1}, {2}, {3}, {4}]
+
+
 def test_a_sweep_finds_what_a_store_lost_that_goes_on() -> None:
     world = World()
     for number in range(3):

@@ -12,12 +12,12 @@ import pytest
 
 from stream import inference
 from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
-from stream.inference import FORGET, InferenceClient
+from stream.inference import InferenceClient
 from stream.intents import Intents
 from stream.placement import placed
 from stream.session import Rules, state_of
 from stream.settings import Settings
-from stream.window import WindowBatch, window_batch
+from stream.window import FORGET, WindowBatch, window_batch
 from tests.unit.stream.fakes import answer
 from tests.unit.stream.test_window import play
 

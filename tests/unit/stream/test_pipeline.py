@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,12 +21,28 @@ from stream.exceptions import (
     Reason,
     ShuttingDown,
 )
+from stream.intents import Intents
+from stream.kept import Kept
 from stream.outbox import Outgoing
 from stream.pipeline import Pipeline
 from stream.settings import Settings
 from stream.taxonomy import hash64
 from stream.topology import Topology
+from stream.window import FORGET, WindowBatch
 from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, erasure, message
+
+
+def pipeline_of(edges: Edges, now_s: float, **dependencies: Any) -> Pipeline:
+    defaults = {"settings": Settings(), "gives_up": lambda: False, "released_at_s": lambda: 0.0}
+    return Pipeline(
+        catalogue=Catalogue(title_ids={1: "one"}),
+        states=edges,
+        outbox=edges,
+        inference=edges,
+        store=edges,
+        clock=lambda: now_s,
+        **(defaults | dependencies),
+    )
 
 
 def process(
@@ -40,17 +56,13 @@ def process(
 ) -> None:
     """Take one batch through all steps, by default a second after its newest record."""
     newest_s = max(one.timestamp for one in messages)
-    pipeline = Pipeline(
-        Settings(**config),
-        Catalogue(title_ids={1: "one"}),
-        states=edges,
-        outbox=edges,
-        inference=edges,
-        store=edges,
+    pipeline = pipeline_of(
+        edges,
+        now_s or newest_s + 1,
+        settings=Settings(**config),
         gives_up=gives_up,
         released_at_s=released_at_s,
         topology=topology,
-        clock=lambda: now_s or newest_s + 1,
     )
 
     async def process_all() -> None:
@@ -448,6 +460,56 @@ def test_a_profile_without_a_state_is_not_made_by_asking_for_it() -> None:
     edges = Edges()
     process(edges, republication())
     assert (edges.states, edges.rows) == ({}, [])
+
+
+def test_a_profile_that_is_published_again_takes_no_place_in_the_model_s_cache() -> None:
+    edges = Edges()
+    process(edges, message({}))
+    pipeline = pipeline_of(edges, NOW_S + 1)
+    asyncio.run(pipeline.republish([Kept(0, b"p1", NOW_S)]))
+    assert [batch.sequence_no.tolist() for batch in edges.windows] == [[[1]], [[FORGET]]]
+
+
+def test_an_erasure_and_what_is_published_again_wait_for_each_other() -> None:
+    edges = Edges()
+    process(edges, *(message({"profile_id": name}) for name in ("p1", "p2", "p3")))
+    others = [Kept(0, b"p2", NOW_S), Kept(0, b"p3", NOW_S)]
+    pipeline = pipeline_of(edges, NOW_S + 1)
+    edges.log.clear()
+
+    async def scene() -> None:
+        answers, erases = asyncio.Event(), asyncio.Event()
+        infer, erase = edges.infer, edges.erase
+
+        async def slow_infer(batch: WindowBatch) -> Intents:
+            await answers.wait()
+            return await infer(batch)
+
+        async def slow_erase(erasures: Mapping[str, Erasure]) -> None:
+            await erases.wait()
+            await erase(erasures)
+
+        edges.infer, edges.erase = slow_infer, slow_erase  # type: ignore[method-assign]
+        batch = await pipeline.begin([erasure()])
+        before = [asyncio.create_task(pipeline.republish([kept])) for kept in others]
+        await asyncio.sleep(0.01)
+        forgetting = asyncio.create_task(pipeline.forget(batch))
+        await asyncio.sleep(0.01)
+        assert "forget" not in edges.log
+        answers.set()
+        await asyncio.gather(*before, forgetting)
+        assert edges.log[-1] == "forget"
+        emptying = asyncio.create_task(pipeline.erase(batch))
+        await asyncio.sleep(0.01)
+        after = asyncio.create_task(pipeline.republish(others))
+        await asyncio.sleep(0.01)
+        erases.set()
+        await asyncio.gather(emptying, after)
+        erased_at = edges.log.index("erase")
+        assert edges.log[:erased_at].count("write") == 2
+        assert edges.log[erased_at:].count("write") == 1
+
+    asyncio.run(scene())
 
 
 def test_a_row_is_announced_again_only_where_another_version_has_made_it() -> None:
