@@ -73,8 +73,9 @@ class TritonPythonModel:
             else None
         )
         for rows in (1, 64):
-            for _ in ("everything is new", "one position is"):
-                self._answer(_warm_up_batch(rows, window))
+            # All positions are new, then one is, then nothing is to be kept.
+            for sequence_no in (0, 0, -1):
+                self._answer(_warm_up_batch(rows, window, sequence_no))
         self._metrics = _Metrics(args, self._cache)
         # What is imported by now is never garbage, and to look through it holds up every answer.
         gc.collect()
@@ -306,7 +307,7 @@ def _joined(requests: Collection[Batch]) -> Batch:
     return joined
 
 
-def _warm_up_batch(rows: int, length: int) -> Batch:
+def _warm_up_batch(rows: int, length: int, sequence_no: int) -> Batch:
     shape = (rows, length)
     return {
         "title_hash": np.ones(shape, np.int64),
@@ -316,5 +317,5 @@ def _warm_up_batch(rows: int, length: int) -> Batch:
         "device": np.zeros(shape, np.int32),
         "length": np.full((rows, 1), length, np.int32),
         "profile_hash": np.arange(rows)[:, None],
-        "sequence_no": np.zeros((rows, 1), np.int64),
+        "sequence_no": np.full((rows, 1), sequence_no),
     }
