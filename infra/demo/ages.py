@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from features.client import LiveIntent
 
 FARTHEST: Final = 0.5
-"""Total variation that served ages may have from held-out ones. On MovieTweetings it was 0.38 for a
-network that had no time to learn; for plays that are moved by the 13 years since, without their
-titles' release days, it is 0.87."""
+"""Total variation that served ages may have from held-out ones. It was 0.06 on MovieLens-1M and
+0.04 on MovieTweetings, there 0.38 for a network that had no time to learn; for plays that are moved
+by the 13 years since, without their titles' release days, it is 0.87."""
 
 _DAY_MS: Final = 86_400_000
 
