@@ -106,9 +106,9 @@ class Cache:
         extend = _Pass(model, top)
         # Equal windows, in a slot that nobody has yet. That one position is new is recorded as a
         # constant, so several have a recording of their own.
-        self._one = self._recorded(extend, positions=1)
-        self._several = self._recorded(extend, positions=2)
-        self._whole = _recorded(_Whole(model, self._titles_TD, top), *_zeros(2, self._kept.device))
+        self._one = self._recorded_pass(extend, positions=1)
+        self._several = self._recorded_pass(extend, positions=2)
+        self._whole = recorded(Whole(model, self._titles_TD, top), *_zeros(2, self._kept.device))
 
     @torch.inference_mode()
     def answer(self, profile_B: Tensor, x: Interactions, kept_B: Tensor | None = None) -> Answer:
@@ -170,11 +170,11 @@ class Cache:
         self._kept[:, :, slot_B] = 0
         self._valid[slot_B] = 0
 
-    def _recorded(self, extend: nn.Module, positions: int) -> nn.Module:
+    def _recorded_pass(self, extend: nn.Module, positions: int) -> nn.Module:
         device = self._kept.device
         slot_B = torch.zeros(2, dtype=torch.int64, device=device)
         position_BQ = torch.arange(positions, device=device).expand(2, -1)
-        return _recorded(extend, self._kept, *_zeros(positions, device), slot_B, position_BQ)
+        return recorded(extend, self._kept, *_zeros(positions, device), slot_B, position_BQ)
 
     def _round(self, profiles: list[int], x: Interactions) -> Answer:
         """Rows of different profiles, no more than there are slots."""
@@ -275,7 +275,7 @@ class _Pass(nn.Module):
         return tuple(self._model.served(encoded, x, self._titles.vector_TD, self._top))
 
 
-class _Whole(nn.Module):
+class Whole(nn.Module):
     """Windows through all layers: a function of tensors to tensors."""
 
     def __init__(self, model: FMIntent, titles_TD: Tensor, top: int) -> None:
@@ -287,7 +287,7 @@ class _Whole(nn.Module):
         return tuple(self._model.answer(Interactions(*columns), self._titles_TD, self._top))
 
 
-def _recorded(module: nn.Module, *example: Tensor) -> nn.Module:
+def recorded(module: nn.Module, *example: Tensor) -> nn.Module:
     """A module without the time that Python takes of it: of one new position a row, half of all.
 
     What is to replace the tracer, `torch.compile`, needs a C++ compiler where the model is served.
@@ -298,8 +298,8 @@ def _recorded(module: nn.Module, *example: Tensor) -> nn.Module:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             module, example, check_trace=False
         )
-        recorded: nn.Module = torch.jit.freeze(traced.eval())
-    return recorded
+        frozen: nn.Module = torch.jit.freeze(traced.eval())
+    return frozen
 
 
 def _zeros(length: int, device: torch.device) -> Interactions:

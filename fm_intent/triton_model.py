@@ -174,7 +174,7 @@ class TritonPythonModel:
                 device_BL=self._tensor(x["device"] * inside, np.int64),
                 length_B=self._tensor(length[:, 0], np.int64),
             ),
-            self._tensor(kept[:, 0]),
+            None if kept.all() else self._tensor(kept[:, 0]),
         )
         if not kept.all():
             self._cache.forget(batch["profile_hash"][~kept].tolist())

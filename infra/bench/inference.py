@@ -42,10 +42,9 @@ import torch
 import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
 from rich.table import Table
-from torch import nn
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from fm_intent.cache import Cache, profile_bytes
+from fm_intent.cache import Cache, Whole, profile_bytes
 from fm_intent.export import TOP, Manifest, export
 from fm_intent.network import FIRST_ROW, Architecture, Domain, FMIntent, Interactions, TitleTable
 from infra.bench import streams
@@ -132,16 +131,9 @@ def full_windows(rows: int, length: int) -> Interactions:
     )
 
 
-class Whole(nn.Module):
+def whole_of(model: FMIntent) -> Whole:
     """Full recompute, as a function of tensors to tensors."""
-
-    def __init__(self, model: FMIntent) -> None:
-        super().__init__()
-        self._model, self._titles_TD = model, model.titles().detach()
-
-    def forward(self, *columns: torch.Tensor) -> tuple[Any, ...]:
-        """The fields of `Answer` for those of `Interactions`."""
-        return tuple(self._model.answer(Interactions(*columns), self._titles_TD, TOP))
+    return Whole(model, model.titles().detach(), TOP)
 
 
 class Foreign:
@@ -154,7 +146,7 @@ class Foreign:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                Whole(model),
+                whole_of(model),
                 tuple(example),
                 input_names=list(Interactions._fields),
                 dynamic_shapes=(tuple(dict.fromkeys(range(x.dim()), sizes) for x in example),),
@@ -234,7 +226,7 @@ def measure_network() -> list[dict[str, Any]]:
                 names = torch.arange(turns * batch).view(turns, batch)
                 for profiles in names:
                     cache.answer(profiles, x)
-                whole = Whole(model)
+                whole = whole_of(model)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the recorded shapes are the ones that follow
                     recorded = torch.jit.trace(whole, tuple(x), check_trace=False)  # type: ignore[no-untyped-call]

@@ -33,7 +33,7 @@ from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, erasure, mess
 
 
 def pipeline_of(edges: Edges, now_s: float, **dependencies: Any) -> Pipeline:
-    defaults = {"settings": Settings(), "gives_up": lambda: False, "released_at_s": lambda: 0.0}
+    defaults = {"settings": Settings(), "gives_up": lambda: False}
     return Pipeline(
         catalogue=Catalogue(title_ids={1: "one"}),
         states=edges,
