@@ -34,7 +34,7 @@ test-unit: setup ## only the tests that need no server
 	$(BIN)/pytest tests/unit --numprocesses $(JOBS) --dist loadfile
 
 feast-universal: setup ## Feast's own store tests on our stores (FEAST=a checkout of it; else cloned)
-	$(BIN)/python -m infra.feast_universal $(FEAST)
+	$(BIN)/python -m lab.feast_universal $(FEAST)
 
 lint: setup ## style and common mistakes
 	$(BIN)/ruff check .

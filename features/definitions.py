@@ -1,7 +1,7 @@
 """The Feast definitions: entity, view and service. `feast apply` reads this file and no other.
 
 Owner, shape, range and freshness stand in every feature's tags, so that they show in `feast` and
-its user interface. Fields are the ones of `features.rows.IntentRow`.
+its user interface. Fields are the ones of `stream.domain.feature_row.IntentRow`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from feast.data_format import ParquetFormat
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
 
-from stream import taxonomy
-from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from stream.domain import labels as taxonomy
+from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
 OWNER: Final = "intentstream"
 TAGS: Final = {"team": OWNER, "model": "fm_intent"}
@@ -313,7 +313,7 @@ title_profile = FeatureView(
     owner=OWNER,
 )
 # A reader runs this function from its source text alone, without this module's names: hence the
-# imports inside and the quotes.
+# imports inside and the quotes, and labels from where readers of every release have them.
 def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]":  # noqa: UP037
     """Each match is null where the profile or the title lacks what it needs."""
     from math import log

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fm_intent.dataset import Context, Sequences
-from fm_intent.network import (
+from fm_intent.data.dataset import Context, Sequences
+from fm_intent.served.network import (
     FIRST_ROW,
     UNKNOWN_ROW,
     Architecture,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fm_intent import metrics
 from fm_intent.baselines import Popularity
-from fm_intent.dataset import (
+from fm_intent.data.dataset import (
     Catalogue,
     Sequences,
     Split,
@@ -25,12 +25,12 @@ from fm_intent.dataset import (
     read_plays,
 )
 from fm_intent.evaluate import Judged, Ranker, judge
-from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
 from fm_intent.experiments import EXPERIMENTS, Experiment
-from fm_intent.network import Architecture, FMIntent
 from fm_intent.report import HELD_OUT, main_figure, write_report
+from fm_intent.served.network import Architecture, FMIntent
 from fm_intent.train import fit, parameters
-from stream.taxonomy import INTENTS
+from stream.domain.labels import INTENTS
+from stream.exceptions import DataUnusableError, UnknownExperimentError
 
 Row = dict[str, Any]
 

@@ -15,13 +15,13 @@ from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from fm_intent.dataset import Context, Sequences
+from fm_intent.data.dataset import Context, Sequences
 from fm_intent.evaluate import exported, in_parts
-from fm_intent.exceptions import NoClustersError
 from fm_intent.export import CENTRES_FILE, MODEL
-from fm_intent.network import FMIntent
 from fm_intent.report import markdown_table
-from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from fm_intent.served.network import FMIntent
+from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from stream.exceptions import NoClustersError
 
 CLUSTERS: Final = 10
 """K, as in the paper."""

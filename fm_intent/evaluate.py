@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_intent import metrics
-from fm_intent.dataset import Context, Part, Sequences, data_sha256, load
-from fm_intent.exceptions import DataUnusableError, NoVersionError
+from fm_intent.data.dataset import Context, Part, Sequences, data_sha256, load
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
-from fm_intent.network import (
+from fm_intent.served.network import (
     Domain,
     Encoded,
     FMIntent,
@@ -23,8 +22,9 @@ from fm_intent.network import (
     title_labels,
     told_by_titles,
 )
-from fm_intent.network import load as load_network
-from stream.taxonomy import ACTIONS, INTENTS
+from fm_intent.served.network import load as load_network
+from stream.domain.labels import ACTIONS, INTENTS
+from stream.exceptions import DataUnusableError, NoVersionError
 
 _ROWS: Final = 256
 """Windows that are scored at a time."""

@@ -12,9 +12,9 @@ from fm_intent.baselines import (
     TransActSettings,
     WithMetadata,
 )
-from fm_intent.dataset import Sequences
-from fm_intent.exceptions import DataUnusableError
-from fm_intent.network import Architecture, FMIntent
+from fm_intent.data.dataset import Sequences
+from fm_intent.served.network import Architecture, FMIntent
+from stream.exceptions import DataUnusableError
 
 
 @dataclass(frozen=True)

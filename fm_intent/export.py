@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -16,9 +17,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from fm_intent import network
-from fm_intent.exceptions import ExportError, NoVersionError
-from fm_intent.network import FMIntent, Interactions
+from fm_intent.served import network
+from fm_intent.served.network import FMIntent, Interactions
+from stream.exceptions import ExportError, NoVersionError
 
 MODEL: Final = "fm_intent"
 MODEL_FILE: Final = "model.pt"
@@ -33,7 +34,7 @@ _CODE: Final = {
     "cache.py": "cache.py",
     "triton_model.py": "model.py",
 }
-"""Files of this package and their names in a version's folder."""
+"""Files of `fm_intent.served` and their names in a version's folder."""
 
 _TOLERANCE: Final = 1e-4
 
@@ -137,13 +138,12 @@ def export(
     """
     home = model_repo / MODEL
     home.mkdir(parents=True, exist_ok=True)
-    here = Path(__file__).parent
     # Beside its final place, so that a rename is enough; Triton takes no such name for a version.
     part = Path(tempfile.mkdtemp(prefix=".export-", dir=home))
     try:
         part.chmod(0o755)
         for source, copy in _CODE.items():
-            shutil.copyfile(here / source, part / copy)
+            (part / copy).write_bytes(files("fm_intent.served").joinpath(source).read_bytes())
         network.save(model, part / MODEL_FILE)
         if centres_KD is not None:
             torch.save(centres_KD, part / CENTRES_FILE)

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from fm_intent.export import MODEL, MODEL_FILE, TOP, Manifest, carried_code, read_manifest
-from stream.intents import Intents, joined
-from stream.window import WindowBatch
+from stream.domain.labels import hash64
+from stream.domain.prediction import Intents, joined
+from stream.domain.window import WindowBatch
 
 if TYPE_CHECKING:
-    from fm_intent.cache import Cache
-    from fm_intent.network import Answer, FMIntent, Interactions
+    import pyarrow as pa
+
+    from fm_intent.served.cache import Cache
+    from fm_intent.served.network import Answer, FMIntent, Interactions
 
 _ROWS: Final = 64
 """Windows that are answered at once."""
@@ -103,3 +106,29 @@ class Exported:
             user_embedding=answer.user_BD.numpy(),
             model_version=[str(self.manifest.version)] * rows,
         )
+
+
+def exported_vectors(model: Path, catalogue: pa.Table) -> dict[str, list[float]]:
+    """Vectors of the titles that an exported model version knows, by title id.
+
+    Needs torch: the extra `serve` or `train`.
+
+    Args:
+        model: The version's `model.pt`, with the version's own code beside it.
+        catalogue: Titles: `title_id`.
+
+    Returns:
+        Float32 vectors, D wide, in the space of the version's `user_embedding`. Titles that came
+        after the training have one too, made of their metadata.
+    """
+    code, _ = carried_code(model.parent)
+    network = code.load(model)
+    ids: list[str] = catalogue["title_id"].to_pylist()
+    with torch.inference_mode():
+        rows = network.rows(torch.tensor([hash64(title_id) for title_id in ids]))
+        vectors = network.titles()[rows].tolist()
+    return {
+        title_id: vector
+        for title_id, vector, row in zip(ids, vectors, rows.tolist(), strict=True)
+        if row >= code.FIRST_ROW
+    }

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from fm_intent.dataset import Context, Sequences
+from fm_intent.data.dataset import Context, Sequences
 from fm_intent.evaluate import Ranker, in_parts
-from fm_intent.network import FMIntent
+from fm_intent.served.network import FMIntent
 
 _LEAST: Final = 1e-9
 """So that what was held to be impossible, and came, is but very unlikely."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
-from stream.taxonomy import INTENTS
+from stream.domain.labels import INTENTS
 
 Row = dict[str, Any]
 

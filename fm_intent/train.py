@@ -21,15 +21,15 @@ from tqdm import tqdm
 from fm_intent import metrics
 from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
-from fm_intent.dataset import Batch, Crop, Sequences, batches, data_sha256, histories_id, load
+from fm_intent.data.dataset import Batch, Crop, Sequences, batches, data_sha256, histories_id, load
 from fm_intent.evaluate import NextTitleModel, Ranker, evaluate, next_title_ranks, sample
-from fm_intent.exceptions import CheckpointMismatchError, DataUnusableError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Manifest, export
 from fm_intent.loss import weighted_cross_entropy
-from fm_intent.network import FIRST_ROW, Architecture, FMIntent
 from fm_intent.pooling import pool
-from stream.taxonomy import INTENTS
+from fm_intent.served.network import FIRST_ROW, Architecture, FMIntent
+from stream.domain.labels import INTENTS
+from stream.exceptions import CheckpointMismatchError, DataUnusableError
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.json"

@@ -11,14 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from fm_intent.exceptions import VersionRefusedError
 from fm_intent.export import MODEL, TOP, read_manifest
 from fm_intent.exported import Exported
-from fm_intent.network import FIRST_ROW
-from stream.divergence import HEADS
-from stream.intents import OUTPUTS, Intents
-from stream.taxonomy import ACTIONS, DEVICES, GENRES, INTENTS, KINDS, RELEASE_AGES, hash64
-from stream.window import WindowBatch
+from fm_intent.served.network import FIRST_ROW
+from stream.domain.divergence import HEADS
+from stream.domain.labels import ACTIONS, DEVICES, GENRES, INTENTS, KINDS, RELEASE_AGES, hash64
+from stream.domain.prediction import OUTPUTS, Intents
+from stream.domain.window import WindowBatch
+from stream.exceptions import VersionRefusedError
 
 TOLERANCE: Final = 1e-4
 """Of cached from uncached answers, and of a server's from those computed here."""

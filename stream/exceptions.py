@@ -1,12 +1,65 @@
-"""Errors of the streaming side, one tree."""
+"""Every error of the product, as one tree. No message holds a password; each says what to do.
+
+IntentstreamError
+    StreamError
+        BadRecord
+        BadState
+        CatalogueError
+        InferenceUnavailable
+            VersionNotServed
+        InferenceRefused
+        TopicsMissing
+        TopicsMisconfigured
+        PartitionsChanged
+        ChangelogLost
+        RepartitionRefused
+        LogReplaced
+        ShuttingDown
+        InvalidSettings
+        BrokerUnavailable
+            TokenUnavailable
+            BrokerRefused
+        DeliveryFailed
+        InstanceIdTaken
+        TopicMismatchError
+        TopicCreationError
+    MissingExtraError
+    PortTakenError
+    FeaturesError
+        StoreUnavailableError
+        StoreRefusedError
+            DefinitionsError
+        NotStartedError
+        CandidatesError
+        WeightsError
+        BadRowError
+        NothingLandedError
+        TooManyProfilesError
+    ModelError
+        DataUnusableError
+        UnknownExperimentError
+        CheckpointMismatchError
+        ExportError
+        NoClustersError
+        VersionRefusedError
+        NoVersionError
+        SourceError
+            UnknownSourceError
+            ArchiveUnavailableError
+            UnexpectedDataError
+    DeploymentError
+        ReleaseError
+        TitlesNotServedError
+        ModelVersionError
+        ModelFolderError
+        ServedOtherwiseError
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-
-
-class StreamError(Exception):
-    """Base of every error that `stream` raises on purpose."""
+from pathlib import Path
 
 
 class Reason(StrEnum):
@@ -25,6 +78,14 @@ class Reason(StrEnum):
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
     KEY_MISMATCH = "key_mismatch"
     IN_THE_FUTURE = "in_the_future"
+
+
+class IntentstreamError(Exception):
+    """Root of every error that is raised on purpose."""
+
+
+class StreamError(IntentstreamError):
+    """Base of every error that `stream` raises on purpose."""
 
 
 class BadRecord(StreamError):
@@ -92,6 +153,14 @@ class BrokerUnavailable(StreamError):
     """Kafka did not answer, or did not take records. Try again later."""
 
 
+class TokenUnavailable(BrokerUnavailable):
+    """There is no token to connect to Kafka with."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""
+
+
 class DeliveryFailed(StreamError):
     """Kafka will not take records from this producer any more; a new process has a new one."""
 
@@ -100,9 +169,154 @@ class InstanceIdTaken(StreamError):
     """Another process has joined the consumer group under this one's `INTENT_INSTANCE_ID`."""
 
 
-class TokenUnavailable(BrokerUnavailable):
-    """There is no token to connect to Kafka with."""
+class TopicMismatchError(StreamError):
+    """An existing topic differs from what the settings ask for."""
 
 
-class BrokerRefused(BrokerUnavailable):
-    """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""
+class TopicCreationError(StreamError):
+    """The broker refused to create a topic."""
+
+
+class MissingExtraError(IntentstreamError):
+    """A command needs a package that this installation lacks."""
+
+    def __init__(self, module: str, extras: Sequence[str]) -> None:
+        super().__init__(
+            f"{module} is not installed here; it comes with the extra {' or '.join(extras)}: run "
+            f"`pip install --editable '.[{extras[0]}]'` in a checkout, or `make setup`, which "
+            "brings all. The worker's image has none on purpose: the publisher's has `serve`, and "
+            "what else there is runs on a checkout"
+        )
+
+
+class PortTakenError(IntentstreamError):
+    """A port that a program needs is in use by another process."""
+
+    def __init__(self, program: str, port: int, variable: str) -> None:
+        super().__init__(
+            f"port {port} on 127.0.0.1, which {program} needs, is taken; "
+            f"set {variable} to a free port or stop the process that listens there"
+        )
+        self.port = port
+        self.variable = variable
+
+
+class FeaturesError(IntentstreamError):
+    """Base of what the feature store's side raises."""
+
+
+class StoreUnavailableError(FeaturesError):
+    """The online store did not answer, or can't take writes now. Retry the same write later."""
+
+
+class StoreRefusedError(FeaturesError):
+    """The online store answered with an error that needs an operator: access rights, wrong data.
+
+    Retrying is harmless, because every write is fenced, but helps only after the cause is removed.
+    """
+
+
+class DefinitionsError(StoreRefusedError):
+    """The registry, or a feature server, doesn't hold the definitions of this release."""
+
+
+class NotStartedError(FeaturesError):
+    """The writer was used before `start` or after `close`."""
+
+
+class CandidatesError(FeaturesError):
+    """A query's candidates can't be re-ranked as they are."""
+
+
+class WeightsError(FeaturesError):
+    """There are no weights for the re-ranker: a wrong file, or nothing to learn from."""
+
+
+class BadRowError(FeaturesError):
+    """The value of an `intent-features` record is no row."""
+
+
+class NothingLandedError(FeaturesError):
+    """The offline store has no files: nothing has been landed yet, or it is elsewhere."""
+
+
+class TooManyProfilesError(FeaturesError, ValueError):
+    """More profiles in one read than the store answers for in good time."""
+
+
+class ModelError(IntentstreamError):
+    """Base of what training, evaluation and export raise."""
+
+
+class DataUnusableError(ModelError):
+    """The source data is missing, or can't teach a model."""
+
+
+class UnknownExperimentError(ModelError):
+    """There is no experiment of that name."""
+
+
+class CheckpointMismatchError(ModelError):
+    """A run directory holds the state of another experiment, data or seed."""
+
+
+class ExportError(ModelError):
+    """A model version can't be written, or doesn't give back what was exported."""
+
+
+class NoClustersError(ModelError):
+    """A model version has no clusters of intents."""
+
+
+class VersionRefusedError(ModelError):
+    """A model version must not be served."""
+
+
+class NoVersionError(ModelError):
+    """The model repository has no version that was asked for."""
+
+
+class SourceError(ModelError):
+    """A source's data could not be prepared."""
+
+
+class UnknownSourceError(SourceError):
+    """The name is not one of `sources()`."""
+
+
+class ArchiveUnavailableError(SourceError):
+    """The archive that holds a source could not be downloaded."""
+
+
+class UnexpectedDataError(SourceError):
+    """The data differs from what its publisher describes, or breaks the contract on disk."""
+
+
+class DeploymentError(IntentstreamError):
+    """Base of what publishing, serving and taking back model versions raises."""
+
+
+class ReleaseError(DeploymentError):
+    """A model version can't be published or gone back to as things are."""
+
+
+class TitlesNotServedError(DeploymentError):
+    """A model version is live, but the titles' vectors that are served are not of it."""
+
+
+class ModelVersionError(DeploymentError):
+    """A model version is absent, or Triton can't load it."""
+
+
+class ModelFolderError(DeploymentError):
+    """The folder that Triton reads models from can't be written."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(
+            f"the models in {folder} can't be changed ({error}); let this user write there, make "
+            "room on the disk, or have INTENT_TRITON_MODELS name another folder that Triton reads"
+        )
+
+
+class ServedOtherwiseError(DeploymentError):
+    """A served model version answers otherwise than the one that was exported."""

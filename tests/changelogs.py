@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from stream import codec, topics
-from stream.changelog import Changelog, States, join_into
-from stream.events import Browse
-from stream.outbox import Outbox, Outgoing
-from stream.session import ProfileState, Rules, state_of
+from stream.domain import codec, topics
+from stream.domain.events import Browse
+from stream.domain.profile_state import ProfileState, Rules, state_of
+from stream.kafka.changelog import Changelog, States, join_into
+from stream.kafka.outbox import Outbox, Outgoing
 from stream.settings import Settings
 
 AT_MS = 1_700_000_000_000

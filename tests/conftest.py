@@ -11,9 +11,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
-from infra.local.paths import MODEL_REPOSITORY
-from infra.local.ports import free_ports
 from infra.local.stack import Stack, on_loopback
+from intentstream.paths import MODEL_REPOSITORY
+from stream.ports import free_ports
 from stream.settings import Settings
 
 if TYPE_CHECKING:

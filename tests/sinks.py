@@ -13,19 +13,19 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from features.definitions import intent_features
-from features.landing import SCHEMA
-from features.rows import Erasure, IntentRow
-from features.sink import group_of, run_sink
-from features.store import source_folder
-from stream.lag import LagReader
-from stream.outbox import Outbox, Outgoing
+from features.offline.landing import SCHEMA
+from features.registry.store import source_folder
+from stream.domain.feature_row import Erasure, IntentRow
+from stream.domain.topics import INTENT_FEATURES
+from stream.kafka.lag import LagReader
+from stream.kafka.outbox import Outbox, Outgoing
 from stream.settings import Settings
-from stream.topics import INTENT_FEATURES
+from stream.worker.sink import group_of, run_sink
 from tests.workers import http, until
 
 _processes: Final = multiprocessing.get_context("forkserver")
 # Importing Feast takes seconds, so it is done once for all sinks.
-_processes.set_forkserver_preload(["features.sink"])
+_processes.set_forkserver_preload(["stream.worker.sink"])
 
 
 def run(settings: Settings) -> None:

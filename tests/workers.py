@@ -20,15 +20,14 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from feast import FeatureStore
 
-from features.exceptions import StoreUnavailableError
-from features.store import open_store
+from features.registry.store import open_store
 from infra.local.programs import worker_environment
-from infra.patience import Patience
-from stream import topics
-from stream.consumer import Consumer
-from stream.exceptions import BrokerUnavailable
-from stream.kafka import client_options
-from stream.lag import LagReader
+from stream.domain import topics
+from stream.exceptions import BrokerUnavailable, StoreUnavailableError
+from stream.kafka.client import client_options
+from stream.kafka.consumer import Consumer
+from stream.kafka.lag import LagReader
+from stream.patience import Patience
 from stream.settings import Settings
 
 ANSWER_S: Final = 60
@@ -151,7 +150,7 @@ def worker(
     """
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", *(command or ("stream.cli", "worker"))],
+            [sys.executable, "-m", *(command or ("intentstream", "worker"))],
             env={**os.environ, **worker_environment(settings)},
             stdout=out,
             stderr=out,

@@ -13,6 +13,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY features features
 COPY fm_intent fm_intent
 COPY infra infra
+COPY intentstream intentstream
+COPY lab lab
 COPY stream stream
 # Editable, because Feast wants its repository as a folder, not as an installed package. File modes
 # are those of the checkout, which may be its owner's alone.

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
+from fm_intent.data.contract import CATALOGUE_FILE
 from infra.exceptions import StackError
 from infra.local.models import model_of
-from infra.local.paths import LOCAL, MODEL_REPOSITORY
 from infra.local.stack import ProgramStatus, Stack, on_loopback
-from infra.local.topics import create_topics
-from infra.release import publish
-from infra.sources.contract import CATALOGUE_FILE
-from infra.steps import console, step
-from stream.release import read_release
+from intentstream.paths import LOCAL, MODEL_REPOSITORY
+from intentstream.publishing import publish
+from stream.inference.release import read_release
+from stream.kafka.admin import create_topics
 from stream.settings import Settings, settings
+from stream.steps import console, step
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -45,7 +45,7 @@ def up() -> None:
         ModelError: when there is no such version, or it must not be served.
     """
     from fm_intent.export import read_manifest
-    from infra.titles import publish_titles_of
+    from intentstream.served_titles import publish_titles_of
 
     current = on_loopback(settings())
     stack = Stack(LOCAL, current)

@@ -6,9 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
-from infra.local.paths import LOCAL, MODEL_REPOSITORY
-from infra.sources import prepare
-from infra.steps import console, step
+from fm_intent.data.sources import prepare
+from intentstream.paths import LOCAL, MODEL_REPOSITORY
+from stream.steps import console, step
 
 if TYPE_CHECKING:
     from fm_intent.export import Manifest
@@ -20,7 +20,7 @@ def model_of(source: str, seed: int) -> Manifest:
     """The newest version trained on a source; when there is none, one that is trained now.
 
     Args:
-        source: a name in `infra.sources.SOURCES`; its data is prepared if need be.
+        source: a name in `fm_intent.data.sources.sources()`; its data is prepared if need be.
         seed: of the training.
 
     Raises:

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from infra.exceptions import SetupIncompleteError, StackError
 from infra.local.health import kafka_ready, redis_ready, triton_serves, worker_ready
-from infra.local.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
 from infra.local.remote import SOCKET
+from intentstream.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,17 +24,14 @@ from xmlrpc.client import Error as RpcError
 import psutil
 from pydantic import SecretStr
 
-from infra.exceptions import (
-    PortTakenError,
-    ProgramFailedError,
-    StackError,
-)
-from infra.local.paths import MODEL_REPOSITORY, REPOSITORY
-from infra.local.ports import is_free
+from infra.exceptions import ProgramFailedError, StackError
 from infra.local.programs import Program, programs
 from infra.local.remote import SOCKET, supervisor_at
-from infra.patience import Patience
-from infra.served import ServedModels
+from intentstream.paths import MODEL_REPOSITORY, REPOSITORY
+from intentstream.served_versions import ServedModels
+from stream.exceptions import PortTakenError
+from stream.patience import Patience
+from stream.ports import is_free
 from stream.settings import KAFKA_SECURITY
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import signal
 import sys
 from collections.abc import Iterable
 
-from stream import cli, repartition
-from stream.outbox import Outbox, Outgoing
+from intentstream.cli import main
+from stream.kafka import repartition
+from stream.kafka.outbox import Outbox, Outgoing
 
 
 class CrashingOutbox(Outbox):
@@ -33,4 +34,4 @@ if __name__ == "__main__":
     repartition._ROUND_KEYS = 50  # type: ignore[misc]
     repartition.Outbox = CrashingOutbox  # type: ignore[attr-defined, misc]
     sys.argv = ["intentstream", "repartition", *sys.argv[2:]]
-    cli.main()
+    main.main()

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
-from stream.consumer import Consumer
+from stream.kafka.consumer import Consumer
 from stream.settings import Settings
 from tests import sinks
 

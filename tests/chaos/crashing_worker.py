@@ -16,8 +16,8 @@ from typing import Any
 
 import faust
 
-from stream.app import app
-from stream.pipeline import Pipeline
+from stream.worker.app import app
+from stream.worker.pipeline import Pipeline
 
 
 def crashing(step: str, wanted: str) -> type[Pipeline]:

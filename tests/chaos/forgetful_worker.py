@@ -10,8 +10,8 @@ from typing import Any
 
 import faust
 
-from stream.app import app
-from stream.transport import LeanConsumer, LeanTransport
+from stream.kafka.transport import LeanConsumer, LeanTransport
+from stream.worker.app import app
 
 LOST = {0, *range(20, 50)}
 """Which events of a partition, in the order of their arrival."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import faust
 
-from stream.app import app
-from stream.transport import LeanConsumer, LeanTransport
+from stream.kafka.transport import LeanConsumer, LeanTransport
+from stream.worker.app import app
 
 SLOW_S = 1.0
 FETCH_S = 5.0

@@ -12,12 +12,12 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
-from infra.local.topics import create_topics
-from stream import topics
-from stream.consumer import Consumer
+from stream.domain import topics
 from stream.exceptions import ChangelogLost
-from stream.kafka import running
-from stream.lag import LagReader
+from stream.kafka.admin import create_topics
+from stream.kafka.client import running
+from stream.kafka.consumer import Consumer
+from stream.kafka.lag import LagReader
 from stream.settings import Settings
 from tests.workers import exit_code, http, lag, online, records, send, title_open, until, worker
 

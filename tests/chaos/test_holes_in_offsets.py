@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from infra.local.topics import create_topics
-from stream import topics
+from stream.domain import topics
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.workers import lag, online, send, title_open, until, worker
 

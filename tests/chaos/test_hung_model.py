@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.conftest import free_settings
 from tests.traffic import Traffic

@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
-from infra.local.topics import create_topics
-from stream import codec, topics
-from stream.erasure import request_erasure
+from stream.domain import codec, topics
+from stream.kafka.admin import create_topics
+from stream.kafka.erasure import request_erasure
 from stream.settings import Settings
 from tests.workers import exit_code, lag, online, records, send, title_open, until, worker
 

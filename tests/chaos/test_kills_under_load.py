@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from infra.local.topics import create_topics
-from infra.replay.plan import Plan, plan_replay, span_s
-from infra.replay.producer import Replayed, replay
-from infra.replay.truth import check
-from infra.simulator import SimulatorParameters, simulate
+from lab.replay.plan import Plan, plan_replay, span_s
+from lab.replay.producer import Replayed, replay
+from lab.replay.truth import check
+from lab.simulator import SimulatorParameters, simulate
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.workers import lag, until, worker
 

@@ -14,7 +14,7 @@ import pytest
 
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests import sinks
 from tests.sinks import answer, keys, unlanded
@@ -39,7 +39,7 @@ _FILLED: Final = 500
 def run(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command under these settings, at its end."""
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
+        [sys.executable, "-m", "intentstream", *arguments],
         env={**os.environ, **worker_environment(settings)},
         capture_output=True,
         text=True,
@@ -57,7 +57,7 @@ def test_a_kafka_that_is_killed_under_load_is_told_once_and_nothing_is_lost(
     events = [title_open(f"p-{number % _PROFILES}") for number in range(2_000)]
     with (
         worker(settings, logs[0], wait=True),
-        worker(settings, logs[1], "stream.cli", "sink"),
+        worker(settings, logs[1], "intentstream", "sink"),
     ):
         until(lambda: sinks.is_ready(settings), "a ready sink")
         until(lambda: "kafka_consumergroup_lag{" in http(settings, "/metrics")[1], "a known lag")

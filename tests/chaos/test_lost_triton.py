@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.local.topics import create_topics
-from infra.release import served_models
+from intentstream.publishing import served_models
+from stream.kafka.admin import create_topics
 from tests.traffic import Traffic
 from tests.workers import http, lag, online, until, worker
 

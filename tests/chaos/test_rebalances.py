@@ -12,8 +12,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
-from stream.kafka import running
+from stream.kafka.admin import create_topics
+from stream.kafka.client import running
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.workers import http, lag, online, send, title_open, until, worker
@@ -63,7 +63,7 @@ def members(settings: Settings) -> int:
 def test_a_second_worker_takes_over_and_nothing_is_lost(
     first: Settings, second: Settings, tmp_path: Path
 ) -> None:
-    faust = ("faust", "-A", "stream.app", "worker", "--loglevel", "info")
+    faust = ("faust", "-A", "stream.worker.app", "worker", "--loglevel", "info")
     with worker(first, tmp_path / "first.log", "tests.chaos.slow_seeking_worker", wait=True):
         play(first, 1)
         with worker(second, tmp_path / "second.log", *faust, wait=True):

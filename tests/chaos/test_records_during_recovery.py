@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from infra.local.topics import create_topics
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.workers import lag, online, send, title_open, until, worker
 

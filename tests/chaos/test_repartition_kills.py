@@ -13,13 +13,13 @@ import time
 import pytest
 
 from infra.local.programs import worker_environment
-from infra.local.topics import create_topics
-from stream import codec
+from stream.domain import codec
+from stream.domain.profile_state import Rules
 from stream.exceptions import PartitionsChanged
-from stream.partitioners import partition_of
-from stream.session import Rules
+from stream.kafka.admin import create_topics
+from stream.kafka.partitioners import partition_of
+from stream.kafka.topology import Topology, read_topology, settle_topology
 from stream.settings import Settings
-from stream.topology import Topology, read_topology, settle_topology
 from tests.changelogs import AT_MS, read_states, state, write_states
 
 PROFILES = 600
@@ -55,11 +55,11 @@ def test_a_repartition_killed_anywhere_loses_no_state(isolated: Settings, kafka:
         asyncio.run(settle_topology(isolated, NOW))
     moments = random.Random(1)
     for _ in range(2):
-        dies = run("stream.cli", "repartition")
+        dies = run("intentstream", "repartition")
         time.sleep(moments.uniform(0.5, 3.0))
         dies.kill()
         dies.wait()
-    assert run("stream.cli", "repartition").wait(timeout=90) == 0
+    assert run("intentstream", "repartition").wait(timeout=90) == 0
 
     states = read_states(isolated)
     assert states.keys() == {(key, partition_of(key, "crc32", NOW)) for key in wanted}

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from features.definitions import intent_features
-from features.erasures import notes
-from features.rows import Erasure
-from features.store import source_folder
-from infra.local.ports import free_ports
-from infra.local.topics import create_topics
+from features.offline.erasures import notes
+from features.registry.store import source_folder
+from stream.domain.feature_row import Erasure
+from stream.kafka.admin import create_topics
+from stream.ports import free_ports
 from tests import sinks
 from tests.chaos import crashing_sink
 from tests.sinks import ended, is_ready, keys, keys_of, publish, sink, tombstone, unlanded
@@ -24,7 +24,7 @@ from tests.unit.features.samples import SAMPLE, sample
 from tests.workers import until
 
 if TYPE_CHECKING:
-    from features.rows import IntentRow
+    from stream.domain.feature_row import IntentRow
     from stream.settings import Settings
 
 HOUR_MS = 3_600_000

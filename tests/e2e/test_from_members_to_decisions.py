@@ -13,18 +13,18 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from features.client import IntentReader
 from features.definitions import profile_intent, ranker_v1
-from features.rerank import Candidate, Order, Reranker
-from features.store import open_store
-from infra.local.topics import create_topics
-from infra.release import publish
-from infra.replay.plan import plan_replay, span_s
-from infra.replay.producer import Replayed, replay
-from infra.replay.truth import check
-from infra.simulator import SimulatorParameters, simulate
-from infra.sources.contract import CATALOGUE_FILE, EVENTS_FILE
-from infra.titles import publish_titles_of
+from features.reading.client import IntentReader
+from features.reading.rerank import Candidate, Order, Reranker
+from features.registry.store import open_store
+from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
+from intentstream.publishing import publish
+from intentstream.served_titles import publish_titles_of
+from lab.replay.plan import plan_replay, span_s
+from lab.replay.producer import Replayed, replay
+from lab.replay.truth import check
+from lab.simulator import SimulatorParameters, simulate
+from stream.kafka.admin import create_topics
 from tests.conftest import isolate
 from tests.sinks import sink, unlanded
 from tests.workers import lag, until, worker

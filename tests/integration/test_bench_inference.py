@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fm_intent.export import TOP
-from fm_intent.network import Architecture
-from infra.bench.inference import Foreign, full_windows, untrained
+from fm_intent.served.network import Architecture
+from lab.bench.inference import Foreign, full_windows, untrained
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
-from stream import topics
-from stream.dlq import read_dead_letters
-from stream.kafka import running
+from stream.domain import topics
+from stream.kafka.admin import create_topics
+from stream.kafka.client import running
+from stream.kafka.dlq import read_dead_letters
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.sinks import landed, sink, unlanded

@@ -12,23 +12,23 @@ import pyarrow as pa
 import pytest
 
 from features.definitions import search_rerank_v1
-from features.rerank import MATCHES
-from features.store import open_store
-from infra.bench.downstream.history import NO_TITLE, Titles
-from infra.bench.downstream.intents import PUBLISH_MS, Offline, published_rows, utc
-from infra.bench.downstream.live import Live
-from infra.bench.downstream.requests import Requests
-from infra.sources.contract import EVENTS_SCHEMA, table
-from stream.catalogue import Catalogue
-from stream.inference import InferenceClient
+from features.reading.rerank import MATCHES
+from features.registry.store import open_store
+from fm_intent.data.contract import EVENTS_SCHEMA, table
+from lab.bench.downstream.history import NO_TITLE, Titles
+from lab.bench.downstream.intents import PUBLISH_MS, Offline, published_rows, utc
+from lab.bench.downstream.live import Live
+from lab.bench.downstream.requests import Requests
+from stream.domain.catalogue import Catalogue
+from stream.domain.labels import hash64
+from stream.inference.client import InferenceClient
 from stream.settings import Settings
-from stream.taxonomy import hash64
 from tests.unit.features.samples import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from features.rows import IntentRow
+    from stream.domain.feature_row import IntentRow
 
 T1_MS = 1_000_000_000_000
 MINUTE_MS = 60_000

@@ -20,23 +20,24 @@ import pytest
 import redis as redis_client
 
 import features
-from features import client, definitions
-from features.client import Freshness, HttpIntentReader, IntentReader, LiveIntent
-from features.exceptions import DefinitionsError, StoreRefusedError
-from features.landing import PartitionLanding, Published
-from features.reference import page
-from features.store import apply
-from features.writer import IntentWriter
-from infra.local.ports import free_ports
+from features import definitions
+from features.offline.landing import PartitionLanding, Published
+from features.online.writer import IntentWriter
+from features.reading import client
+from features.reading.client import Freshness, HttpIntentReader, IntentReader, LiveIntent
+from features.registry.reference import page
+from features.registry.store import apply
+from stream.exceptions import DefinitionsError, StoreRefusedError
+from stream.ports import free_ports
 from stream.settings import Settings
+from tests.unit.features.registry.test_registered import apply_older
 from tests.unit.features.samples import SAMPLE, sample
-from tests.unit.features.test_registered import apply_older
 from tests.workers import ANSWER_S, HANG_S, exit_code, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from features.rows import IntentRow
+    from stream.domain.feature_row import IntentRow
 
 FEAST = str(Path(sys.executable).with_name("feast"))
 

@@ -12,12 +12,12 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from features.client import IntentReader
-from features.exceptions import StoreRefusedError, StoreUnavailableError
-from features.inspection import Place, StoreInspector
-from features.store import apply
-from features.writer import IntentWriter
-from infra.local.ports import free_ports
+from features.online.inspection import Place, StoreInspector
+from features.online.writer import IntentWriter
+from features.reading.client import IntentReader
+from features.registry.store import apply
+from stream.exceptions import StoreRefusedError, StoreUnavailableError
+from stream.ports import free_ports
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
 from tests.workers import exit_code, until
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from features.rows import IntentRow
+    from stream.domain.feature_row import IntentRow
 
 NODES = 3
 SLOTS = 16_384

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 
 from features.definitions import profile_intent, ranker_v1
-from features.store import open_store
-from infra.local.topics import create_topics
-from infra.replay.plan import Mix, Plan, plan_replay
-from infra.replay.producer import replay
-from infra.sources import contract
+from features.registry.store import open_store
+from fm_intent.data import contract
+from lab.replay.plan import Mix, Plan, plan_replay
+from lab.replay.producer import replay
+from stream.kafka.admin import create_topics
 from tests.conftest import isolate
 from tests.sinks import landed, sink, unlanded
 from tests.workers import lag, until, worker

@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from features.definitions import intent_features
-from features.store import source_folder
-from infra.local.topics import create_topics
+from features.registry.store import source_folder
+from stream.domain.topics import INTENT_FEATURES
 from stream.exceptions import TopicsMissing
-from stream.kafka import client_options, running
-from stream.topics import INTENT_FEATURES
+from stream.kafka.admin import create_topics
+from stream.kafka.client import client_options, running
 from tests import sinks
 from tests.sinks import answer, is_ready, keys, keys_of, landed, publish, sink, unlanded
 from tests.unit.features.samples import SAMPLE, sample

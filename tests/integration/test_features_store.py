@@ -20,13 +20,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from features import definitions
-from features.client import Freshness, IntentReader
-from features.encoding import row_attribute
-from features.exceptions import StoreRefusedError, StoreUnavailableError
-from features.online_store import ROWS_PER_CALL
-from features.rows import Erasure
-from features.store import apply, open_store
-from features.writer import ROWS_PER_TRIP, IntentWriter, to_protos
+from features.online.encoding import row_attribute
+from features.online.fenced_redis import ROWS_PER_CALL
+from features.online.writer import ROWS_PER_TRIP, IntentWriter, to_protos
+from features.reading.client import Freshness, IntentReader
+from features.registry.store import apply, open_store
+from stream.domain.feature_row import Erasure
+from stream.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, rows, sample
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from features.rows import IntentRow
+    from stream.domain.feature_row import IntentRow
 
 on_a_server = hypothesis_settings(
     max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
 
-from features.inspection import StoreInspector
-from features.store import open_store
-from features.titles import exported_vectors, publish_titles
-from features.writer import IntentWriter
-from infra.sources import contract
-from infra.titles import publish_titles_of
+from features.online.inspection import StoreInspector
+from features.online.titles import publish_titles
+from features.online.writer import IntentWriter
+from features.registry.store import open_store
+from fm_intent.data import contract
+from fm_intent.exported import exported_vectors
+from intentstream.served_titles import publish_titles_of
+from stream.domain.labels import hash64
 from stream.settings import Settings
-from stream.taxonomy import hash64
 from tests.unit.features.samples import SAMPLE, sample
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def test_an_exported_version_has_a_vector_of_every_title_it_knows(exported: Path
 
 
 def test_exported_vectors_rank_titles_as_the_model_does(exported: Path) -> None:
-    from fm_intent.network import load
+    from fm_intent.served.network import load
     from tests.unit.fm_intent import tiny
 
     network = load(exported)

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from infra import probe
-from infra.local.ports import free_ports
 from infra.local.stack import Stack
+from stream.ports import free_ports
 from tests.conftest import free_settings
 from tests.integration.test_local_stack import TINY_CONFIG, TINY_MODEL, infer
 from tests.workers import exit_code, until

@@ -12,10 +12,10 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from infra.local.ports import free_ports
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
+from stream.kafka.admin import create_topics
+from stream.ports import free_ports
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.workers import http, lag, online, send, title_open, until, worker
@@ -90,7 +90,7 @@ def settings(
 
 def command(settings: Settings, *arguments: str) -> str:
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
+        [sys.executable, "-m", "intentstream", *arguments],
         env={"PATH": str(Path(sys.executable).parent), **worker_environment(settings)},
         check=True,
         capture_output=True,

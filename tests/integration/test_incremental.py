@@ -12,17 +12,17 @@ import torch
 from tritonclient.grpc import InferenceServerClient
 
 from fm_intent.export import TOP, export
-from fm_intent.network import Interactions
+from fm_intent.served.network import Interactions
 from tests.integration.test_model_serving import Request, assert_answers, infer, inputs
 from tests.unit.fm_intent import tiny
+from tests.unit.fm_intent.served.test_network import one_window
 from tests.unit.fm_intent.test_export import manifest
-from tests.unit.fm_intent.test_network import one_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fm_intent.network import FMIntent
+    from fm_intent.served.network import FMIntent
     from infra.local.stack import Stack
 
 SETTLED_S = 0.3

@@ -8,14 +8,14 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from infra.local.ports import free_ports
-from stream.events import Browse
+from stream.domain.events import Browse
+from stream.domain.prediction import Intents
+from stream.domain.profile_state import Rules, state_of
+from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
-from stream.inference import InferenceClient
-from stream.intents import Intents
-from stream.session import Rules, state_of
+from stream.inference.client import InferenceClient
+from stream.ports import free_ports
 from stream.settings import Settings
-from stream.window import WindowBatch, window_batch
 
 
 def windows(*lengths: int) -> WindowBatch:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests import sinks
 from tests.conftest import isolate
@@ -58,7 +58,7 @@ def test_a_sink_whose_name_another_takes_ends_and_names_the_setting_but_not_at_a
     asyncio.run(create_topics(settings))
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     twin = named(settings, tmp_path / "twin")
-    sink = ("stream.cli", "sink")
+    sink = ("intentstream", "sink")
     with worker(settings, first, *sink) as older:
         until(lambda: sinks.is_ready(settings) and "Joined group" in first.read_text(), "a member")
         with worker(twin, second, *sink) as newer:

@@ -18,22 +18,21 @@ from redis import Redis
 from supervisor.options import ServerOptions
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from infra.exceptions import (
+from infra.exceptions import ProgramFailedError, StackError
+from infra.local import commands
+from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
+from infra.local.programs import worker_environment
+from infra.local.stack import Stack
+from stream.domain.topics import SESSIONS_CHANGELOG, TOPICS
+from stream.exceptions import (
     ModelVersionError,
     PortTakenError,
-    ProgramFailedError,
-    StackError,
     TopicCreationError,
     TopicMismatchError,
 )
-from infra.local import commands
-from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
-from infra.local.ports import free_ports
-from infra.local.programs import worker_environment
-from infra.local.stack import Stack
-from infra.local.topics import create_topics
-from stream.lag import LagReader
-from stream.topics import SESSIONS_CHANGELOG, TOPICS
+from stream.kafka.admin import create_topics
+from stream.kafka.lag import LagReader
+from stream.ports import free_ports
 from tests.conftest import free_settings
 from tests.unit.infra.test_compose import asked
 from tests.workers import until
@@ -41,7 +40,7 @@ from tests.workers import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream.lag import PartitionLag
+    from stream.kafka.lag import PartitionLag
     from stream.settings import Settings
 
 TINY_CONFIG = """
@@ -241,7 +240,7 @@ CALLER = """
 import sys
 import time
 from pathlib import Path
-from infra.local.signals import unwind_on_sigterm
+from intentstream.signals import unwind_on_sigterm
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from stream.settings import Settings

@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.export import TOP, Manifest, export
-from infra.local.paths import MODEL_REPOSITORY
-from stream.taxonomy import hash64
+from intentstream.paths import MODEL_REPOSITORY
+from stream.domain.labels import hash64
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
 from tests.workers import ANSWER_S, until
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fm_intent.network import Answer, FMIntent
+    from fm_intent.served.network import Answer, FMIntent
     from infra.local.stack import Stack
 
 SEQUENCES = ("title_hash", "action", "start_ms", "watched_share", "device")

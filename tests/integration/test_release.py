@@ -19,24 +19,28 @@ import torch
 from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
-from features.store import open_store
-from features.titles import exported_vectors
-from fm_intent.exceptions import VersionRefusedError
+from features.registry.store import open_store
 from fm_intent.export import export
-from infra.exceptions import ModelVersionError, ReleaseError, TitlesNotServedError
-from infra.local.paths import LOCAL
+from fm_intent.exported import exported_vectors
 from infra.local.programs import worker_environment
-from infra.local.topics import create_topics
-from infra.release import Publication, publish, rollback, served_models
-from infra.titles import publish_chosen_titles, publish_live_titles
-from stream import codec, topics
-from stream.erasure import request_erasure
-from stream.events import Browse
-from stream.kafka import running
-from stream.release import Release, read_release, write_release
-from stream.session import Rules, state_of
-from stream.taxonomy import hash64
-from stream.window import WindowBatch, window_batch
+from intentstream.paths import LOCAL
+from intentstream.publishing import Publication, publish, rollback, served_models
+from intentstream.served_titles import publish_chosen_titles, publish_live_titles
+from stream.domain import codec, topics
+from stream.domain.events import Browse
+from stream.domain.labels import hash64
+from stream.domain.profile_state import Rules, state_of
+from stream.domain.window import WindowBatch, window_batch
+from stream.exceptions import (
+    ModelVersionError,
+    ReleaseError,
+    TitlesNotServedError,
+    VersionRefusedError,
+)
+from stream.inference.release import Release, read_release, write_release
+from stream.kafka.admin import create_topics
+from stream.kafka.client import running
+from stream.kafka.erasure import request_erasure
 from tests.conftest import isolate
 from tests.integration.test_incremental import counted
 from tests.integration.test_inference import infer
@@ -119,7 +123,7 @@ import sys
 from pathlib import Path
 from infra.local import paths
 paths.MODEL_REPOSITORY = Path(sys.argv.pop(1))
-from stream.cli import main
+from intentstream.cli.main import main
 main()
 """
 """The command line, with a model repository of the test's own."""

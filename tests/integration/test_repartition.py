@@ -14,16 +14,16 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.new_partitions import NewPartitions
 
-from infra.local.topics import create_topics
-from infra.steps import progress
-from stream import topics
+from stream.domain import topics
 from stream.exceptions import PartitionsChanged, RepartitionRefused
-from stream.kafka import running
-from stream.partitioners import partition_of
-from stream.preflight import check_topics
-from stream.repartition import Repartitioned, repartition
+from stream.kafka.admin import create_topics
+from stream.kafka.client import running
+from stream.kafka.partitioners import partition_of
+from stream.kafka.preflight import check_topics
+from stream.kafka.repartition import Repartitioned, repartition
+from stream.kafka.topology import Topology, settle_topology
 from stream.settings import Settings
-from stream.topology import Topology, settle_topology
+from stream.steps import progress
 from tests.workers import http, lag, online, records, send, title_open, until, worker
 
 PROFILES = [f"member-{number}" for number in range(40)]

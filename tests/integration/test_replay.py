@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from infra.local.topics import create_topics
-from infra.replay.plan import Fate, Plan, json_values, plan_replay
-from infra.replay.producer import SENT_SCHEMA, Replayed, replay
-from infra.replay.truth import Origin, TurnedAway, read_turned_away
-from infra.sources import contract
+from fm_intent.data import contract
+from lab.replay.plan import Fate, Plan, json_values, plan_replay
+from lab.replay.producer import SENT_SCHEMA, Replayed, replay
+from lab.replay.truth import Origin, TurnedAway, read_turned_away
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.workers import records
 

@@ -18,18 +18,18 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-import features.store
-from features.client import Freshness
+import features.registry.store
 from features.definitions import search_rerank_v1
-from features.exceptions import CandidatesError, StoreUnavailableError
-from features.rerank import MATCHES, Candidate, Order, Reranker, Weights
-from features.store import open_store
-from features.titles import publish_titles
-from features.writer import IntentWriter
-from infra.local.ports import free_ports
+from features.online.titles import publish_titles
+from features.online.writer import IntentWriter
+from features.reading.client import Freshness
+from features.reading.rerank import MATCHES, Candidate, Order, Reranker, Weights
+from features.registry.store import open_store
 from infra.local.programs import worker_environment
+from stream.domain.labels import GENRES
+from stream.exceptions import CandidatesError, StoreUnavailableError
+from stream.ports import free_ports
 from stream.settings import Settings
-from stream.taxonomy import GENRES
 from tests.unit.features.samples import SAMPLE, sample
 from tests.workers import ANSWER_S, exit_code, until
 
@@ -58,7 +58,7 @@ def settings(redis: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         redis_url=SecretStr(f"{redis},db=10"), feature_registry=home / "data" / "registry.db"
     )
     with pytest.MonkeyPatch.context() as patch, redis_client.Redis(host, int(port), 10) as client:
-        patch.setattr(features.store, "REPOSITORY", home)
+        patch.setattr(features.registry.store, "REPOSITORY", home)
         publish_titles(
             settings, CATALOGUE, VECTORS, SAMPLE.model_version, datetime(2020, 1, 1, tzinfo=UTC)
         )
@@ -199,7 +199,7 @@ def service(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
     log = tmp_path_factory.mktemp("service") / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stream.cli", "search"],
+            [sys.executable, "-m", "intentstream", "search"],
             env={**os.environ, **worker_environment(settings)},
             stdout=out,
             stderr=out,

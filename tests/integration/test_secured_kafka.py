@@ -12,17 +12,17 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from infra.local.paths import KAFKA_LIBS
-from infra.local.ports import free_ports
 from infra.local.programs import programs
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
-from stream import codec, topics
-from stream.events import decode
+from intentstream.paths import KAFKA_LIBS
+from stream.domain import codec, topics
+from stream.domain.events import decode
+from stream.domain.profile_state import ProfileState, Rules
 from stream.exceptions import BrokerRefused, BrokerUnavailable, TokenUnavailable
-from stream.outbox import Outbox, Outgoing
-from stream.preflight import check_topics
-from stream.session import ProfileState, Rules
+from stream.kafka.admin import create_topics
+from stream.kafka.outbox import Outbox, Outgoing
+from stream.kafka.preflight import check_topics
+from stream.ports import free_ports
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.sinks import unlanded
@@ -205,7 +205,7 @@ def test_a_worker_and_a_sink_with_tokens_go_on_when_those_expire(
     token_endpoint.lifetime_s = 8
     with (
         worker(settings, logs[0], wait=True),
-        worker(settings, logs[1], "stream.cli", "sink"),
+        worker(settings, logs[1], "intentstream", "sink"),
     ):
         for _ in range(3):
             renewed = len(token_endpoint.issued) + 2

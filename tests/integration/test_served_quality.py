@@ -10,11 +10,10 @@ import torch
 
 from fm_intent.evaluate import evaluate_version
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
-from fm_intent.network import Architecture, FMIntent
+from fm_intent.served.network import Architecture, FMIntent
 from fm_intent.train import train
-from infra.bench.served import evaluate_served
-from infra.exceptions import ServedOtherwiseError
-from stream.exceptions import InferenceUnavailable
+from intentstream.served_quality import evaluate_served
+from stream.exceptions import InferenceUnavailable, ServedOtherwiseError
 from tests.unit.fm_intent.conftest import write_rated_source
 
 if TYPE_CHECKING:

@@ -13,19 +13,19 @@ import pytest
 from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 
-from infra.exceptions import ModelVersionError
-from infra.local.topics import create_topics
-from infra.release import publish, served_models
-from stream.inference import InferenceClient
-from stream.placement import placed
-from stream.release import Release, write_release
+from intentstream.publishing import publish, served_models
+from stream.exceptions import ModelVersionError
+from stream.inference.client import InferenceClient
+from stream.inference.placement import placed
+from stream.inference.release import Release, write_release
+from stream.kafka.admin import create_topics
 from tests.conftest import isolate
 from tests.integration.test_incremental import counted
 from tests.integration.test_inference import infer, windows
 
 if TYPE_CHECKING:
     from infra.local.stack import Stack
-    from infra.served import ServedModels
+    from intentstream.served_versions import ServedModels
     from stream.settings import Settings
 
 LENGTHS = tuple(range(3, 33))

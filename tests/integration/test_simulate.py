@@ -8,10 +8,10 @@ import time
 import orjson
 import pytest
 
-from infra.local.topics import create_topics
-from infra.simulator import SimulatorParameters
-from infra.simulator.live import send
-from infra.simulator.output import generate
+from lab.simulator import SimulatorParameters
+from lab.simulator.live import send
+from lab.simulator.output import generate
+from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.workers import records
 

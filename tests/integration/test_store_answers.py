@@ -11,10 +11,10 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from features.client import IntentReader
-from features.exceptions import StoreRefusedError, StoreUnavailableError
-from features.store import apply
-from infra.local.ports import free_ports
+from features.reading.client import IntentReader
+from features.registry.store import apply
+from stream.exceptions import StoreRefusedError, StoreUnavailableError
+from stream.ports import free_ports
 from stream.settings import Settings
 from tests.integration.test_features_deployments import start, stop, wait_for, write
 from tests.unit.features.samples import SAMPLE

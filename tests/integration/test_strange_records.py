@@ -12,11 +12,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
-from stream import topics
-from stream.deadletters import REASON_HEADER
-from stream.dlq import read_dead_letters, replay_dead_letters
-from stream.kafka import client_options
+from stream.domain import topics
+from stream.kafka.admin import create_topics
+from stream.kafka.client import client_options
+from stream.kafka.deadletters import REASON_HEADER
+from stream.kafka.dlq import read_dead_letters, replay_dead_letters
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.raw import Raw, batch, produce

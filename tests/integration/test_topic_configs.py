@@ -11,14 +11,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from infra.local.topics import create_topics, mend_topics
-from stream import topics
+from stream.domain import topics
 from stream.exceptions import PartitionsChanged, TopicsMisconfigured
-from stream.kafka import running
-from stream.partitioners import partition_of
-from stream.preflight import check_topics, describe_topics
+from stream.kafka.admin import create_topics, mend_topics
+from stream.kafka.client import running
+from stream.kafka.partitioners import partition_of
+from stream.kafka.preflight import check_topics, describe_topics
+from stream.kafka.topology import settle_topology
 from stream.settings import Settings
-from stream.topology import settle_topology
 from tests.changelogs import state, write_states
 from tests.workers import worker
 
@@ -103,7 +103,7 @@ def test_what_may_be_meant_as_it_is_is_a_warning(
     configure(isolated, {topics.BROWSE_EVENTS: config})
     with caplog.at_level(logging.WARNING):
         asyncio.run(check_topics(isolated))
-    (told,) = (record for record in caplog.records if record.name == "stream.preflight")
+    (told,) = (record for record in caplog.records if record.name == "stream.kafka.preflight")
     assert "browse-events: retention.ms=60000" in told.getMessage()
 
 

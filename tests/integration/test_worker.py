@@ -23,18 +23,19 @@ import redis as redis_client
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import SecretStr
 
-from features.client import Freshness, IntentReader
 from features.definitions import intent_features
-from features.erasures import joined, notes
-from features.rerank import MATCHES, Candidate, Order, Reranker
-from features.store import open_store, source_folder
-from features.titles import exported_vectors, publish_titles
-from infra.local.paths import REPOSITORY
+from features.offline.erasures import joined, notes
+from features.online.titles import publish_titles
+from features.reading.client import Freshness, IntentReader
+from features.reading.rerank import MATCHES, Candidate, Order, Reranker
+from features.registry.store import open_store, source_folder
+from fm_intent.exported import exported_vectors
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
-from infra.local.topics import create_topics
-from stream import topics
-from stream.kafka import running
+from intentstream.paths import REPOSITORY
+from stream.domain import topics
+from stream.kafka.admin import create_topics
+from stream.kafka.client import running
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.sinks import answer, landed, sink
@@ -73,7 +74,7 @@ def settings(
 def command(settings: Settings, *arguments: str) -> str:
     """What the command line prints under these settings."""
     environment = {**os.environ, **worker_environment(settings)}
-    line = [sys.executable, "-m", "stream.cli", *arguments]
+    line = [sys.executable, "-m", "intentstream", *arguments]
     return subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout
 
 

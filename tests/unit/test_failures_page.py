@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from infra.local.paths import REPOSITORY
+from intentstream.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "failures.md").read_text()
 ROWS = [

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from features.rows import IntentRow
-from stream.taxonomy import ACTIONS, GENRES, INTENTS, RELEASE_AGES
+from stream.domain.feature_row import IntentRow
+from stream.domain.labels import ACTIONS, GENRES, INTENTS, RELEASE_AGES
 
 SAMPLE = IntentRow(
     profile_id="p-1",

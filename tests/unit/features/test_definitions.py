@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from feast.repo_operations import get_repo_files
 
 import features
 from features import definitions
-from features.encoding import ENCODERS, row_attribute
-from features.rows import IntentRow
+from features.online.encoding import ENCODERS, row_attribute
+from stream.domain.feature_row import IntentRow
 
 REPOSITORY = Path(features.__file__).parent
 CONFIGURATIONS = sorted(REPOSITORY.glob("feature_store*.yaml"))
@@ -65,3 +66,10 @@ def test_no_service_is_precomputed(service: FeatureService) -> None:
 def test_every_match_says_what_it_is() -> None:
     view = definitions.intent_title_match
     assert {feature.name for feature in view.features} <= view.tags.keys()
+
+
+def test_the_registered_function_imports_nothing_that_another_release_lacks() -> None:
+    text = definitions.intent_title_match.feature_transformation.udf_string
+    assert set(re.findall(r"^ *from (\S+) import", text, re.M)) == {
+        *("math", "operator", "stream.taxonomy"),
+    }

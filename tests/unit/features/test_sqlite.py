@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features.client import Freshness, HttpIntentReader, IntentReader
-from features.exceptions import NotStartedError, StoreUnavailableError, TooManyProfilesError
-from features.store import apply
-from features.writer import IntentWriter
+from features.online.writer import IntentWriter
+from features.reading.client import Freshness, HttpIntentReader, IntentReader
+from features.registry.store import apply
+from stream.exceptions import NotStartedError, StoreUnavailableError, TooManyProfilesError
 from stream.settings import Settings
 from tests.unit.features.samples import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from features.rows import IntentRow
+    from stream.domain.feature_row import IntentRow
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from fm_intent.baselines import (
 )
 from fm_intent.evaluate import Ranker, next_title_ranks
 from fm_intent.experiments import Experiment, Training
-from fm_intent.network import FIRST_ROW, UNKNOWN_ROW
+from fm_intent.served.network import FIRST_ROW, UNKNOWN_ROW
 from fm_intent.train import fit
 from tests.unit.fm_intent import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fm_intent.network import Interactions
+    from fm_intent.served.network import Interactions
 
 DATA = tiny.sequences()
 WINDOWS = tiny.windows(DATA)

@@ -12,15 +12,15 @@ from fm_intent import benchmark as module
 from fm_intent import metrics
 from fm_intent.benchmark import benchmark, compare, record
 from fm_intent.evaluate import Judged
-from fm_intent.exceptions import DataUnusableError, UnknownExperimentError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
-from fm_intent.network import Architecture
+from fm_intent.served.network import Architecture
+from stream.exceptions import DataUnusableError, UnknownExperimentError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fm_intent.benchmark import Row
-    from fm_intent.dataset import Split
+    from fm_intent.data.dataset import Split
 
 QUICK = Experiment(
     Architecture(width=16, hidden=16, item_layers=1),

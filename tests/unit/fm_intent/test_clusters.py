@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from fm_intent import dataset
 from fm_intent.clusters import CLUSTERS, describe, find_centres, intent_embeddings
+from fm_intent.data import dataset
 from fm_intent.evaluate import exported
-from fm_intent.exceptions import NoClustersError
 from fm_intent.export import export
-from stream.taxonomy import ACTIONS
+from stream.domain.labels import ACTIONS
+from stream.exceptions import NoClustersError
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fm_intent.dataset import Sequences
+    from fm_intent.data.dataset import Sequences
 
 
 def blobs(sizes: list[int]) -> NDArray[np.float32]:

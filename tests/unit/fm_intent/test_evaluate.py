@@ -9,16 +9,16 @@ import torch
 
 from fm_intent import metrics
 from fm_intent.baselines import Popularity
-from fm_intent.dataset import Sequences
+from fm_intent.data.dataset import Sequences
 from fm_intent.evaluate import Ranker, evaluate, judge, next_title_ranks
-from fm_intent.network import FIRST_ROW, UNKNOWN_DAY, Architecture
-from stream.taxonomy import ACTIONS
+from fm_intent.served.network import FIRST_ROW, UNKNOWN_DAY, Architecture
+from stream.domain.labels import ACTIONS
 from tests.unit.fm_intent import tiny
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fm_intent.dataset import Context
+    from fm_intent.data.dataset import Context
 
 DATA = tiny.sequences()
 CONTEXTS = DATA.contexts("test", 64, "served")

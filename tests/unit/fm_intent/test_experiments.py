@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fm_intent.experiments import EXPERIMENTS
-from fm_intent.network import Architecture, FMIntent
+from fm_intent.served.network import Architecture, FMIntent
 from tests.unit.fm_intent import tiny
 
 SOURCES = ("ml-1m", "ml-100k", "movietweetings", "simulator", "simulator-null")

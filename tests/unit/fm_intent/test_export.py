@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fm_intent import network
-from fm_intent.exceptions import ExportError, NoVersionError
 from fm_intent.export import Manifest, export, newest, read_manifest, versions
+from fm_intent.served import network
+from stream.exceptions import ExportError, NoVersionError
 from tests.unit.fm_intent import tiny
 
 
@@ -118,7 +118,14 @@ def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> No
     }
     for code in folder.glob("*.py"):
         imports = [line.split()[1] for line in code.read_text().splitlines() if " import " in line]
-        assert not {name.split(".")[0] for name in imports} & {"stream", "fm_intent", "infra"}
+        assert not {name.split(".")[0] for name in imports} & {
+            "stream",
+            "fm_intent",
+            "features",
+            "intentstream",
+            "infra",
+            "lab",
+        }
     assert json.loads((folder / "manifest.json").read_text())["version"] == 1
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from fm_intent.baselines import GRUSettings, SASRecSettings, TransActSettings, WithMetadata
-from fm_intent.cache import Cache, profile_bytes
 from fm_intent.experiments import Experiment, Model, Training
-from fm_intent.network import Architecture, load, save
+from fm_intent.served.cache import Cache, profile_bytes
+from fm_intent.served.network import Architecture, load, save
 from fm_intent.train import LOG, fit, losses
-from infra.bench import streams
+from lab.bench import streams
 from tests.unit.fm_intent import tiny
-from tests.unit.fm_intent.test_cache import first
-from tests.unit.fm_intent.test_network import one_window
+from tests.unit.fm_intent.served.test_cache import first
+from tests.unit.fm_intent.served.test_network import one_window
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from fm_intent.export import TOP
-from infra.local.paths import MODEL_REPOSITORY
-from stream.taxonomy import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from intentstream.paths import MODEL_REPOSITORY
+from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
 
 HOME = MODEL_REPOSITORY / "fm_intent"
 

@@ -11,12 +11,12 @@ import torch
 
 from fm_intent import metrics
 from fm_intent.baselines import Popularity
-from fm_intent.dataset import PLAYS
+from fm_intent.data.dataset import PLAYS
 from fm_intent.evaluate import Ranker, next_title_ranks
-from fm_intent.exceptions import CheckpointMismatchError
 from fm_intent.experiments import Experiment, Training
-from fm_intent.network import Architecture
+from fm_intent.served.network import Architecture
 from fm_intent.train import Fitted, fit, losses
+from stream.exceptions import CheckpointMismatchError
 from tests.unit.fm_intent import tiny
 
 DATA = tiny.sequences()

@@ -9,11 +9,11 @@ import torch
 
 from fm_intent.baselines import SASRecSettings
 from fm_intent.evaluate import evaluate_version
-from fm_intent.exceptions import DataUnusableError, NoVersionError
 from fm_intent.experiments import EXPERIMENTS, Experiment, Model, Training
 from fm_intent.export import read_manifest
-from fm_intent.network import Architecture
+from fm_intent.served.network import Architecture
 from fm_intent.train import train
+from stream.exceptions import DataUnusableError, NoVersionError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from fm_intent.exceptions import NoVersionError, VersionRefusedError
 from fm_intent.export import export
 from fm_intent.exported import Exported
 from fm_intent.validation import differences, golden_windows, validated
-from stream.divergence import divergence
+from stream.domain.divergence import divergence
+from stream.exceptions import NoVersionError, VersionRefusedError
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
 
@@ -75,10 +75,10 @@ FAULTS = {
         "from .network import",
         "from .networks import",
     ),
-    "model.py imports stream.taxonomy, which no server has": (
+    "model.py imports stream.domain.labels, which no server has": (
         "model.py",
         "import torch\n",
-        "import torch\nimport stream.taxonomy\n",
+        "import torch\nimport stream.domain.labels\n",
     ),
     "model.py: invalid syntax": ("model.py", "import torch\n", "import torch as\n"),
     "its manifest is that of version 7": ("manifest.json", '"version": 1', '"version": 7'),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fm_intent.dataset import Catalogue, Columns, Sequences
-from fm_intent.network import UNKNOWN_DAY, Architecture, FMIntent, Interactions
-from stream.taxonomy import ACTIONS, DEVICES, GENRES, NO_TITLE, hash64
+from fm_intent.data.dataset import Catalogue, Columns, Sequences
+from fm_intent.served.network import UNKNOWN_DAY, Architecture, FMIntent, Interactions
+from stream.domain.labels import ACTIONS, DEVICES, GENRES, NO_TITLE, hash64
 
 TITLES = 40
 HOUR_MS = 3_600_000

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from infra import bootstrap
-from infra.local.paths import REPOSITORY
+from intentstream.paths import REPOSITORY
 from stream.settings import Settings
 
 BASE: Final = REPOSITORY / "docker-compose.yml"

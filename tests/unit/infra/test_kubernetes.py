@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from infra.local.paths import REPOSITORY
+from intentstream.paths import REPOSITORY
 from stream.settings import Settings
 
 HOME: Final = REPOSITORY / "infra" / "kubernetes"

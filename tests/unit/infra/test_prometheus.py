@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 import yaml
 
-from infra.local.paths import REPOSITORY
+from intentstream.paths import REPOSITORY
 
 PROMTOOL: Final = shutil.which("promtool")
 CONFIG: Final = REPOSITORY / "infra" / "prometheus" / "prometheus.yml"

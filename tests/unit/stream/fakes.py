@@ -10,11 +10,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from features.rows import Erasure, IntentRow
-from stream.intents import Intents
-from stream.outbox import Outgoing
-from stream.taxonomy import ACTIONS, GENRES, KINDS, RELEASE_AGES
-from stream.window import WindowBatch
+from stream.domain.feature_row import Erasure, IntentRow
+from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from stream.domain.prediction import Intents
+from stream.domain.window import WindowBatch
+from stream.kafka.outbox import Outgoing
 
 NOW_S = 1_700_000_000.0
 NOW_MS = round(NOW_S * 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from stream.events import Browse, Event, Playback, Search
+from stream.domain.events import Browse, Event, Playback, Search
 
 PROFILE = "profile-1"
 

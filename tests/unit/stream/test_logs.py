@@ -61,6 +61,6 @@ def test_warnings_of_another_text_or_logger_pass(lines: list[str]) -> None:
 def test_what_is_ours_or_less_than_a_warning_always_passes(lines: list[str]) -> None:
     logging.getLogger("aiokafka").setLevel(logging.INFO)
     for _ in range(3):
-        logging.getLogger("stream.pipeline").warning("ours")
+        logging.getLogger("stream.worker.pipeline").warning("ours")
         logging.getLogger("aiokafka").info("told")
     assert lines == ["ours", "told"] * 3

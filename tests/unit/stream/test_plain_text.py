@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from infra.local.paths import REPOSITORY
+from intentstream.paths import REPOSITORY
 from stream.plain_text import PlainConsole, json_text, log_plainly, visible, visible_lines
 
 NASTY = "[/b]\x1b[2J\x9b31m\u202eevil\u2028\ud800\x7f\r\n:boom:"
@@ -93,7 +93,7 @@ def test_lines_of_an_error_stay_lines() -> None:
 
 
 def test_there_is_no_other_console() -> None:
-    folders = ("stream", "features", "fm_intent", "infra")
+    folders = ("stream", "features", "fm_intent", "intentstream", "infra", "lab")
     others = [
         path
         for folder in folders

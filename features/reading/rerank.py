@@ -1,0 +1,369 @@
+"""Re-ranks a search's candidates on a profile's live intent, and says why.
+
+A candidate's score is the sum of four terms, each times its weight:
+
+- `engine_score`: the engine's own score, standardised over the query's candidates, because engines
+  score on scales of their own. Where the engine gives no scores, 1 / log2(1 + place) takes their
+  part, the discount of NDCG.
+- `genre_match`, `kind_match`, `embedding_match`: the features of the on-demand view
+  `intent_title_match`, each less its mean over the candidates that have it. `embedding_match` is
+  the log of the model's own probability that the title is played next. A candidate that lacks a
+  feature counts as average in it: for example in `embedding_match` where title and profile are of
+  two model versions.
+
+So each term of a candidate says how far it stands out among the candidates, and the terms of its
+explanation add up to its score.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from features.definitions import (
+    intent_title_match,
+    profile,
+    profile_intent,
+    search_rerank_v1,
+    title,
+    title_profile,
+)
+from features.online.answers import typed_errors
+from features.reading.client import Freshness
+from features.registry.registered import Needed
+from features.registry.store import open_store
+from stream.exceptions import CandidatesError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from feast import FeatureStore
+    from feast.online_response import OnlineResponse
+    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+    from feast.protos.feast.types.Value_pb2 import Value
+    from numpy.typing import NDArray
+
+    from stream.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each term counts; the fields are the terms, in their order.
+
+    The defaults lie between what `features.reading.learning.learn` makes of MovieLens-1M and of
+    simulated members, behind an engine that knows the profile's history, but for genres: the
+    embedding knows them already, so a learnt weight is about nothing or less, and where titles have
+    no embedding it is above 1. Learn your own from what your members chose.
+    """
+
+    engine_score: float = 0.7
+    genre_match: float = 0.5
+    kind_match: float = 0.5
+    embedding_match: float = 0.4
+
+    @classmethod
+    def read(cls, path: Path) -> Weights:
+        """The weights in a JSON file; a field that it lacks has its default.
+
+        Raises:
+            WeightsError: when the file can't be read, or holds anything but finite weights.
+        """
+        try:
+            weights: Weights = TypeAdapter(cls).validate_json(path.read_bytes(), extra="forbid")
+        except (OSError, ValidationError) as error:
+            raise WeightsError(
+                f"{path} is no file of weights: {error}; write a JSON object with "
+                f"{', '.join(TERMS)}"
+            ) from error
+        if not all(map(math.isfinite, weights.vector())):
+            raise WeightsError(f"{path} holds a weight that is not finite; learn the weights again")
+        return weights
+
+    def vector(self) -> NDArray[np.float64]:
+        """`[len(TERMS)]`."""
+        return np.array([getattr(self, name) for name in TERMS])
+
+
+TERMS: Final = tuple(field.name for field in fields(Weights))
+MATCHES: Final = TERMS[1:]
+"""The terms that are features of `intent_title_match`."""
+
+_INPUTS: Final = [
+    (source.name, feature.name)
+    for source in intent_title_match.source_feature_view_projections.values()
+    for feature in source.features
+]
+"""View and name of what the matches are computed of."""
+
+_ANCHOR: Final = "sequence_no"
+"""Every row of `profile_intent` has it, and its event time is the row's."""
+
+_VIEWS: Final = [
+    profile_intent[[name for view, name in _INPUTS if view == profile_intent.name] + [_ANCHOR]],
+    title_profile[[name for view, name in _INPUTS if view == title_profile.name]],
+]
+_READ: Final = [f"{view}:{name}" for view, name in (*_INPUTS, (profile_intent.name, _ANCHOR))]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A title that the engine found; `score` is the engine's, on any scale, higher is better."""
+
+    title_id: str
+    score: float | None = None
+
+
+class Order(StrEnum):
+    """Whose order an answer is in."""
+
+    INTENT = "intent"
+    """Re-ranked on the live intent."""
+    ENGINE = "engine"
+    """The engine's own: the profile has no intent, or one of a session that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What one term adds to a candidate's score.
+
+    Attributes:
+        term: A name in `TERMS`.
+        value: The engine's score or the feature, as it was read; None where there is none.
+        contribution: What it adds to the score.
+    """
+
+    term: str
+    value: float | None
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate in its new place.
+
+    Attributes:
+        title_id: The title.
+        engine_place: Its place in the engine's order, from 1.
+        score: The sum of the contributions; None in the engine's order.
+        reasons: One for each term, the largest contribution first; none in the engine's order.
+    """
+
+    title_id: str
+    engine_place: int
+    score: float | None
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """The answer to one query.
+
+    Attributes:
+        profile_id: The profile that was asked for.
+        order: Whose order the candidates are in.
+        freshness: Of the profile's intent.
+        age_ms: Milliseconds since the newest event in the intent; None where absent.
+        model_version: The version that made the intent; None where absent.
+        candidates: All candidates, best first.
+    """
+
+    profile_id: str
+    order: Order
+    freshness: Freshness
+    age_ms: int | None
+    model_version: str | None
+    candidates: tuple[Ranked, ...]
+
+
+def terms(engine_score: NDArray[np.float64], matches: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The terms of one query's candidates before they are weighted, `[C, len(TERMS)]`.
+
+    Args:
+        engine_score: `[C]`.
+        matches: `[C, len(MATCHES)]`; NaN where a candidate lacks the feature.
+    """
+    engine = engine_score - engine_score.mean()
+    spread = engine.std()
+    known = ~np.isnan(matches)
+    values = np.where(known, matches, 0.0)
+    mean = values.sum(0) / np.maximum(known.sum(0), 1)
+    return np.column_stack(
+        [engine / spread if spread else engine, np.where(known, values - mean, 0.0)]
+    )
+
+
+def place_scores(count: int) -> NDArray[np.float64]:
+    """`[count]`, scores for candidates in an order that is all the engine tells."""
+    scores: NDArray[np.float64] = 1 / np.log2(np.arange(count) + 2.0)
+    return scores
+
+
+class Reranker:
+    """Re-ranks candidates on `search_rerank_v1`, from threads or from an event loop.
+
+    One re-ranker serves either threads or one event loop: its connections belong to that loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        weights: Weights | None = None,
+        fresh_for_s: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open the store; the definitions have to be registered already.
+
+        Args:
+            settings: Where the store is.
+            weights: By default those in the file that the settings name, else those of `Weights`.
+            fresh_for_s: Age, in seconds, up to which an intent is used; by default the idle time
+                that ends a session.
+            clock: Unix time in seconds.
+
+        Raises:
+            WeightsError: when the settings name a file that holds no weights.
+            DefinitionsError: when the registry lacks this release's definitions or can't be read.
+        """
+        if weights is None:
+            path = settings.rerank_weights
+            weights = Weights.read(path) if path else Weights()
+        self._weights = weights.vector()
+        self._store: FeatureStore = open_store(settings)
+        self._needed = Needed(self._store, search_rerank_v1, _VIEWS)
+        self._needed.check()
+        self._fresh_for_ms = (settings.session_gap_s if fresh_for_s is None else fresh_for_s) * 1000
+        self._clock = clock
+
+    def rerank(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
+        """The candidates in the order of the profile's live intent; one read of the store.
+
+        Args:
+            profile_id: Who searches.
+            candidates: In the engine's order; either all have a score or none.
+
+        Raises:
+            CandidatesError: when there are none, or their scores can't be compared.
+            StoreUnavailableError: when the store can't be read now; keep the engine's order.
+            StoreRefusedError: when the store answers with an error that needs an operator.
+            DefinitionsError: when another release has replaced the registry's definitions.
+        """
+        engine_score = _engine_scores(candidates)
+        with self._needed.told(), typed_errors():
+            response = self._store.get_online_features(_READ, _entities(profile_id, candidates))
+            return self._ranked(profile_id, candidates, engine_score, response)
+
+    async def rerank_async(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
+        """Like `rerank`, without blocking the event loop for the read; Redis only."""
+        engine_score = _engine_scores(candidates)
+        with self._needed.told(), typed_errors():
+            response = await self._store.get_online_features_async(
+                _READ, _entities(profile_id, candidates)
+            )
+            return self._ranked(profile_id, candidates, engine_score, response)
+
+    async def close(self) -> None:
+        """Close the connections that `rerank_async` opened."""
+        await self._store.close()
+
+    def _ranked(
+        self,
+        profile_id: str,
+        candidates: Sequence[Candidate],
+        engine_score: NDArray[np.float64],
+        response: OnlineResponse,
+    ) -> Reranking:
+        proto = response.proto
+        vectors = dict(zip(proto.metadata.feature_names.val, proto.results, strict=True))
+        anchor = vectors[_ANCHOR]
+        if not anchor.values[0].HasField("val"):
+            return Reranking(
+                profile_id, Order.ENGINE, Freshness.ABSENT, None, None, _as_found(candidates)
+            )
+        newest_ms = anchor.event_timestamps[0].ToMilliseconds()
+        age_ms = max(0, int(self._clock() * 1000) - newest_ms)
+        version = vectors["model_version"].values[0].string_val
+        if age_ms > self._fresh_for_ms:
+            return Reranking(
+                profile_id, Order.ENGINE, Freshness.STALE, age_ms, version, _as_found(candidates)
+            )
+        matches = _matches(candidates, vectors)
+        ranked = _by_intent(candidates, engine_score, matches, self._weights)
+        return Reranking(profile_id, Order.INTENT, Freshness.FRESH, age_ms, version, tuple(ranked))
+
+
+def _engine_scores(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    if not candidates:
+        raise CandidatesError("there is no candidate; give at least one title")
+    scores = [candidate.score for candidate in candidates if candidate.score is not None]
+    if not scores:
+        return place_scores(len(candidates))
+    if len(scores) < len(candidates):
+        raise CandidatesError(
+            f"{len(scores)} of {len(candidates)} candidates have a score; give all of them one, "
+            "or none"
+        )
+    if not all(map(math.isfinite, scores)):
+        raise CandidatesError("a candidate's score is not finite; leave the scores out")
+    return np.array(scores)
+
+
+def _entities(profile_id: str, candidates: Sequence[Candidate]) -> dict[str, list[str]]:
+    return {
+        profile.join_key: [profile_id] * len(candidates),
+        title.join_key: [candidate.title_id for candidate in candidates],
+    }
+
+
+def _matches(
+    candidates: Sequence[Candidate], vectors: dict[str, GetOnlineFeaturesResponse.FeatureVector]
+) -> NDArray[np.float64]:
+    """`[C, len(MATCHES)]` of what was read of `C` candidates; NaN for null.
+
+    The view's own function computes them, as it does when Feast is asked for the view. Feast looks
+    at the type of every single value on the way there and back, which takes longer than the rest of
+    a re-rank.
+    """
+    inputs = {name: list(map(_python, vectors[name].values)) for _, name in _INPUTS}
+    inputs[title.join_key] = [candidate.title_id for candidate in candidates]
+    columns = intent_title_match.feature_transformation.udf(inputs)
+    return np.array([columns[name] for name in MATCHES], np.float64).T
+
+
+def _python(value: Value) -> Any:
+    """A scalar, a sequence, or None for null."""
+    kind = value.WhichOneof("val")
+    held = getattr(value, kind) if kind else None
+    return getattr(held, "val", held)
+
+
+def _as_found(candidates: Sequence[Candidate]) -> tuple[Ranked, ...]:
+    return tuple(
+        Ranked(candidate.title_id, place, None, ()) for place, candidate in enumerate(candidates, 1)
+    )
+
+
+def _by_intent(
+    candidates: Sequence[Candidate],
+    engine_score: NDArray[np.float64],
+    matches: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> Iterator[Ranked]:
+    contributions = terms(engine_score, matches) * weights
+    # Stable, so that equals stay as the engine had them.
+    order = np.argsort(-contributions.sum(1), kind="stable").tolist()
+    added, read = contributions.tolist(), matches.tolist()
+    for index in order:
+        values = (candidates[index].score, *read[index])
+        reasons = [
+            Reason(term, None if value is None or math.isnan(value) else value, contribution)
+            for term, value, contribution in zip(TERMS, values, added[index], strict=True)
+        ]
+        reasons.sort(key=lambda reason: -abs(reason.contribution))
+        yield Ranked(candidates[index].title_id, index + 1, sum(added[index]), tuple(reasons))

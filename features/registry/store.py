@@ -1,0 +1,136 @@
+"""Opens the feature store that the settings describe and registers the definitions in it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from feast import FeatureStore, RepoConfig
+from feast.errors import FeastObjectNotFoundException
+from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
+from feast.repo_config import MaterializationConfig, RegistryConfig
+
+import features
+from features import definitions
+from features.offline.as_served import AsServedOfflineStoreConfig
+from features.online.answers import typed_errors
+from features.online.fenced_redis import FencedRedisOnlineStoreConfig, view_ttls
+from features.registry.registered import Needed
+from stream.exceptions import DefinitionsError
+
+if TYPE_CHECKING:
+    from feast import FileSource
+
+    from stream.settings import Settings
+
+REPOSITORY: Final = Path(features.__file__).parent
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """The feature store that `settings` describe; opens no connection yet.
+
+    The same project, registry and layout as `feast` uses in the folder `features/`. The SQLite
+    database lies beside the registry. Batch sources are relative to `INTENT_OFFLINE_DIR`.
+
+    Raises:
+        DefinitionsError: when there is a registry that can't be read, or its folder can't be made.
+    """
+    registry = settings.feature_registry or REPOSITORY / "data" / "registry.db"
+    registry = registry.absolute()
+    with _writable(registry):
+        registry.parent.mkdir(parents=True, exist_ok=True)
+    online: Any
+    if settings.online_store == "redis":
+        online = FencedRedisOnlineStoreConfig(
+            redis_type=settings.redis_type,
+            sentinel_master=settings.redis_sentinel_master,
+            connection_string=settings.redis_url.get_secret_value(),
+            view_ttl_seconds=view_ttls(settings),
+        )
+    else:
+        online = SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))
+    return FeatureStore(
+        config=RepoConfig(
+            project=definitions.project.name,
+            provider="local",
+            registry=RegistryConfig(
+                path=str(registry),
+                registry_store_type="features.registry.whole_file.WholeFileRegistryStore",
+            ),
+            online_store=online,
+            offline_store=AsServedOfflineStoreConfig(),
+            materialization=MaterializationConfig(pull_latest_features=True),
+            entity_key_serialization_version=3,
+            repo_path=_offline_dir(settings),
+        )
+    )
+
+
+def source_folder(settings: Settings, source: FileSource) -> Path:
+    """The folder with the Parquet files of a batch source."""
+    return _offline_dir(settings) / str(source.path)
+
+
+def _offline_dir(settings: Settings) -> Path:
+    return settings.offline_dir or REPOSITORY
+
+
+def apply(settings: Settings) -> FeatureStore:
+    """Register the definitions, as `feast apply` does, where the registry has not got them yet.
+
+    Several processes may do so at once.
+
+    Returns:
+        The store that they are registered in.
+
+    Raises:
+        DefinitionsError: when the registry can't be read or written.
+    """
+    store = open_store(settings)
+    registry = Path(store.config.registry.path)
+    with _writable(registry), registry.with_name(f"{registry.name}.lock").open("w") as lock:
+        # Two releases at once would leave a mix of both, because Feast loads a file that changes
+        # anew in the midst of applying.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # SQLite's tables are made by `apply` too and may be missing beside a whole registry.
+        if settings.online_store == "sqlite" or not _is_current(store):
+            store.apply(definitions.OBJECTS)
+    return store
+
+
+def check_online(settings: Settings) -> None:
+    """Read nothing in particular of the online store.
+
+    Raises:
+        StoreUnavailableError: when the store can't be read now.
+        StoreRefusedError: when the store answers with an error that needs an operator.
+    """
+    titles, key = definitions.title_profile, definitions.title.join_key
+    with typed_errors():
+        apply(settings).get_online_features([f"{titles.name}:title_kind"], {key: [""]})
+
+
+@contextmanager
+def _writable(registry: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DefinitionsError(
+            f"The registry {registry} can't be written ({error}). Check the rights of its folder; "
+            "INTENT_FEATURE_REGISTRY says where it is."
+        ) from error
+
+
+def _is_current(store: FeatureStore) -> bool:
+    try:
+        registered = store.get_project(definitions.project.name)
+        # Who registers views alone, as an older release may, leaves the project's tags as they are.
+        for service in (definitions.ranker_v1, definitions.search_rerank_v1):
+            views = [definitions.profile_intent, definitions.title_profile]
+            Needed(store, service, views).check()
+    except (FeastObjectNotFoundException, DefinitionsError):
+        return False
+    return bool(registered.tags == definitions.project.tags)

@@ -1,0 +1,664 @@
+"""Histories as arrays: vocabulary, targets, splits, crops as in serving.
+
+All profiles lie one behind the other in flat columns; `[N]` is the number of all interactions and
+`[P]` that of profiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from fm_intent.served.network import (
+    FIRST_ROW,
+    NO_ROW,
+    UNKNOWN_DAY,
+    UNKNOWN_ROW,
+    Domain,
+    Interactions,
+    TitleTable,
+)
+from stream.domain.events import Browse, Event, Playback, Search
+from stream.domain.history import histories
+from stream.domain.labels import (
+    ACTIONS,
+    DEVICES,
+    GENRES,
+    KINDS,
+    NO_TITLE,
+    RELEASE_AGE_EDGES_DAYS,
+    hash64,
+)
+from stream.domain.profile_state import Rules
+from stream.exceptions import DataUnusableError
+
+PLAYS: Final = tuple(ACTIONS.index(name) for name in ("discover", "continue", "rewatch"))
+"""Action types that play a title."""
+
+_COLUMNS: Final = ("title_hash", "action", "start_ms", "watched_share", "device", "watched_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All titles of a source; columns are `[T]`."""
+
+    title_id: list[str]
+    name: list[str]
+    title_hash: NDArray[np.int64]
+    genres: NDArray[np.float32]
+    """`[T, len(GENRES)]`, 1 where the title has the genre."""
+    kind: NDArray[np.int64]
+    """1 + index into `KINDS`; 0 where unknown."""
+    release_day: NDArray[np.int64]
+    """Days since 1970-01-01; `UNKNOWN_DAY` where unknown."""
+    duration_ms: dict[int, int]
+    """Title hash → milliseconds of one sitting, where known."""
+
+    @classmethod
+    def read(cls, data_dir: Path) -> Catalogue:
+        """The catalogue in `data_dir`.
+
+        Raises:
+            DataUnusableError: when the file is missing.
+        """
+        table = _read(data_dir / "catalogue.parquet")
+        ids = table["title_id"].to_pylist()
+        hashes = np.fromiter(map(hash64, ids), np.int64, len(ids))
+        genres = np.zeros((len(ids), len(GENRES)), np.float32)
+        for row, names in enumerate(table["genres"].to_pylist()):
+            genres[row, [GENRES.index(name) for name in names]] = 1
+        kind = pc.fill_null(pc.index_in(table["kind"], pa.array(KINDS)), -1).to_numpy()
+        seconds = table["duration_s"].to_pylist()
+        return cls(
+            title_id=ids,
+            name=table["name"].to_pylist(),
+            title_hash=hashes,
+            genres=genres,
+            kind=kind.astype(np.int64) + 1,
+            release_day=pc.fill_null(table["release_day"].cast(pa.int64()), UNKNOWN_DAY).to_numpy(),
+            duration_ms={
+                title: round(s * 1000)
+                for title, s in zip(hashes.tolist(), seconds, strict=True)
+                if s
+            },
+        )
+
+
+class Columns(NamedTuple):
+    """All interactions of all profiles, `[N]`, in order of time; and where each profile's begin."""
+
+    offset: NDArray[np.int64]
+    """`[P + 1]`."""
+    title_hash: NDArray[np.int64]
+    action: NDArray[np.int8]
+    start_ms: NDArray[np.int64]
+    watched_share: NDArray[np.float32]
+    device: NDArray[np.int8]
+    watched_ms: NDArray[np.int64]
+    profile_id: NDArray[np.str_]
+    """`[P]`."""
+
+
+def read_histories(data_dir: Path) -> Columns:
+    """The histories that the serving session code makes of the events in `data_dir`.
+
+    They are kept beside the events, because a million events take half a minute; the file's name
+    says which events and which session code it came from.
+
+    Raises:
+        DataUnusableError: when the files are missing.
+    """
+    kept = data_dir / f"histories-{histories_id(data_dir)}.npz"
+    if not kept.exists():
+        catalogue = Catalogue.read(data_dir)
+        by_profile = histories(
+            _events(data_dir / "events.parquet"), Rules(duration_ms=catalogue.duration_ms)
+        )
+        profiles = sorted(by_profile)
+        rows = [by_profile[profile] for profile in profiles]
+        columns = {name: np.concatenate([getattr(h, name) for h in rows]) for name in _COLUMNS}
+        offset = np.cumsum([0, *(len(h.title_hash) for h in rows)])
+        for stale in data_dir.glob("histories-*.npz"):
+            stale.unlink(missing_ok=True)
+        # Another run may be at the same, and takes for stale what is named like the whole.
+        part = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
+        ids = np.array(profiles, np.str_)
+        np.savez(part, allow_pickle=False, offset=offset, profile_id=ids, **columns)
+        part.replace(kept)
+    with np.load(kept) as arrays:
+        return Columns(**arrays)
+
+
+def read_plays(data_dir: Path, min_plays: int) -> Columns:
+    """The plays in `data_dir` alone, in the order of the file, without rare titles.
+
+    This is how benchmarks on MovieLens define a history: ratings of one second stay in the order of
+    the publisher's file, which the session code, knowing no such order, can't keep.
+
+    Args:
+        data_dir: a source whose plays are single events: no one watches anything twice.
+        min_plays: titles with fewer plays are left out.
+
+    Raises:
+        DataUnusableError: when the files are missing.
+    """
+    table = _read(data_dir / "events.parquet")
+    table = table.filter(pc.equal(table["event_type"], "play_complete"))
+    titles = table["title_id"].combine_chunks().dictionary_encode()
+    plays = np.bincount(titles.indices.to_numpy(), minlength=len(titles.dictionary))
+    kept = plays[titles.indices.to_numpy()] >= min_plays
+    profiles = pc.filter(table["profile_id"], kept).combine_chunks().dictionary_encode()
+    profile = profiles.indices.to_numpy()
+    order = np.argsort(profile, kind="stable")
+    hashes = np.fromiter(map(hash64, titles.dictionary.to_pylist()), np.int64)
+    count = len(order)
+    return Columns(
+        offset=np.concatenate([[0], np.bincount(profile).cumsum()]),
+        title_hash=hashes[titles.indices.to_numpy()[kept][order]],
+        action=np.full(count, ACTIONS.index("discover"), np.int8),
+        start_ms=table["occurred_at_ms"].to_numpy()[kept][order],
+        watched_share=np.full(count, -1, np.float32),
+        device=np.zeros(count, np.int8),
+        watched_ms=np.zeros(count, np.int64),
+        profile_id=np.array(profiles.dictionary.to_pylist(), np.str_),
+    )
+
+
+def is_of_ratings(data_dir: Path) -> bool:
+    """Whether all that the source knows of its profiles is which titles they played, and when.
+
+    Raises:
+        DataUnusableError: when the files are missing.
+    """
+    types = pc.unique(_read(data_dir / "events.parquet")["event_type"]).to_pylist()
+    return set(types) <= {"play_complete", "impression"}
+
+
+def data_sha256(data_dir: Path) -> str:
+    """Digest of a source's two files."""
+    digest = hashlib.sha256()
+    for name in ("catalogue.parquet", "events.parquet"):
+        path = data_dir / name
+        if not path.exists():
+            raise _missing(path)
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_SESSION_CODE: Final = ("actions", "events", "history", "interactions", "labels", "profile_state")
+"""Modules of `stream.domain` that make histories of events."""
+
+
+def histories_id(data_dir: Path) -> str:
+    """Names the histories that the session code of now makes of a source's events.
+
+    Raises:
+        DataUnusableError: when the files are missing.
+    """
+    digest = hashlib.sha256(data_sha256(data_dir).encode())
+    digest.update(" ".join(Columns._fields).encode())
+    for module in _SESSION_CODE:
+        digest.update(files("stream.domain").joinpath(f"{module}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def window_start(context: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Where the served window of the first `context` interactions of a history begins.
+
+    A window that would hold more than `length` drops its oldest half at once, so it begins at a
+    multiple of `length // 2` and a long history's holds more than half of `length`.
+    """
+    block = length // 2
+    return block * np.maximum(0, -(-(context - length) // block))
+
+
+class Crop(NamedTuple):
+    """A window over the flat columns: `[start, end)`; the loss counts from `counted` on."""
+
+    start: int
+    end: int
+    counted: int
+
+
+class Batch(NamedTuple):
+    """Windows and what comes after each of their interactions."""
+
+    interactions: Interactions
+    next_play_BL: torch.Tensor
+    """int64, the next play's candidate (row - 2); -1 where there is none to learn."""
+    play_ms_BL: torch.Tensor
+    """int64, when the next play happens, also where it isn't for learning; after the last play,
+    anything."""
+    play_weight_BL: torch.Tensor
+    """float32, from the watch time of the next play."""
+    intents: tuple[torch.Tensor, ...]
+    """Action, kind and release age: int64 `[B, L]`, -1 where unknown. Genre: float32 `[B, L, C]`,
+    each genre's share, all 0 where unknown. In the order of `INTENTS`."""
+    weight_BL: torch.Tensor
+    """float32, from the watch time of the next interaction."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on `device`."""
+        return Batch(
+            self.interactions.to(device),
+            self.next_play_BL.to(device),
+            self.play_ms_BL.to(device),
+            self.play_weight_BL.to(device),
+            tuple(one.to(device) for one in self.intents),
+            self.weight_BL.to(device),
+        )
+
+
+class Context(NamedTuple):
+    """Held-out next plays: of each profile, what came before and what came."""
+
+    profile: NDArray[np.int64]
+    start: NDArray[np.int64]
+    """Where the window begins in the flat columns."""
+    end: NDArray[np.int64]
+    """The held-out interaction: the window ends before it."""
+
+
+Part = Literal["validation", "test"]
+
+Split = Literal["leave-one-out", "global-time"]
+
+_PERIODS: Final = (0.8, 0.9)
+"""Shares of all plays that come before validation and before testing, by time."""
+
+
+class Sequences:
+    """A source ready for training and evaluation.
+
+    Leave-one-out: of each profile with at least three plays the last play is for testing, the one
+    before for validation, and everything before that is for training. Profiles with fewer plays
+    are for training alone.
+
+    By global time: all that happened before one moment is for training, what happened from a later
+    one on is for testing, and what lies between is for validation, so that nothing is learned from
+    the future of anybody. Of each held-out period one play of each profile is drawn, always the
+    same, of a title that was played in the training part; plays of other titles can't be ranked and
+    are left out. Its context is all that came before it, as in serving: also what came after the
+    training. A profile without context has none.
+
+    Args:
+        columns: the interactions.
+        catalogue: of the same source.
+        split: what is for training, validation and testing.
+
+    Attributes:
+        columns: the interactions.
+        row: `[N]` int64, title rows.
+        table: the title table: first the titles that are scored, then the rest.
+        domain: label sets, and what this data can teach.
+        candidates: `[V]` indices into the catalogue, of each title that is scored: those that were
+            played, by global time in the training part; in order of release.
+    """
+
+    def __init__(
+        self, columns: Columns, catalogue: Catalogue, split: Split = "leave-one-out"
+    ) -> None:
+        if len(columns.title_hash) == 0:
+            raise DataUnusableError("the source has no interaction; prepare its data again")
+        self.columns = columns
+        self._play = np.isin(columns.action, PLAYS)
+        self._period = np.zeros(len(columns.title_hash), np.int64)
+        if split == "global-time":
+            borders = np.quantile(columns.start_ms[self._play], _PERIODS)
+            self._period = np.searchsorted(borders, columns.start_ms, side="right")
+        in_reach = self._play & (self._period == 0)
+        played = np.isin(catalogue.title_hash, columns.title_hash[in_reach])
+        scored = np.flatnonzero(played)
+        self.candidates = scored[np.argsort(catalogue.release_day[scored], kind="stable")]
+        self.table = _table(catalogue, np.append(self.candidates, np.flatnonzero(~played)))
+        self.row = self._rows()
+        self._known = self._play & (self.row >= FIRST_ROW)
+        self._known &= self.row < FIRST_ROW + len(self.candidates)
+        self._first = np.repeat(columns.offset[:-1], np.diff(columns.offset))
+        self._profile = np.repeat(np.arange(self.profiles), np.diff(columns.offset))
+        if split == "global-time":
+            self._hold_out_by_time()
+        else:
+            self._hold_out_last()
+        self._targets()
+        self.domain = self._domain()
+
+    @property
+    def profiles(self) -> int:
+        """P."""
+        return len(self.columns.offset) - 1
+
+    def crops(self, length: int, mode: Literal["served", "recent"]) -> list[Crop]:
+        """Windows over the training part.
+
+        Args:
+            length: interactions of a window at most.
+            mode: `served` gives every interaction the very context that serving would give it;
+                `recent` takes the latest window of each profile alone, as benchmarks do.
+        """
+        crops = []
+        block = length // 2
+        for first, end in zip(self.columns.offset[:-1], self._train_end, strict=True):
+            context = int(end - first) - 1  # the last one has nothing to predict
+            if context < 1:
+                continue
+            if mode == "recent":
+                start = max(int(first), int(end) - 1 - length)
+                crops.append(Crop(start, int(end) - 1, start))
+                continue
+            last = int(window_start(np.array(context), length))
+            for begin in range(0, last + 1, block):
+                start = int(first) + begin
+                counted = start + (length - block if begin else 0)
+                crops.append(Crop(start, min(start + length, int(end) - 1), counted))
+        return crops
+
+    def random_cuts(self, length: int, rng: np.random.Generator) -> list[Crop]:
+        """Windows of at most `length` interactions that cover the training part once.
+
+        Each history is cut at a random place and at every `length` from there on, so that over the
+        epochs an interaction is met with contexts of all lengths.
+        """
+        crops = []
+        for first, end in zip(self.columns.offset[:-1], self._train_end, strict=True):
+            last = int(end) - 1  # has nothing to predict
+            phase = int(rng.integers(1, length + 1)) if last - first > length else length
+            cuts = [int(first), *range(int(first) + phase, last, length), last]
+            crops += [Crop(a, b, a) for a, b in pairwise(cuts) if b > a]
+        return crops
+
+    def batch(self, crops: list[Crop]) -> Batch:
+        """These windows, padded to the longest."""
+        start, end, counted = np.array(crops).T
+        at, inside = _indices(start, end)
+        learn = inside & (at >= counted[:, None]) & (at + 1 < self._train_end_of(at))
+        play = np.where(learn & self._has_next_play(at), self._next_play[at], -1)
+        following = np.minimum(at + 1, len(self.row) - 1)
+        weight = self._weight
+        return Batch(
+            interactions=self._interactions(at, inside),
+            next_play_BL=torch.from_numpy(np.where(play >= 0, self.row[play] - FIRST_ROW, -1)),
+            play_ms_BL=torch.from_numpy(
+                self.columns.start_ms[np.minimum(self._next_play[at], len(self.row) - 1)]
+            ),
+            play_weight_BL=torch.from_numpy(weight[play]),
+            intents=self._intents(following, learn),
+            weight_BL=torch.from_numpy(weight[following]),
+        )
+
+    def contexts(self, part: Part, length: int, mode: Literal["served", "recent"]) -> Context:
+        """The held-out next plays of `part`, with the window that each is predicted from."""
+        end = self._test if part == "test" else self._validation
+        return self._contexts_before(end, length, mode)
+
+    def last_contexts(self, length: int, mode: Literal["served", "recent"]) -> Context:
+        """The last interaction of each profile that has a test part, whatever its action type.
+
+        It was never trained on, and intents are judged on it: a held-out play would say that the
+        next action type is a play.
+        """
+        return self._contexts_before(self.columns.offset[1:][self._has_test] - 1, length, mode)
+
+    def validation_interactions(self, length: int, mode: Literal["served", "recent"]) -> Context:
+        """Of each profile with a validation part one interaction of it, whatever its action type.
+
+        One is drawn, always the same, of those that were neither trained on nor are for testing.
+        """
+        rng = np.random.default_rng(0)
+        return self._contexts_before(
+            rng.integers(self._validation, self._validation_end), length, mode
+        )
+
+    def windows(self, contexts: Context) -> Interactions:
+        """The windows of `contexts`."""
+        return self._interactions(*_indices(contexts.start, contexts.end))
+
+    def asked_ms(self, contexts: Context) -> torch.Tensor:
+        """When each position's next play happens, or what is held out: int64 `[B, L]`.
+
+        For networks that are told; that of a row's newest position is the time of what is held out.
+        """
+        at, _ = _indices(contexts.start, contexts.end)
+        coming = np.minimum(self._next_play[at], contexts.end[:, None])
+        return torch.from_numpy(self.columns.start_ms[coming])
+
+    def targets(self, contexts: Context) -> NDArray[np.int64]:
+        """The candidates that came, `[len(contexts)]`."""
+        return self.row[contexts.end] - FIRST_ROW
+
+    def intents(self, contexts: Context) -> tuple[torch.Tensor, ...]:
+        """What each context's held-out interaction was; as `Batch.intents`, with L = 1."""
+        at = contexts.end[:, None]
+        return self._intents(at, np.ones_like(at, bool))
+
+    def just_opened(self, contexts: Context) -> NDArray[np.bool_]:
+        """`[len(contexts)]`, where the profile looked at the held-out title right before it."""
+        before = contexts.end - 1
+        opened: NDArray[np.bool_] = ~self._play[before] & (
+            self.row[before] == self.row[contexts.end]
+        )
+        return opened
+
+    def seen(self, contexts: Context) -> NDArray[np.bool_]:
+        """`[len(contexts), V]`, what was played before, in the whole history."""
+        seen = np.zeros((len(contexts.end), self.domain.vocabulary), np.bool_)
+        for row, (profile, end) in enumerate(zip(contexts.profile, contexts.end, strict=True)):
+            rows = slice(self.columns.offset[profile], end)
+            seen[row, self.row[rows][self._known[rows]] - FIRST_ROW] = True
+        return seen
+
+    def popularity(self) -> NDArray[np.float32]:
+        """`[V]`, plays of each candidate in the training part."""
+        trained = self._known & (np.arange(len(self.row)) < self._train_end[self._profile])
+        plays = np.bincount(self.row[trained] - FIRST_ROW, minlength=self.domain.vocabulary)
+        return plays.astype(np.float32)
+
+    def _rows(self) -> NDArray[np.int64]:
+        hashes = self.table.hash_T.numpy()[FIRST_ROW:]
+        order = np.argsort(hashes)
+        found = np.searchsorted(hashes[order], self.columns.title_hash)
+        found = np.minimum(found, len(hashes) - 1)
+        known = hashes[order][found] == self.columns.title_hash
+        rows = np.where(known, order[found] + FIRST_ROW, UNKNOWN_ROW)
+        return np.where(self.columns.title_hash == NO_TITLE, NO_ROW, rows)
+
+    def _hold_out_last(self) -> None:
+        plays = np.flatnonzero(self._known)
+        count = np.bincount(self._profile[plays], minlength=self.profiles)
+        self._has_test = count >= 3
+        last = np.cumsum(count)[self._has_test]
+        self._test, self._validation = plays[last - 1], plays[last - 2]
+        self._validation_end = self._test
+        self._train_end = self.columns.offset[1:].copy()
+        self._train_end[self._has_test] = self._validation
+
+    def _hold_out_by_time(self) -> None:
+        rng = np.random.default_rng(0)
+        has_context = np.arange(len(self.row)) > self._first
+
+        def drawn(period: int) -> NDArray[np.int64]:
+            plays = np.flatnonzero(self._known & has_context & (self._period == period))
+            plays = rng.permutation(plays)
+            return plays[np.unique(self._profile[plays], return_index=True)[1]]
+
+        self._validation, self._test = drawn(1), drawn(2)
+        until_testing = np.bincount(self._profile[self._period < 2], minlength=self.profiles)
+        self._validation_end = (self.columns.offset[:-1] + until_testing)[
+            self._profile[self._validation]
+        ]
+        self._has_test = np.isin(np.arange(self.profiles), self._profile[self._test])
+        early = self._profile[self._period == 0]
+        trained = np.bincount(early, minlength=self.profiles)
+        self._train_end = self.columns.offset[:-1] + trained
+
+    def _targets(self) -> None:
+        count = len(self.row)
+        at_or_after = np.where(self._known, np.arange(count), count)
+        at_or_after = np.minimum.accumulate(at_or_after[::-1])[::-1]
+        self._next_play = np.append(at_or_after[1:], count)
+        table = self.table
+        day = self.columns.start_ms // 86_400_000
+        release = table.release_day_T.numpy()[self.row]
+        age = np.searchsorted(RELEASE_AGE_EDGES_DAYS, day - release, side="right")
+        self._release_age = np.where(release == UNKNOWN_DAY, -1, age)
+        self._kind = table.kind_T.numpy()[self.row] - 1
+        genres = table.genres_TC.numpy()
+        self._genres = genres / np.maximum(genres.sum(1, keepdims=True), 1)
+        watched = np.log1p(self.columns.watched_ms / 60_000)
+        measured = watched > 0
+        weight = np.ones(count, np.float32)
+        if measured.any():
+            weight[measured] = watched[measured] / watched[measured].mean()
+        self._weight = weight
+
+    def _domain(self) -> Domain:
+        trained = np.arange(len(self.row)) < self._train_end[self._profile]
+        actions, kinds, ages = (
+            len(np.unique(labels[trained & (labels >= 0)]))
+            for labels in (self.columns.action, self._kind, self._release_age)
+        )
+        genres = int((self._genres[np.unique(self.row[trained])] > 0).any(0).sum())
+        played = self._profile[self._play] * np.int64(len(self.table.hash_T))
+        played = played + self.row[self._play]
+        return Domain(
+            actions=len(ACTIONS),
+            genres=len(GENRES),
+            kinds=len(KINDS),
+            devices=len(DEVICES),
+            release_age_edges_days=RELEASE_AGE_EDGES_DAYS,
+            trained=(actions > 1, genres > 1, kinds > 1, ages > 1),
+            repeats=len(np.unique(played)) < len(played),
+            vocabulary=len(self.candidates),
+        )
+
+    def _contexts_before(
+        self, end: NDArray[np.int64], length: int, mode: Literal["served", "recent"]
+    ) -> Context:
+        first = self._first[end]
+        context = end - first
+        start = window_start(context, length) if mode == "served" else context - length
+        return Context(self._profile[end], first + np.maximum(start, 0), end)
+
+    def _train_end_of(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        ends: NDArray[np.int64] = self._train_end[self._profile[at]]
+        return ends
+
+    def _has_next_play(self, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        has: NDArray[np.bool_] = self._next_play[at] < self._train_end_of(at)
+        return has
+
+    def _interactions(self, at: NDArray[np.int64], inside: NDArray[np.bool_]) -> Interactions:
+        c = self.columns
+        return Interactions(
+            title_BL=torch.from_numpy(np.where(inside, self.row[at], NO_ROW)),
+            action_BL=torch.from_numpy(np.where(inside, c.action[at], 0).astype(np.int64)),
+            start_ms_BL=torch.from_numpy(np.where(inside, c.start_ms[at], 0)),
+            watched_share_BL=torch.from_numpy(
+                np.where(inside, c.watched_share[at], -1).astype(np.float32)
+            ),
+            device_BL=torch.from_numpy(np.where(inside, c.device[at], 0).astype(np.int64)),
+            length_B=torch.from_numpy(inside.sum(1)),
+        )
+
+    def _intents(self, at: NDArray[np.int64], learn: NDArray[np.bool_]) -> tuple[torch.Tensor, ...]:
+        def labels(column: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(np.where(learn, column[at], -1).astype(np.int64))
+
+        genres = torch.from_numpy(self._genres[np.where(learn, self.row[at], NO_ROW)])
+        return (labels(self.columns.action), genres, labels(self._kind), labels(self._release_age))
+
+
+def load(data_dir: Path) -> Sequences:
+    """The source in `data_dir`, as the session code sees it.
+
+    Raises:
+        DataUnusableError: when the files are missing or hold no interaction.
+    """
+    return Sequences(read_histories(data_dir), Catalogue.read(data_dir))
+
+
+def batches(
+    crops: list[Crop], interactions: int, rng: np.random.Generator | None
+) -> Iterator[list[Crop]]:
+    """Crops in batches of similar length.
+
+    Args:
+        crops: the windows.
+        interactions: of a batch at most, padding included.
+        rng: shuffles; without one, the batches come in order of length.
+    """
+    length = np.array([crop.end - crop.start for crop in crops])
+    jitter = rng.uniform(0, 8, len(crops)) if rng is not None else np.zeros(len(crops))
+    order = np.argsort(length + jitter, kind="stable")
+    groups: list[list[int]] = [[]]
+    longest = 0
+    for index in order.tolist():
+        longest = max(longest, int(length[index]))
+        if groups[-1] and longest * (len(groups[-1]) + 1) > interactions:
+            groups.append([])
+            longest = int(length[index])
+        groups[-1].append(index)
+    sequence = rng.permutation(len(groups)) if rng is not None else np.arange(len(groups))
+    for group in sequence:
+        yield [crops[index] for index in groups[group]]
+
+
+def _indices(
+    start: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    at = start[:, None] + np.arange(int((end - start).max()))
+    inside = at < end[:, None]
+    return np.where(inside, at, start[:, None]), inside
+
+
+def _table(catalogue: Catalogue, order: NDArray[np.intp]) -> TitleTable:
+    def behind(no_title: Any, column: NDArray[Any]) -> torch.Tensor:
+        nothing = np.full((FIRST_ROW, *column.shape[1:]), no_title, column.dtype)
+        return torch.from_numpy(np.concatenate([nothing, column[order]]))
+
+    return TitleTable(
+        hash_T=behind(0, catalogue.title_hash),
+        genres_TC=behind(0, catalogue.genres),
+        kind_T=behind(0, catalogue.kind),
+        release_day_T=behind(UNKNOWN_DAY, catalogue.release_day),
+    )
+
+
+def _events(path: Path) -> Iterator[Event]:
+    table = _read(path)
+    table = table.filter(pc.not_equal(table["event_type"], "impression"))
+    for batch in table.to_batches():
+        columns = batch.to_pydict()
+        for row in zip(*columns.values(), strict=True):
+            fields = dict(zip(columns, row, strict=True))
+            if fields["playback_id"] is not None:
+                yield Playback.model_validate(fields)
+            elif fields["event_type"] == "search":
+                yield Search.model_validate(fields)
+            else:
+                yield Browse.model_validate(fields)
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.exists():
+        raise _missing(path)
+    return pq.read_table(path)
+
+
+def _missing(path: Path) -> DataUnusableError:
+    return DataUnusableError(
+        f"{path} is missing; prepare the source first (`make demo` does so), or name another folder"
+    )

@@ -1,0 +1,134 @@
+"""Prepare a source once: its two Parquet files, and a stamp that says what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fm_intent.data import contract
+from fm_intent.data.sources import movielens, movietweetings, ratings
+from stream.domain import labels
+from stream.exceptions import UnknownSourceError
+from stream.steps import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+STAMP_FILE: Final = "stamp.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source of histories.
+
+    Attributes:
+        heads: The intent heads, of `INTENTS`, that its data can teach; the others are masked.
+        make: Writes the source's files; takes the home of all local data and the source's folder.
+        depends_on: Files that the outcome depends on.
+        terms: To be shown before it is fetched.
+        hidden: Tells the labels of the intents in force, of a simulated source: takes its
+            folder, `[N]` profiles and `[N]` times in ms.
+    """
+
+    heads: tuple[str, ...]
+    make: Callable[[Path, Path], None]
+    depends_on: tuple[Path, ...]
+    terms: str = ""
+    hidden: Callable[[Path, NDArray[np.str_], NDArray[np.int64]], dict[str, Any]] | None = None
+
+
+def _make_movielens(edition: movielens.Edition, home: Path, directory: Path) -> None:
+    contract.write(directory, *movielens.convert(home / "archives", edition))
+
+
+def _make_movietweetings(_home: Path, directory: Path) -> None:
+    contract.write(directory, *movietweetings.convert())
+
+
+COMMON: Final = (Path(contract.__file__), Path(labels.__file__))
+"""What the files of every source depend on."""
+
+_RATINGS: Final = (*COMMON, Path(ratings.__file__))
+_RATING_HEADS: Final = ("genre", "release_age")
+"""Ratings know neither what else members did nor shows: every one is the first play of a film."""
+
+
+def _movielens(edition: movielens.Edition) -> Source:
+    depends_on = (*_RATINGS, Path(movielens.__file__))
+    return Source(_RATING_HEADS, partial(_make_movielens, edition), depends_on, movielens.TERMS)
+
+
+_RATED: Final[dict[str, Source]] = {
+    "ml-1m": _movielens(movielens.ML_1M),
+    "ml-100k": _movielens(movielens.ML_100K),
+    "movietweetings": Source(
+        _RATING_HEADS,
+        _make_movietweetings,
+        (*_RATINGS, Path(movietweetings.__file__), *sorted(movietweetings.DATA.iterdir())),
+    ),
+}
+
+
+@cache
+def sources() -> dict[str, Source]:
+    """The sources by name, in the order of preference.
+
+    A package adds its own by an entry point of the group `intentstream.sources`, a dictionary of
+    names and sources.
+    """
+    found = dict(_RATED)
+    for entry in entry_points(group="intentstream.sources"):
+        found |= entry.load()
+    return found
+
+
+def prepare(source: str, home: Path) -> Path:
+    """Make the files of `source` unless the same code and data have made them before.
+
+    Args:
+        source: A name in `sources()`.
+        home: The folder that holds all local data; the files go to `data/<source>` in it.
+
+    Returns:
+        The folder with `catalogue.parquet` and `events.parquet`.
+
+    Raises:
+        UnknownSourceError: when there is no such source.
+        ArchiveUnavailableError: when a download fails.
+        UnexpectedDataError: when the data is not what its publisher describes.
+    """
+    if source not in sources():
+        raise UnknownSourceError(f"no source {source!r}; choose one of {', '.join(sources())}")
+    made = sources()[source]
+    directory = home / "data" / source
+    stamp = directory / STAMP_FILE
+    fingerprint = _fingerprint(made.depends_on)
+    if stamp.exists() and json.loads(stamp.read_bytes())["made_by"] == fingerprint:
+        console.print(f"data {source}: reusing {directory}")
+        return directory
+    if made.terms:
+        console.print(made.terms, highlight=False, soft_wrap=True)
+    console.print(f"data {source}: converting into {directory} …")
+    began = time.perf_counter()
+    stamp.unlink(missing_ok=True)
+    made.make(home, directory)
+    stamp.write_text(json.dumps({"source": source, "made_by": fingerprint}))
+    console.print(f"data {source}: done in {time.perf_counter() - began:.1f} s")
+    return directory
+
+
+def _fingerprint(paths: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,5 +1,0 @@
-"""The demo: the whole system on real histories, from data to checked live intents."""
-
-from infra.demo.demo import run_demo
-
-__all__ = ["run_demo"]

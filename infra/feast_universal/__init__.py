@@ -1,7 +1,0 @@
-"""Runs Feast's own universal store tests, from a checkout of Feast, on our two stores."""
-
-import sys
-
-from infra.extras import tell
-
-sys.excepthook = tell

@@ -1,1 +1,0 @@
-"""An example of a downstream service: search candidates re-ranked on live intent, over HTTP."""

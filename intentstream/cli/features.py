@@ -1,0 +1,50 @@
+"""Features and titles: landed, published, read by a search."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def sink() -> None:
+    """Land published features as Parquet, each row once, for training on what was served."""
+    import logging
+
+    from stream.settings import settings
+    from stream.worker.sink import run_sink
+
+    config = settings()
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(run_sink(config))
+
+
+@app.command()
+def titles(
+    version: Annotated[
+        int | None, typer.Argument(help="Model version; default: the live one, or the newest.")
+    ] = None,
+) -> None:
+    """Publish what is known of titles, with their vectors of a model version."""
+    from intentstream.paths import LOCAL
+    from intentstream.served_titles import publish_chosen_titles
+    from stream.settings import settings
+
+    number, count = publish_chosen_titles(settings(), LOCAL, version)
+    typer.echo(f"published {count} titles with their vectors of version {number}")
+
+
+@app.command()
+def search() -> None:
+    """Serve POST /search/rerank: search candidates re-ranked on live intent; GET /health, /docs.
+
+    Settings: INTENT_SEARCH_HOST, INTENT_SEARCH_PORT, INTENT_RERANK_WEIGHTS, INTENT_REDIS_URL.
+    """
+    from features.reading.search import serve
+    from stream.settings import settings
+
+    serve(settings())

@@ -1,0 +1,58 @@
+"""The simulated sources, as `fm_intent.data.sources` finds them by their entry point."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from fm_intent.data.sources.preparation import COMMON, Source
+from lab import simulator
+from lab.simulator import netflix
+from lab.simulator.truth import intents_in_force
+from stream.domain.labels import INTENTS
+from stream.steps import progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def _make(is_null_twin: bool, _home: Path, directory: Path) -> None:
+    parameters = simulator.SimulatorParameters()
+    if is_null_twin:
+        parameters = parameters.null_twin()
+    with progress("members", parameters.members) as advance:
+        simulator.simulate(parameters, directory, advance)
+
+
+def _hidden(
+    directory: Path, profile_id: NDArray[np.str_], start_ms: NDArray[np.int64]
+) -> dict[str, Any]:
+    known = intents_in_force(directory, pa.array(profile_id), start_ms)
+    return {name: known[name] for name in INTENTS}
+
+
+def _source(*, is_null_twin: bool) -> Source:
+    package = Path(__file__).parent
+    other_uses = {
+        package / f"{name}.py" for name in ("beliefs", "frozen", "live", "oracle", "sources")
+    }
+    return Source(
+        INTENTS,
+        partial(_make, is_null_twin),
+        (
+            *COMMON,
+            *sorted(netflix.DATA.iterdir()),
+            *sorted(set(package.glob("*.py")) - other_uses),
+        ),
+        hidden=_hidden,
+    )
+
+
+SOURCES: Final = {
+    "simulator": _source(is_null_twin=False),
+    "simulator-null": _source(is_null_twin=True),
+}

@@ -1,0 +1,53 @@
+"""The title catalogue of the worker: names of title hashes, and durations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from stream.domain.labels import hash64
+from stream.exceptions import CatalogueError
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What the worker knows of titles, by title hash. An empty one is a valid one."""
+
+    title_ids: Mapping[int, str] = field(default_factory=dict)
+    duration_ms: Mapping[int, int] = field(default_factory=dict)
+
+    def title_id(self, title_hash: int) -> str:
+        """The id behind a hash; `xxh3:` and its hex digits for a title not in the catalogue."""
+        known = self.title_ids.get(title_hash)
+        return known or f"xxh3:{title_hash & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+
+
+def read_catalogue(path: Path | None) -> Catalogue:
+    """The catalogue in a Parquet file with the columns `title_id` and `duration_s`.
+
+    Raises:
+        CatalogueError: when the file can't be read or lacks a column.
+    """
+    if path is None:
+        return Catalogue()
+    try:
+        table = pq.read_table(path, columns=["title_id", "duration_s"]).to_pydict()
+    except PermissionError as error:
+        raise CatalogueError(
+            f"INTENT_CATALOGUE={path} may not be read by user {os.getuid()}: `chmod a+r` the file, "
+            "in a container the one that is mounted there"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CatalogueError(
+            f"INTENT_CATALOGUE={path} is no Parquet file with title_id and duration_s: {error}"
+        ) from error
+    hashes = [hash64(title_id) for title_id in table["title_id"]]
+    durations = zip(hashes, table["duration_s"], strict=True)
+    return Catalogue(
+        title_ids=dict(zip(hashes, table["title_id"], strict=True)),
+        duration_ms={title: round(seconds * 1000) for title, seconds in durations if seconds},
+    )

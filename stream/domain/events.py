@@ -1,0 +1,217 @@
+"""Decode one Kafka record into a typed event, or say why it can't be one.
+
+The same models that validate also give the published JSON Schema (`json_schema`). Unknown fields
+are ignored, so that producers may add optional fields at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from stream.domain import topics
+from stream.domain.cloudevents import Headers, event_data
+from stream.exceptions import BadRecord, Reason
+
+_LONGEST_ID: Final = 128
+
+_Id = Annotated[str, Field(min_length=1, max_length=64)]
+_LongId = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID)]
+_Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
+_Number = Annotated[int, Field(ge=0, le=32_767)]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+
+    event_id: _Id = Field(description="Unique id of the event.")
+    profile_id: _LongId = Field(description="The profile; equals the record's key.")
+    occurred_at_ms: int = Field(ge=0, lt=1 << 53, description="Event time, Unix milliseconds.")
+    device: _Id | None = None
+    country: _Id | None = None
+
+
+class Playback(_Event):
+    """One step of a sitting: everything the player reports under one `playback_id`."""
+
+    event_type: Literal[
+        "play_start", "play_progress", "play_pause", "play_resume", "play_stop", "play_complete"
+    ]
+    title_id: _LongId
+    playback_id: _Id = Field(description="The player's own id of one sitting.")
+    watched_s: _Seconds | None = Field(None, description="Cumulative within the sitting.")
+    position_s: _Seconds | None = None
+    duration_s: _Seconds | None = None
+    season: _Number | None = None
+    episode: _Number | None = None
+
+
+class Browse(_Event):
+    """A browse event about one title."""
+
+    event_type: Literal["impression", "title_open", "trailer_play", "list_add", "list_remove"]
+    title_id: _LongId
+    season: _Number | None = None
+    episode: _Number | None = None
+
+
+class Search(_Event):
+    """A search; it may name the title that was picked, and the query."""
+
+    event_type: Literal["search"]
+    title_id: _LongId | None = None
+    query: Annotated[str, Field(max_length=1024)] | None = None
+
+
+Event = Playback | Browse | Search
+
+_BrowseEvent = Annotated[Browse | Search, Field(discriminator="event_type")]
+_PLAYBACK: Final[TypeAdapter[Playback]] = TypeAdapter(Playback)
+_BROWSE: Final[TypeAdapter[Browse | Search]] = TypeAdapter(_BrowseEvent)
+_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
+    topics.PLAYBACK_EVENTS: _PLAYBACK,
+    topics.BROWSE_EVENTS: _BROWSE,
+}
+
+SCHEMA_TOPICS: Final = tuple(_ADAPTERS)
+"""Topics whose values have a JSON Schema."""
+
+_REASONS: Final = {
+    "missing": Reason.MISSING_FIELD,
+    "union_tag_not_found": Reason.MISSING_FIELD,
+    "union_tag_invalid": Reason.UNKNOWN_EVENT_TYPE,
+    "literal_error": Reason.UNKNOWN_EVENT_TYPE,
+    "dict_type": Reason.NOT_AN_OBJECT,
+    "model_type": Reason.NOT_AN_OBJECT,
+    "model_attributes_type": Reason.NOT_AN_OBJECT,
+    "finite_number": Reason.NOT_FINITE,
+    "string_too_short": Reason.OUT_OF_RANGE,
+    "string_too_long": Reason.OUT_OF_RANGE,
+    "greater_than_equal": Reason.OUT_OF_RANGE,
+    "less_than": Reason.OUT_OF_RANGE,
+    "less_than_equal": Reason.OUT_OF_RANGE,
+}
+
+
+class Unreadable(bytes):
+    """What stands in a log in place of records that can't be taken apart, as a record's value.
+
+    Args:
+        data: the bytes.
+        why: what is wrong with them.
+    """
+
+    why: str
+
+    def __new__(cls, data: bytes, why: str) -> Self:
+        """Bytes that say why they are no record."""
+        made = super().__new__(cls, data)
+        made.why = why
+        return made
+
+
+def check_readable(value: bytes | None, headers: Headers) -> None:
+    """Whether the record is what Kafka's format has it be: the broker doesn't look at all of it.
+
+    Args:
+        value: the record's value; `Unreadable` where no more than its bytes could be kept.
+        headers: the record's headers; bytes of names that aren't UTF-8 are surrogates (PEP 383).
+
+    Raises:
+        BadRecord: when it isn't.
+    """
+    if isinstance(value, Unreadable):
+        raise BadRecord(Reason.UNREADABLE, value.why)
+    for name, _ in headers or ():
+        if printable(name) != name:
+            raise BadRecord(
+                Reason.BAD_UTF8, f"the name of the header {printable(name)} is not UTF-8"
+            )
+
+
+def printable(name: str) -> str:
+    """A header's name, with a backslash escape for each byte that isn't UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def decode(
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    broker_time_ms: int,
+    headers: Headers = None,
+    max_ahead_s: int = 300,
+    max_bytes: int = 65_536,
+) -> Event:
+    """The event in one record.
+
+    Args:
+        topic: `playback-events` or `browse-events`, without the prefix.
+        key: the record's key, the UTF-8 profile id.
+        value: one JSON object.
+        broker_time_ms: the record's timestamp (`LogAppendTime`).
+        headers: the record's headers. Where they say that it is a CloudEvent its attributes `id`,
+            `type` and `time` stand in for `event_id`, `event_type` and `occurred_at_ms` that the
+            data leaves out; see `stream.domain.cloudevents`.
+        max_ahead_s: how far event time may be ahead of the broker's.
+        max_bytes: a larger value is refused unread.
+
+    Raises:
+        BadRecord: with the reason; no retry can make such a record good.
+    """
+    if not value:
+        raise BadRecord(Reason.EMPTY, "the record has no value")
+    if len(value) > max_bytes:
+        raise BadRecord(Reason.OVERSIZED, f"{len(value)} bytes; at most {max_bytes} are taken")
+    try:
+        event: Event = _ADAPTERS[topic].validate_json(event_data(value, headers))
+    except ValidationError as error:
+        raise _bad_record(value, error) from None
+    if key is None or key != event.profile_id.encode():
+        raise BadRecord(Reason.KEY_MISMATCH, "the key is not the profile_id as UTF-8 bytes")
+    if event.occurred_at_ms > broker_time_ms + max_ahead_s * 1000:
+        ahead_s = (event.occurred_at_ms - broker_time_ms) // 1000
+        raise BadRecord(
+            Reason.IN_THE_FUTURE,
+            f"occurred_at_ms is {ahead_s} s ahead of the broker; at most {max_ahead_s} s may be",
+        )
+    return event
+
+
+def erased_profile(key: bytes | None) -> str:
+    """The profile that a record on `profile-erasures` is about: its key; the value says nothing.
+
+    Raises:
+        BadRecord: when the key can't be a profile's id.
+    """
+    if not key:
+        raise BadRecord(Reason.EMPTY, "the record has no key, which is to be the profile_id")
+    try:
+        profile_id = key.decode()
+    except UnicodeDecodeError as bad:
+        raise BadRecord(Reason.BAD_UTF8, f"byte {bad.start} of the key is not UTF-8") from None
+    if len(profile_id) > _LONGEST_ID:
+        raise BadRecord(
+            Reason.OUT_OF_RANGE, f"a key of {len(profile_id)} characters; at most {_LONGEST_ID}"
+        )
+    return profile_id
+
+
+def json_schema(topic: str) -> dict[str, Any]:
+    """The JSON Schema of the values on `topic`, from the models that validate them."""
+    return _ADAPTERS[topic].json_schema()
+
+
+def _bad_record(value: bytes, error: ValidationError) -> BadRecord:
+    # One reason a record: the first complaint in field order is the one that is reported.
+    first = error.errors(include_url=False, include_input=False)[0]
+    kind, where = first["type"], ".".join(str(part) for part in first["loc"])
+    if kind == "json_invalid":
+        try:
+            value.decode()
+        except UnicodeDecodeError as bad:
+            return BadRecord(Reason.BAD_UTF8, f"byte {bad.start} is not UTF-8")
+        return BadRecord(Reason.NOT_JSON, first["msg"])
+    return BadRecord(_REASONS.get(kind, Reason.WRONG_TYPE), f"{where}: {first['msg']}".lstrip(": "))

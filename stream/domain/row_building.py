@@ -1,0 +1,80 @@
+"""Turn the model's answer and a profile's state into the row that is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.domain.catalogue import Catalogue
+from stream.domain.feature_row import IntentRow
+from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from stream.domain.prediction import Intents
+from stream.domain.profile_state import ProfileState
+from stream.domain.window import live_session
+
+
+def intent_rows(
+    profiles: Sequence[tuple[str, ProfileState]],
+    intents: Intents,
+    catalogue: Catalogue,
+    *,
+    session_gap_s: int,
+    now_ms: int,
+) -> list[IntentRow]:
+    """One row for each profile, in order; `now_ms` becomes `published_at_ms`."""
+    action_probs, action = _head(intents.action_probs, ACTIONS)
+    genre_probs, genre = _head(intents.genre_probs, GENRES)
+    kind_probs, kind = _head(intents.kind_probs, KINDS)
+    age_probs, age = _head(intents.release_age_probs, RELEASE_AGES)
+    attention = intents.intent_attention.tolist()
+    embedding = intents.intent_embedding.tolist()
+    cluster = intents.intent_cluster[:, 0].tolist()
+    titles = intents.next_title_hash.tolist()
+    scores = intents.next_title_score.tolist()
+    log_norm = intents.title_log_norm[:, 0].tolist()
+    user = intents.user_embedding.tolist()
+    rows = []
+    for i, (profile_id, state) in enumerate(profiles):
+        session_id, session_length = live_session(state.window, session_gap_s)
+        rows.append(
+            IntentRow(
+                profile_id=profile_id,
+                action_probs=action_probs[i],
+                action=action[i],
+                genre_probs=genre_probs[i],
+                genre=genre[i],
+                kind_probs=kind_probs[i],
+                kind=kind[i],
+                release_age_probs=age_probs[i],
+                release_age=age[i],
+                intent_attention=attention[i],
+                intent_embedding=embedding[i],
+                next_title_ids=[catalogue.title_id(title) for title in titles[i]],
+                next_title_scores=scores[i],
+                title_log_norm=log_norm[i],
+                user_embedding=user[i],
+                session_id=session_id,
+                session_length=session_length,
+                intent_cluster=cluster[i],
+                model_version=intents.model_version[i],
+                sequence_no=state.sequence_no,
+                last_event_id=state.last_event_id,
+                last_event_at_ms=state.last_at_ms,
+                published_at_ms=now_ms,
+            )
+        )
+    return rows
+
+
+def _head(
+    probabilities: NDArray[np.float32], labels: Sequence[str]
+) -> tuple[list[list[float]], list[str]]:
+    trained = [any(row) for row in probabilities.tolist()]
+    top = [int(best) for best in probabilities.argmax(axis=1)]
+    values = probabilities.tolist()
+    return (
+        [row if known else [] for row, known in zip(values, trained, strict=True)],
+        [labels[best] if known else "" for best, known in zip(top, trained, strict=True)],
+    )

@@ -1,0 +1,131 @@
+"""What of a profile's window the model is sent, and the session that the window ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.domain.actions import action_types
+from stream.domain.interactions import Interactions
+from stream.domain.labels import hash64
+from stream.domain.profile_state import ProfileState, Rules, watched_share
+
+FORGET: Final = -1
+"""The `sequence_no` of a row whose profile the model is to forget."""
+
+_PER_WINDOW: Final = ("length", "profile_hash", "sequence_no")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """Windows of B profiles, right-padded to the longest of them (L).
+
+    The fields are the inputs of the Triton model `fm_intent`, by name.
+    """
+
+    title_hash: NDArray[np.int64]
+    """`[B, L]`; `NO_TITLE` for a search without a title, and for padding."""
+    action: NDArray[np.int32]
+    """`[B, L]` indices into `ACTIONS`."""
+    start_ms: NDArray[np.int64]
+    """`[B, L]` event time of each interaction's start, ascending."""
+    watched_share: NDArray[np.float32]
+    """`[B, L]` in 0..1; -1 where unknown."""
+    device: NDArray[np.int32]
+    """`[B, L]` indices into `DEVICES`."""
+    length: NDArray[np.int32]
+    """`[B, 1]` interactions in each window."""
+    profile_hash: NDArray[np.int64]
+    """`[B, 1]` hash64 of the profile id."""
+    sequence_no: NDArray[np.int64]
+    """`[B, 1]` version of each profile's state, or `FORGET`."""
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def unkept(self) -> WindowBatch:
+        """The same, of profiles that are to take nobody's place in the model's cache."""
+        return replace(self, sequence_no=np.full_like(self.sequence_no, FORGET))
+
+    def rows(self, rows: NDArray[np.intp]) -> WindowBatch:
+        """These rows alone, in this order, padded to the longest of them."""
+        longest = int(self.length[rows].max(initial=0))
+        return WindowBatch(
+            **{
+                f.name: np.ascontiguousarray(getattr(self, f.name)[rows, :longest])
+                for f in fields(WindowBatch)
+            }
+        )
+
+
+def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> WindowBatch:
+    """The windows of `profiles`, in their order."""
+    rows = len(profiles)
+    length = np.fromiter((len(state.window) for _, state in profiles), np.int32, rows)
+    longest = int(length.max(initial=0))
+    batch = WindowBatch(
+        title_hash=np.zeros((rows, longest), np.int64),
+        action=np.zeros((rows, longest), np.int32),
+        start_ms=np.zeros((rows, longest), np.int64),
+        watched_share=np.full((rows, longest), -1, np.float32),
+        device=np.zeros((rows, longest), np.int32),
+        length=length[:, None],
+        profile_hash=np.fromiter((hash64(name) for name, _ in profiles), np.int64, rows)[:, None],
+        sequence_no=np.fromiter((s.sequence_no for _, s in profiles), np.int64, rows)[:, None],
+    )
+    for row, (_, state) in enumerate(profiles):
+        window, end = state.window, len(state.window)
+        batch.title_hash[row, :end] = window["title"]
+        batch.action[row, :end] = action_types(state.memory, window, rules)
+        batch.start_ms[row, :end] = window["start_ms"]
+        batch.watched_share[row, :end] = watched_share(window, rules)
+        batch.device[row, :end] = window["device"]
+    return batch
+
+
+def joined_windows(batches: Sequence[WindowBatch]) -> WindowBatch:
+    """The windows of all batches, one after the other, padded to the longest of them."""
+    longest = max(batch.title_hash.shape[1] for batch in batches)
+
+    def column(name: str) -> NDArray[Any]:
+        parts = [getattr(batch, name) for batch in batches]
+        if name not in _PER_WINDOW:
+            padding = -1 if name == "watched_share" else 0
+            parts = [
+                np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=padding)
+                for part in parts
+            ]
+        return np.concatenate(parts)
+
+    return WindowBatch(**{f.name: column(f.name) for f in fields(WindowBatch)})
+
+
+def session_starts(window: Interactions, gap_s: int) -> NDArray[np.intp]:
+    """Where in a window each session starts, `[S]` ascending indices.
+
+    A session ends when nothing happens for more than `gap_s` after the latest end so far, so a late
+    event may join two sessions.
+    """
+    if not len(window):
+        return np.empty(0, np.intp)
+    busy_until = np.maximum.accumulate(window["end_ms"])[:-1]
+    idle = window["start_ms"][1:] - busy_until > gap_s * 1000
+    return np.concatenate([[0], np.flatnonzero(idle) + 1]).astype(np.intp)
+
+
+def live_session(window: Interactions, gap_s: int) -> tuple[str, int]:
+    """Id and number of interactions of the session that the window ends in.
+
+    The id is made of the session's first interaction in the window, so that it is the same whoever
+    computes it; it changes when an earlier interaction turns up.
+    """
+    if not len(window):
+        return "", 0
+    start = session_starts(window, gap_s)[-1]
+    first = window[start]
+    key = int(first["key"]) & 0xFFFF_FFFF_FFFF_FFFF
+    return f"{int(first['start_ms'])}-{key:016x}", len(window) - int(start)

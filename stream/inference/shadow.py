@@ -1,0 +1,155 @@
+"""A candidate version answers a share of the traffic beside the live one, where nobody sees it.
+
+The live path waits for none of it. One comparison runs at a time, on a client of its own; rows are
+gathered for it, because a request for each batch would take much of the server from live ones, and
+what is more than a request takes isn't compared. Both answers, with how far they are apart, go to
+the topic `intent-shadow`, in partition 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from stream import metrics
+from stream.domain import topics
+from stream.domain.divergence import HEADS, Divergence, divergence
+from stream.domain.prediction import Intents, joined
+from stream.domain.window import WindowBatch, joined_windows
+from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
+from stream.inference.release import Release
+from stream.kafka.outbox import Outgoing
+
+PARTITION: Final = 0
+
+_log = logging.getLogger(__name__)
+_LOGGED: Final = ("model_version", *HEADS.values(), "next_title_hash", "next_title_score")
+_PARTS: Final = 1 << 32
+"""Profiles are dealt into so many parts by their hash; the first of them are shadowed."""
+
+
+class Infers(Protocol):
+    """The inference client, as far as the shadow knows it."""
+
+    async def infer(self, batch: WindowBatch, version: str) -> Intents:
+        """The intents of every profile of the batch, by this version."""
+
+
+class Delivers(Protocol):
+    """The outbox, as far as the shadow knows it."""
+
+    async def deliver(self, records: Sequence[Outgoing]) -> None:
+        """Write records; return when the broker has them all."""
+
+
+class Shadow:
+    """Compares the shadow's answers with the live ones.
+
+    Args:
+        client: the shadow's own, so that the live path never waits for its turn.
+        outbox: where comparisons go.
+        most: rows of a comparison.
+        gather_s: for how long they are gathered.
+    """
+
+    def __init__(self, client: Infers, outbox: Delivers, most: int, gather_s: float = 0.1) -> None:
+        self._client = client
+        self._outbox = outbox
+        self._most = most
+        self._gather_s = gather_s
+        self._gathered: dict[str, list[tuple[WindowBatch, Intents]]] = {}
+        self._comparison: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._comparison is not None:
+            self._comparison.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._comparison
+
+    def offer(self, release: Release, batch: WindowBatch, live: Intents) -> None:
+        """Have the release's shadow answer its share of `batch` too; returns at once."""
+        if not release.shadow:
+            return
+        rows = np.flatnonzero(is_shadowed(batch.profile_hash[:, 0], release.shadow_share))
+        waiting = sum(len(one) for some in self._gathered.values() for one, _ in some)
+        chosen = rows[: self._most - waiting]
+        metrics.SHADOW_ROWS.labels("skipped").inc(len(rows) - len(chosen))
+        if len(chosen):
+            gathered = self._gathered.setdefault(release.shadow, [])
+            gathered.append((batch.rows(chosen), live.rows(chosen)))
+            if self._comparison is None or self._comparison.done():
+                self._comparison = asyncio.create_task(self._compare_gathered())
+
+    async def settle(self) -> None:
+        """Return when all that was offered is compared."""
+        if self._comparison is not None:
+            await asyncio.wait([self._comparison])
+
+    async def _compare_gathered(self) -> None:
+        while self._gathered:
+            await asyncio.sleep(self._gather_s)
+            gathered, self._gathered = self._gathered, {}
+            for version, offers in gathered.items():
+                batches, answers = zip(*offers, strict=True)
+                await self._compare(version, joined_windows(batches), joined(answers))
+
+    async def _compare(self, version: str, batch: WindowBatch, live: Intents) -> None:
+        try:
+            shadow = await self._client.infer(batch, version)
+        except (InferenceUnavailable, InferenceRefused) as error:
+            _log.warning("Version %s did not answer as the shadow: %s", version, error)
+            metrics.SHADOW_ROWS.labels("failed").inc(len(batch))
+            await self._report([{"failed": len(batch), "version": version, "error": str(error)}])
+            return
+        apart = divergence(live, shadow)
+        metrics.SHADOW_ROWS.labels("compared").inc(len(batch))
+        for head, values in apart.heads.items():
+            for value in values[~np.isnan(values)].tolist():
+                metrics.SHADOW_DIVERGENCE.labels(head).observe(value)
+        for value in apart.overlap.tolist():
+            metrics.SHADOW_OVERLAP.observe(value)
+        await self._report(list(_comparisons(batch, live, shadow, apart)))
+
+    async def _report(self, comparisons: list[dict[str, Any]]) -> None:
+        records = [
+            Outgoing(
+                topics.MODEL_SHADOW,
+                PARTITION,
+                None,
+                orjson.dumps(one, option=orjson.OPT_SERIALIZE_NUMPY),
+            )
+            for one in comparisons
+        ]
+        try:
+            await self._outbox.deliver(records)
+        except BrokerUnavailable as error:
+            _log.warning("%d comparisons were not written: %s", len(records), error)
+
+
+def is_shadowed(profile_hash: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Which profiles belong to this share of all: always the same, so that caches get warm."""
+    return profile_hash.view(np.uint64) % np.uint64(_PARTS) < share * _PARTS
+
+
+def _comparisons(
+    batch: WindowBatch, live: Intents, shadow: Intents, apart: Divergence
+) -> Iterator[dict[str, Any]]:
+    for row in range(len(batch)):
+        yield {
+            "profile_hash": batch.profile_hash[row, 0],
+            "sequence_no": batch.sequence_no[row, 0],
+            "live": {name: getattr(live, name)[row] for name in _LOGGED},
+            "shadow": {name: getattr(shadow, name)[row] for name in _LOGGED},
+            "heads": {head: values[row] for head, values in apart.heads.items()},
+            "overlap": apart.overlap[row],
+        }

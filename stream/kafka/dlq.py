@@ -1,0 +1,145 @@
+"""Read dead letters, and send them to where they came from once their cause is mended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from rich.table import Table
+
+from stream.domain import topics
+from stream.domain.events import printable
+from stream.kafka.client import answering, partitions_of, running
+from stream.kafka.consumer import Consumer
+from stream.kafka.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
+from stream.plain_text import PlainConsole, json_text, visible
+from stream.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead letter: where it stands, the record as it came, and why it was turned away."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    """The record's own, without those that tell of the error."""
+    source_topic: str
+    """Empty, like what follows, where something else than the worker put the record there."""
+    reason: str
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the headers, keys and values as text."""
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "timestamp_ms": self.timestamp_ms,
+            "key": _text(self.key),
+            "value": _text(self.value),
+            "source_topic": self.source_topic,
+            "reason": self.reason,
+            "message": self.message,
+        }
+
+
+async def read_dead_letters(
+    settings: Settings, reason: str | None = None
+) -> AsyncIterator[DeadLetter]:
+    """All dead letters that stand on the topics now, by topic and partition, oldest first.
+
+    Args:
+        settings: where Kafka is.
+        reason: only those turned away for this reason.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    places = await partitions_of(settings, *map(settings.topic, topics.DEAD_LETTER_TOPICS))
+    async with running(Consumer, settings) as consumer:
+        for place, end in (await consumer.end_offsets(places)).items():
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            async for record in consumer.until({place: end}):
+                letter = _dead_letter(record)
+                if reason in (None, letter.reason):
+                    yield letter
+
+
+async def print_dead_letters(
+    settings: Settings, *, reason: str | None, limit: int, as_json: bool
+) -> None:
+    """Print the first `limit` dead letters as a table, or as JSON, one object a line.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not answer.
+    """
+    table = Table("topic", "partition", "offset", "key", "reason", "message")
+    shown = 0
+    async for letter in read_dead_letters(settings, reason):
+        if shown == limit:
+            break
+        shown += 1
+        if as_json:
+            print(json_text(letter.to_json()))
+        else:
+            place = (letter.topic, str(letter.partition), str(letter.offset))
+            told = (_text(letter.key), letter.reason, letter.message)
+            table.add_row(*place, *map(visible, told))
+    if not as_json:
+        PlainConsole().print(table if shown else "No dead letters.")
+
+
+async def replay_dead_letters(settings: Settings, reason: str | None = None) -> int:
+    """Send dead letters to the topics that they came from, as they came; return how many.
+
+    They stay on the dead-letter topic. Sending them twice does no harm: an event that was taken in
+    before changes nothing. What was too large to be kept whole is passed over, and what tells of no
+    topic that it came from.
+
+    Raises:
+        BrokerUnavailable: when Kafka does not take them.
+    """
+    sent = 0
+    async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
+        async for letter in read_dead_letters(settings, reason):
+            if not letter.source_topic or CUT_HEADER in dict(letter.headers):
+                continue
+            async with answering(settings):
+                await producer.send_and_wait(
+                    letter.source_topic, letter.value, key=letter.key, headers=letter.headers
+                )
+            sent += 1
+    return sent
+
+
+def _dead_letter(record: Any) -> DeadLetter:
+    told = {name: _text(value) for name, value in record.headers}
+    own = [
+        (printable(name), value)
+        for name, value in record.headers
+        if not name.startswith(CONNECT) and name != REASON_HEADER
+    ]
+    return DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=own,
+        source_topic=told.get(f"{CONNECT}topic", ""),
+        reason=told.get(REASON_HEADER, ""),
+        message=told.get(f"{CONNECT}exception.message", ""),
+    )
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode(errors="backslashreplace")

@@ -1,0 +1,128 @@
+"""What the agent does with its queue: micro-batches, side by side where whole ones wait.
+
+Whatever has arrived is one micro-batch; the pipeline carries it to published features, and then it
+is acknowledged, in offset order. What arrives meanwhile is the next batch. So batches grow with
+load, and no event waits while the worker is idle.
+
+Where a whole batch waits already nothing is gained by letting it wait: it is taken in while the one
+ahead is with the model, and asks the model while that is published, so that neither the worker nor
+Triton idles. Each step takes batches in their order, and what is begun behind a batch that is given
+up is given up, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from stream.exceptions import ShuttingDown
+
+if TYPE_CHECKING:
+    from stream.worker.app import IntentApp
+    from stream.worker.pipeline import Batch
+
+
+_BEHIND_BEGINNING: Final = 2
+"""Batches that may be with the model or the store while another is begun."""
+
+
+@dataclass
+class _Turns:
+    """What batches that are under way know of each other."""
+
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    given_up: int | None = None
+    """The generation of the consumer of which a batch was given up: what follows it in that
+    generation must not be acknowledged, and the next generation gets all of it again."""
+
+    async def give_up(self, app: IntentApp, messages: Sequence[Any], error: Exception) -> None:
+        self.given_up = messages[0].generation_id
+        if isinstance(error, ShuttingDown):
+            app.log.warning("%s; the batch stays unacknowledged", error)
+        else:
+            # Faust would restart the agent and go on behind the unacknowledged batch. Ending the
+            # process instead has it delivered again.
+            await app.crash(error)
+
+
+async def serve(app: IntentApp, queue: Any) -> None:
+    """Carry what arrives on the agent's queue through the app's pipeline, until the worker stops.
+
+    Any error but that of a worker that leaves ends the process.
+    """
+    turns = _Turns()
+    under_way: deque[asyncio.Task[None]] = deque()
+    try:
+        while not app.should_stop:
+            messages = await _next_batch(app, queue)
+            if not messages:
+                continue
+            batch = await _begun(app, messages, turns)
+            while len(under_way) >= _BEHIND_BEGINNING:
+                await under_way.popleft()
+            ahead = under_way[-1] if under_way else None
+            under_way.append(asyncio.create_task(_carry(app, messages, batch, turns, ahead)))
+            if queue.qsize() < app.worker_settings.batch_max_events:
+                await under_way[-1]
+    except StopAsyncIteration:
+        pass  # Faust closed the queue: the worker stops
+    except asyncio.CancelledError:
+        for one in under_way:
+            one.cancel()
+        raise
+    await asyncio.gather(*under_way)
+
+
+async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
+    messages = [(await queue.get()).message]
+    while len(messages) < app.worker_settings.batch_max_events and not queue.empty():
+        messages.append(queue.get_nowait().message)
+    current = [m for m in messages if m.generation_id == app.consumer_generation_id]
+    # Faust lets go of partitions only after the messages in this set are done with.
+    app.consumer.unacked.update(current)
+    return current
+
+
+async def _begun(app: IntentApp, messages: Sequence[Any], turns: _Turns) -> Batch | None:
+    """The batch, taken in and saved; None when the worker gave up on that."""
+    assert app.pipeline is not None
+    try:
+        return await app.pipeline.begin(messages)
+    except Exception as error:
+        await turns.give_up(app, messages, error)
+        return None
+
+
+async def _carry(
+    app: IntentApp,
+    messages: Sequence[Any],
+    batch: Batch | None,
+    turns: _Turns,
+    ahead: asyncio.Task[None] | None,
+) -> None:
+    """Take what was begun through the other steps, each behind the batch ahead; acknowledge it."""
+    assert app.pipeline is not None
+    try:
+        if batch is None:
+            return
+        async with turns.asking:
+            intents = await app.pipeline.ask(batch)
+        if ahead is not None:
+            await ahead
+        if turns.given_up != messages[0].generation_id:
+            await app.pipeline.finish(batch, intents)
+            _acknowledge(app, messages)
+    except Exception as error:
+        await turns.give_up(app, messages, error)
+    finally:
+        app.consumer.unacked.difference_update(messages)
+
+
+def _acknowledge(app: IntentApp, messages: Sequence[Any]) -> None:
+    # Faust may commit past a message that is not acknowledged when a later one is.
+    for message in sorted(messages, key=lambda message: (message.tp, message.offset)):
+        if message.generation_id == app.consumer_generation_id:
+            message.ack(app.consumer)

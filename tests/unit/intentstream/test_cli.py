@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+ASKS_FEAST = """
+import feast
+print("typeguard" in feast.FeatureView.__init__.__code__.co_names)
+"""
+AFTER_A_COMMAND = """
+import sys
+from intentstream.cli.main import main
+sys.argv = ["intentstream", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "checked"), [(ASKS_FEAST, "True"), (AFTER_A_COMMAND + ASKS_FEAST, "False")]
+)
+def test_our_command_line_alone_has_feast_imported_without_type_checks(
+    program: str, checked: str
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split()[-1] == checked
+
+
+def test_an_error_that_quotes_strangers_is_told_as_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "intentstream", "prepare", "--source", "[/b]\x1b[2J\u202e"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert "UnknownSourceError: no source '[/b]" in done.stderr

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stream.domain.catalogue import read_catalogue
+from stream.domain.labels import hash64
+from stream.exceptions import CatalogueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    path = tmp_path / "catalogue.parquet"
+    pq.write_table(pa.table({"title_id": ["t1"], "duration_s": [90.0]}), path)
+    return path
+
+
+@contextmanager
+def not_root() -> Iterator[None]:
+    """Root may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
+    read = read_catalogue(catalogue)
+    assert read.title_id(hash64("t1")) == "t1"
+    assert read.duration_ms == {hash64("t1"): 90_000}
+
+
+def test_one_that_may_not_be_read_is_told_with_the_command_that_mends_it(catalogue: Path) -> None:
+    catalogue.chmod(0)
+    told = rf"INTENT_CATALOGUE={catalogue} .*`chmod a\+r`"
+    with pytest.raises(CatalogueError, match=told), not_root():
+        read_catalogue(catalogue)
+
+
+def test_one_that_is_no_parquet_file_is_told(catalogue: Path) -> None:
+    catalogue.write_text("title_id,duration_s")
+    with pytest.raises(CatalogueError, match="is no Parquet file"):
+        read_catalogue(catalogue)
