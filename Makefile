@@ -36,9 +36,10 @@ test-unit: setup ## only the tests that need no server
 feast-universal: setup ## Feast's own store tests on our stores (FEAST=a checkout of it; else cloned)
 	$(BIN)/python -m lab.feast_universal $(FEAST)
 
-lint: setup ## style and common mistakes
+lint: setup ## style, common mistakes, and imports that run upward
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: setup ## put every file into the one format
 	$(BIN)/ruff check --fix .
@@ -49,4 +50,4 @@ types: setup ## static types
 
 clean: ## remove everything that set-up, tests and the stack made
 	@[ ! -x $(BIN)/intentstream ] || $(BIN)/intentstream down
-	rm -rf .venv .local build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .local build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
