@@ -12,11 +12,11 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.baselines import Popularity
 from fm_intent.data.dataset import (
-    Catalogue,
     Sequences,
+    SourceCatalogue,
     Split,
     data_sha256,
     histories_id,
@@ -24,7 +24,7 @@ from fm_intent.data.dataset import (
     read_histories,
     read_plays,
 )
-from fm_intent.evaluate import Judged, Ranker, judge
+from fm_intent.evaluate import Judged, NetworkPredictor, judge
 from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.report import HELD_OUT, main_figure, write_report
 from fm_intent.served.network import Architecture, FMIntent
@@ -59,7 +59,7 @@ def source(data_dir: Path, split: Split = "leave-one-out") -> Sequences:
     Raises:
         DataUnusableError: when the files are missing, or a known source comes out at another size.
     """
-    catalogue = Catalogue.read(data_dir)
+    catalogue = SourceCatalogue.read(data_dir)
     if not is_of_ratings(data_dir):
         return Sequences(read_histories(data_dir), catalogue, split)
     sequences = Sequences(read_plays(data_dir, _MIN_PLAYS), catalogue, split)
@@ -135,7 +135,9 @@ def benchmark(
         device=device,
     )
     setup = experiment.training
-    judged = judge(Ranker(fitted.model, device), sequences, window=setup.window, crops=setup.crops)
+    judged = judge(
+        NetworkPredictor(fitted.model, device), sequences, window=setup.window, crops=setup.crops
+    )
     row |= {
         "target_time": experiment.target_time,
         "baseline": not isinstance(experiment.model, Architecture),
@@ -159,7 +161,7 @@ class Compared(NamedTuple):
     seeds: list[int]
     ours: float
     theirs: float
-    paired: metrics.Paired
+    paired: ranking_metrics.Paired
 
 
 def compare(results: Path, ours: str, theirs: str, split: str) -> list[Compared]:
@@ -196,7 +198,7 @@ def compare(results: Path, ours: str, theirs: str, split: str) -> list[Compared]
     for figure in ("ndcg10", *both):
         our, their = _means(results, mine, others, figure)
         means = float(our.mean()), float(their.mean())
-        compared.append(Compared(figure, seeds, *means, metrics.paired(our, their)))
+        compared.append(Compared(figure, seeds, *means, ranking_metrics.paired(our, their)))
     return compared
 
 
@@ -287,7 +289,7 @@ def _against_best(row: Row, rows: Sequence[Row], results: Path, figure: str) -> 
         same = before and [before["model"], before["seed"]] == [best["model"], best["seed"]]
         return before if same else None
     with _right(results, row) as ours, _right(results, best) as theirs:
-        compared = metrics.paired(*_pairs(ours, theirs, figure))
+        compared = ranking_metrics.paired(*_pairs(ours, theirs, figure))
     return {"model": best["model"], "seed": best["seed"], **compared._asdict()}
 
 
@@ -315,7 +317,7 @@ def _over_seeds(row: Row, rows: Sequence[Row], results: Path) -> Row | None:
     if best is own:
         return found
     if _all_kept(results, [*own, *best]):
-        compared = metrics.paired(*_means(results, own, best, "ndcg10"))
+        compared = ranking_metrics.paired(*_means(results, own, best, "ndcg10"))
         found["vs_best_baseline"] = {"model": best[0]["model"], **compared._asdict()}
     elif (before := row.get("over_seeds")) and before["seeds"] == seeds:
         gain = before["vs_best_baseline"]
@@ -344,7 +346,7 @@ def _right(results: Path, row: Row) -> NpzFile:
 
 def _means(
     results: Path, ours: Sequence[Row], theirs: Sequence[Row], figure: str
-) -> tuple[metrics.PerRow, metrics.PerRow]:
+) -> tuple[ranking_metrics.PerRow, ranking_metrics.PerRow]:
     """Both models' values of a figure, row by row, each the mean over its seeds."""
     pairs = []
     for one, other in zip(ours, theirs, strict=True):
@@ -356,13 +358,15 @@ def _means(
 
 def _pairs(
     ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]], figure: str
-) -> tuple[metrics.PerRow, metrics.PerRow]:
+) -> tuple[ranking_metrics.PerRow, ranking_metrics.PerRow]:
     """Both models' values of a figure, row by row."""
     if figure == "ndcg10":
         _, our, their = np.intersect1d(
             ours["profile_id"], theirs["profile_id"], assume_unique=True, return_indices=True
         )
-        return metrics.gains(ours["rank"][our], 10), metrics.gains(theirs["rank"][their], 10)
+        return ranking_metrics.gains(ours["rank"][our], 10), ranking_metrics.gains(
+            theirs["rank"][their], 10
+        )
     # Of profiles in the order of the data, whatever the model; NaN where nobody knows the label.
     mine, other = ours[f"intent_{figure}"], theirs[f"intent_{figure}"]
     known = ~np.isnan(mine)

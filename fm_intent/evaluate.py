@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.data.dataset import Context, Part, Sequences, data_sha256, load
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
 from fm_intent.served.network import (
@@ -67,7 +67,7 @@ class NextTitleModel(Protocol):
         """
 
 
-class Ranker:
+class NetworkPredictor:
     """A network with its title vectors computed once, as a `Predictor`."""
 
     def __init__(self, model: NextTitleModel, device: str) -> None:
@@ -132,10 +132,10 @@ class Judged(NamedTuple):
     profile_id: NDArray[np.str_]
     """`[N]`, of each held-out play."""
 
-    rank: metrics.Ranks
+    rank: ranking_metrics.Ranks
     """`[N]`."""
 
-    intents: dict[str, metrics.PerRow]
+    intents: dict[str, ranking_metrics.PerRow]
     """By intent `[M]`, of the last interaction of each profile with a test part: the average
     precision of genres, and of others 1 where the likeliest class is right; NaN where the label
     isn't known."""
@@ -145,7 +145,7 @@ class Judged(NamedTuple):
 
 def next_title_ranks(
     predictor: Predictor, sequences: Sequences, contexts: Context
-) -> metrics.Ranks:
+) -> ranking_metrics.Ranks:
     """Rank of each held-out play among all candidates, `[len(contexts)]`.
 
     Where titles are never played twice, those played before are left out.
@@ -154,7 +154,7 @@ def next_title_ranks(
     found = np.empty(len(targets), np.int64)
     for rows, part in in_parts(contexts):
         seen = None if sequences.domain.repeats else sequences.seen(part)
-        found[rows] = metrics.ranks(predictor.scores(sequences, part), targets[rows], seen)
+        found[rows] = ranking_metrics.ranks(predictor.scores(sequences, part), targets[rows], seen)
     return found
 
 
@@ -176,7 +176,7 @@ def evaluate(
     device: str = "cpu",
 ) -> dict[str, Any]:
     """The report of `judge` on `model`, which is in evaluation mode."""
-    ranker = Ranker(model, device)
+    ranker = NetworkPredictor(model, device)
     return judge(ranker, sequences, window=window, crops=crops, part=part).report
 
 
@@ -213,7 +213,7 @@ def judge(
     return Judged(sequences.columns.profile_id[contexts.profile], rank, values, report)
 
 
-class Exported(NamedTuple):
+class VersionWithData(NamedTuple):
     """A version, as it was exported, and the data that it was trained on."""
 
     manifest: Manifest
@@ -227,7 +227,7 @@ class Exported(NamedTuple):
         return crops
 
 
-def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Exported:
+def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> VersionWithData:
     """A version from its own file, to be tested on what was held out from its training.
 
     Args:
@@ -261,7 +261,7 @@ def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Ex
             f"version {manifest.version} can be served, by the code that it carries, but is of "
             "another network than this code's; train one with `intentstream train`"
         ) from error
-    return Exported(manifest, model, load(data_dir))
+    return VersionWithData(manifest, model, load(data_dir))
 
 
 def evaluate_version(
@@ -277,20 +277,20 @@ def evaluate_version(
     return it.manifest, report
 
 
-def _next_titles(rank: metrics.Ranks) -> dict[str, Any]:
+def _next_titles(rank: ranking_metrics.Ranks) -> dict[str, Any]:
     return {
         "profiles": len(rank),
-        **metrics.next_title_metrics(rank),
+        **ranking_metrics.next_title_metrics(rank),
         "ci95": {
-            "hr10": metrics.ci95(metrics.hits(rank, 10)),
-            "ndcg10": metrics.ci95(metrics.gains(rank, 10)),
+            "hr10": ranking_metrics.ci95(ranking_metrics.hits(rank, 10)),
+            "ndcg10": ranking_metrics.ci95(ranking_metrics.gains(rank, 10)),
         },
     }
 
 
 def _intents(
     predictor: Predictor, sequences: Sequences, contexts: Context
-) -> tuple[dict[str, dict[str, Any]], dict[str, metrics.PerRow]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, ranking_metrics.PerRow]]:
     parts = in_parts(contexts)
     answers = [predictor.intents(sequences, part) for _, part in parts]
     headless = all(one is None for one in answers[0])
@@ -314,16 +314,16 @@ def _intents(
 
 def _genres(
     probs: NDArray[np.float32], came: NDArray[np.float32], newest: NDArray[np.float32]
-) -> tuple[dict[str, Any], metrics.PerRow]:
+) -> tuple[dict[str, Any], ranking_metrics.PerRow]:
     known = came.sum(1) > 0
     positive = came[known] > 0
     commonest = np.broadcast_to(positive.mean(0, dtype=np.float32), positive.shape)
     values = np.full(len(known), np.nan)
-    values[known] = metrics.average_precisions(probs[known], positive)
-    report: dict[str, Any] = {"ci95": {"map": metrics.ci95(values[known])}}
+    values[known] = ranking_metrics.average_precisions(probs[known], positive)
+    report: dict[str, Any] = {"ci95": {"map": ranking_metrics.ci95(values[known])}}
     said = {"": probs[known], "commonest_": commonest, "newest_": newest[known]}
     for prefix, one in said.items():
-        report[f"{prefix}map"] = float(metrics.average_precisions(one, positive).mean())
+        report[f"{prefix}map"] = float(ranking_metrics.average_precisions(one, positive).mean())
         right = np.take_along_axis(positive, one.argmax(1)[:, None], axis=1)
         report[f"{prefix}hit1"] = float(right.mean())
     return report, values
@@ -331,13 +331,13 @@ def _genres(
 
 def _labels(
     probs: NDArray[np.float32], came: NDArray[np.int64], newest: NDArray[np.int64]
-) -> tuple[dict[str, Any], metrics.PerRow]:
+) -> tuple[dict[str, Any], ranking_metrics.PerRow]:
     known = came >= 0
     values = np.full(len(known), np.nan)
     values[known] = probs[known].argmax(1) == came[known]
     return {
         "accuracy": float(values[known].mean()),
-        "ci95": {"accuracy": metrics.ci95(values[known])},
+        "ci95": {"accuracy": ranking_metrics.ci95(values[known])},
         "commonest_accuracy": float(np.bincount(came[known]).max() / known.sum()),
         "newest_accuracy": float((newest[known] == came[known]).mean()),
     }, values

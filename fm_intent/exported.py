@@ -24,7 +24,7 @@ _ROWS: Final = 64
 """Windows that are answered at once."""
 
 
-class Exported:
+class ExportedVersion:
     """A version in a model repository.
 
     Args:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from fm_intent.data.dataset import Context, Sequences
-from fm_intent.evaluate import Ranker, in_parts
+from fm_intent.evaluate import NetworkPredictor, in_parts
 from fm_intent.served.network import FMIntent
 
 _LEAST: Final = 1e-9
@@ -35,7 +35,7 @@ def pool(model: FMIntent, sequences: Sequences, contexts: Context, device: str) 
         contexts: of interactions that the model wasn't trained on and won't be tested on.
         device: of torch.
     """
-    ranker = Ranker(model, device)
+    ranker = NetworkPredictor(model, device)
     parts = in_parts(contexts)
     said = [ranker.opinions(sequences, part) for _, part in parts]
     order = np.concatenate([rows for rows, _ in parts])

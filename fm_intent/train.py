@@ -18,11 +18,19 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
-from fm_intent.data.dataset import Batch, Crop, Sequences, batches, data_sha256, histories_id, load
-from fm_intent.evaluate import NextTitleModel, Ranker, evaluate, next_title_ranks, sample
+from fm_intent.data.dataset import (
+    Crop,
+    Sequences,
+    TrainingBatch,
+    batches,
+    data_sha256,
+    histories_id,
+    load,
+)
+from fm_intent.evaluate import NetworkPredictor, NextTitleModel, evaluate, next_title_ranks, sample
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Manifest, export
 from fm_intent.loss import weighted_cross_entropy
@@ -40,7 +48,7 @@ _CLIP: Final = 1.0
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a run is; kept in its checkpoint."""
 
     epoch: int = 0
@@ -126,7 +134,7 @@ def train(
     report = evaluate(
         fitted.model, sequences, window=setup.window, crops=setup.crops, device=device
     )
-    popularity = metrics.next_title_metrics(
+    popularity = ranking_metrics.next_title_metrics(
         next_title_ranks(
             Popularity(sequences),
             sequences,
@@ -205,7 +213,7 @@ def fit(
     return run.best()
 
 
-def losses(model: NextTitleModel, batch: Batch, setup: Training) -> tuple[Tensor, Tensor]:
+def losses(model: NextTitleModel, batch: TrainingBatch, setup: Training) -> tuple[Tensor, Tensor]:
     """The loss that is minimised, and the item part of it alone; both mean per target.
 
     Each target weighs by its watch time. Genre is multi-label: the mean of -log softmax over the
@@ -274,7 +282,7 @@ class _Run:
             weight_decay=self._setup.weight_decay,
             fused=True,
         )
-        self._progress = Progress()
+        self._progress = TrainingProgress()
         self._best: dict[str, Tensor] = {}
         self._validation = sample(
             sequences.contexts("validation", self._setup.window, self._setup.crops),
@@ -312,7 +320,7 @@ class _Run:
             ) from error
         self._optimiser.load_state_dict(content["optimiser"])
         self._best = content["best"]
-        self._progress = Progress(**content["progress"])
+        self._progress = TrainingProgress(**content["progress"])
 
     def go_on(self, deadline: float | None) -> None:
         p, setup = self._progress, self._setup
@@ -422,9 +430,9 @@ class _Run:
     def _validate(self, began: float) -> None:
         p = self._progress
         validating = time.monotonic()
-        ranker = Ranker(self._average, self._device)
+        ranker = NetworkPredictor(self._average, self._device)
         rank = next_title_ranks(ranker, self._sequences, self._validation)
-        ndcg10 = metrics.ndcg(rank, 10)
+        ndcg10 = ranking_metrics.ndcg(rank, 10)
         now = time.monotonic()
         p.seconds += now - began
         p.rounds_since_best += 1
@@ -433,7 +441,7 @@ class _Run:
             self._best = {k: v.clone() for k, v in self._average.state_dict().items()}
         p.log[-1] |= {
             "ndcg10": ndcg10,
-            "hr10": metrics.hit_rate(rank, 10),
+            "hr10": ranking_metrics.hit_rate(rank, 10),
             "seconds": p.seconds,
             "validation_seconds": now - validating,
         }

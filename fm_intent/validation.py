@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from fm_intent.export import MODEL, TOP, read_manifest
-from fm_intent.exported import Exported
+from fm_intent.exported import ExportedVersion
 from fm_intent.served.network import FIRST_ROW
 from stream.domain.divergence import HEADS
 from stream.domain.labels import ACTIONS, DEVICES, GENRES, INTENTS, KINDS, RELEASE_AGES, hash64
@@ -42,7 +42,7 @@ _MINUTE_MS: Final = 60_000
 _START_MS: Final = 1_700_000_000_000
 
 
-def validated(model_repo: Path, version: int) -> Exported:
+def validated(model_repo: Path, version: int) -> ExportedVersion:
     """The version, once it has shown that it may be served.
 
     Its folder holds all that its code imports; it answers golden requests in the shapes of the
@@ -59,7 +59,7 @@ def validated(model_repo: Path, version: int) -> Exported:
         problems.append(f"its manifest is that of version {named}")
     if not problems:
         try:
-            exported = Exported(model_repo, version)
+            exported = ExportedVersion(model_repo, version)
             problems = list(_misanswered(exported))
         except Exception as error:
             raise refused(version, [f"it can't be run: {type(error).__name__}: {error}"]) from error
@@ -77,7 +77,7 @@ def refused(
     )
 
 
-def golden_windows(exported: Exported) -> WindowBatch:
+def golden_windows(exported: ExportedVersion) -> WindowBatch:
     """Windows of the version's own titles, the same for each version that has the same titles.
 
     Short and full ones, with all that a request may hold: titles that nobody knows, none at all,
@@ -145,7 +145,7 @@ def differences(wanted: Intents, found: Intents) -> Iterator[str]:
             yield f"{name} is off by {abs(one - other).max():.2g}"
 
 
-def _misanswered(exported: Exported) -> Iterator[str]:
+def _misanswered(exported: ExportedVersion) -> Iterator[str]:
     windows = golden_windows(exported)
     whole = exported.answer(windows)
     if found := list(violations(whole)):

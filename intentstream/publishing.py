@@ -32,18 +32,18 @@ from stream.domain.labels import hash64
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch
 from stream.exceptions import (
-    BadRecord,
+    BadRecordError,
     DeploymentError,
-    InferenceRefused,
-    InferenceUnavailable,
+    InferenceRefusedError,
+    InferenceUnavailableError,
     ReleaseError,
     StreamError,
-    VersionNotServed,
+    VersionNotServedError,
 )
 from stream.inference.client import InferenceClient
 from stream.inference.release import Release, read_release, write_release
 from stream.inference.shadow import PARTITION
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.consumer import Consumer
 from stream.kafka.lag import LagReader
 from stream.kafka.recent import recent_windows
@@ -51,7 +51,7 @@ from stream.settings import Settings
 from stream.steps import console, step
 
 if TYPE_CHECKING:
-    from fm_intent.exported import Exported
+    from fm_intent.exported import ExportedVersion
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ async def publish(
         ModelVersionError: when Triton can't load it.
         ModelFolderError: when the folder that Triton reads can't be written.
         ReleaseError: when it is live and served already, or another publication runs.
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     # Here, because torch takes seconds to import, and who goes back doesn't need it.
     import torch
@@ -181,7 +181,7 @@ async def rollback(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> R
         ReleaseError: when there is none to go back to, or a publication runs.
         ModelVersionError: when Triton lost it and can't load it.
         ModelFolderError: when the folder that Triton reads can't be written.
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     with alone(settings):
         before = await _release_in_force(settings)
@@ -204,7 +204,7 @@ async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY)
     A folder that isn't on this machine hides no version that is in service.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     release = await read_release(settings)
     roles = {
@@ -372,24 +372,24 @@ async def _forget_erased(
             consumer.assign([place])
             consumer.seek(place, since[place])
             async for record in consumer.until({place: end}):
-                with suppress(BadRecord):  # the worker makes it a dead letter
+                with suppress(BadRecordError):  # the worker makes it a dead letter
                     erased.add(hash64(erased_profile(record.key)))
     if not erased:
         return
     async with _patient_client(settings) as client:
         for version in versions:
-            with suppress(VersionNotServed):  # it keeps nothing
+            with suppress(VersionNotServedError):  # it keeps nothing
                 await client.forget(np.array([*erased], np.int64), version)
 
 
-async def _check_server(settings: Settings, exported: Exported) -> None:
+async def _check_server(settings: Settings, exported: ExportedVersion) -> None:
     """Whether the server answers as the version does where it was validated."""
     from fm_intent.validation import differences, golden_windows, refused, violations
 
     version, windows = exported.manifest.version, golden_windows(exported)
     try:
         answers = await _ask_gently(settings, windows, str(version))
-    except (InferenceUnavailable, InferenceRefused) as error:
+    except (InferenceUnavailableError, InferenceRefusedError) as error:
         raise refused(version, [f"the server doesn't answer for it: {error}"]) from error
     problems = [*violations(answers), *differences(exported.answer(windows), answers)]
     if problems:

@@ -16,7 +16,7 @@ import torch
 from fm_intent import benchmark
 from fm_intent.baselines import Popularity
 from fm_intent.data.dataset import is_of_ratings
-from fm_intent.evaluate import Exported, exported, judge
+from fm_intent.evaluate import VersionWithData, exported, judge
 from fm_intent.served.network import FIRST_ROW
 from stream.domain.labels import INTENTS, hash64
 from stream.domain.prediction import Intents
@@ -37,7 +37,7 @@ _TOLERANCE: Final = 1e-3
 """Between a score of the server's next title and the one that the vectors give it."""
 
 
-class Served:
+class ServedVersion:
     """A version behind a running Triton, as a `Predictor`; use it in `with`.
 
     Args:
@@ -45,7 +45,7 @@ class Served:
         it: the version, as it was exported.
     """
 
-    def __init__(self, settings: Settings, it: Exported) -> None:
+    def __init__(self, settings: Settings, it: VersionWithData) -> None:
         self._settings = settings
         self._version = str(it.manifest.version)
         self._trained = [name in it.manifest.trained_intents for name in INTENTS]
@@ -73,7 +73,7 @@ class Served:
 
         Raises:
             ServedOtherwiseError: when the two don't agree.
-            InferenceUnavailable: when Triton doesn't answer, or not with this version.
+            InferenceUnavailableError: when Triton doesn't answer, or not with this version.
         """
         batch = windows(sequences, contexts)
         answer = self._answer(batch)
@@ -182,7 +182,7 @@ def evaluate_served(
 
     Raises:
         ServedOtherwiseError: when the server's next titles aren't those of its user embeddings.
-        InferenceUnavailable: when Triton doesn't answer, or not with this version.
+        InferenceUnavailableError: when Triton doesn't answer, or not with this version.
         NoVersionError: when there is no such version.
         DataUnusableError: when the data is missing, or is not what the version was trained on.
     """
@@ -209,6 +209,6 @@ def evaluate_served(
         popularity = judge(Popularity(it.sequences), it.sequences, window=1, crops="recent")
         known = {"model": benchmark.POPULARITY, "baseline": True, "epochs": 0, "seconds": 0.0}
         benchmark.record(results, row | known | {"seed": 0, "params": 0}, popularity)
-    with Served(settings, it) as served:
+    with ServedVersion(settings, it) as served:
         judged = judge(served, it.sequences, window=settings.window_length, crops="served")
     return benchmark.record(results, row, judged)

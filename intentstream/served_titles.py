@@ -68,7 +68,7 @@ def publish_chosen_titles(
         NoVersionError: when there is no such version.
         StoreUnavailableError: when the online store can't be written now.
         ReleaseError: when a publication runs.
-        BrokerUnavailable: when Kafka, which is asked for the live version, does not answer.
+        BrokerUnavailableError: when Kafka, which is asked for the live version, does not answer.
     """
     from fm_intent.export import read_manifest, versions
 
@@ -97,7 +97,7 @@ def publish_live_titles(settings: Settings, home: Path) -> int:
     Raises:
         TitlesNotServedError: with what to run once the cause is mended; the version stays live.
         ReleaseError: when a publication runs.
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     models = REPOSITORY / settings.triton_models
     with alone(settings):

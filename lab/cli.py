@@ -32,7 +32,7 @@ def simulate(
     """Simulate members with hidden intents over a real catalogue; write or send their events."""
     from lab.simulator import SimulatorParameters
     from lab.simulator import simulate as run_simulation
-    from lab.simulator.live import send
+    from lab.simulator.broadcast import send
     from stream.settings import settings
     from stream.steps import progress
 

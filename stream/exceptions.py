@@ -2,25 +2,25 @@
 
 IntentstreamError
     StreamError
-        BadRecord
-        BadState
+        BadRecordError
+        BadStateError
         CatalogueError
-        InferenceUnavailable
-            VersionNotServed
-        InferenceRefused
-        TopicsMissing
-        TopicsMisconfigured
-        PartitionsChanged
-        ChangelogLost
-        RepartitionRefused
-        LogReplaced
-        ShuttingDown
-        InvalidSettings
-        BrokerUnavailable
-            TokenUnavailable
-            BrokerRefused
-        DeliveryFailed
-        InstanceIdTaken
+        InferenceUnavailableError
+            VersionNotServedError
+        InferenceRefusedError
+        TopicsMissingError
+        TopicsMisconfiguredError
+        PartitionsChangedError
+        ChangelogLostError
+        RepartitionRefusedError
+        LogReplacedError
+        ShuttingDownError
+        InvalidSettingsError
+        BrokerUnavailableError
+            TokenUnavailableError
+            BrokerRefusedError
+        DeliveryFailedError
+        InstanceIdTakenError
         TopicMismatchError
         TopicCreationError
     MissingExtraError
@@ -88,7 +88,7 @@ class StreamError(IntentstreamError):
     """Base of every error that `stream` raises on purpose."""
 
 
-class BadRecord(StreamError):
+class BadRecordError(StreamError):
     """A record that no retry can make good; it belongs into the dead-letter topic."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -97,7 +97,7 @@ class BadRecord(StreamError):
         self.detail = detail
 
 
-class BadState(StreamError):
+class BadStateError(StreamError):
     """Bytes that are no session state: damaged, cut short, or of an unknown version."""
 
 
@@ -105,67 +105,67 @@ class CatalogueError(StreamError):
     """The title catalogue can't be read, or lacks columns that the worker needs."""
 
 
-class InferenceUnavailable(StreamError):
+class InferenceUnavailableError(StreamError):
     """Triton did not answer in time, or can't take the request now. Retry it later."""
 
 
-class VersionNotServed(InferenceUnavailable):
+class VersionNotServedError(InferenceUnavailableError):
     """Triton doesn't serve this version of the model, yet or any more."""
 
 
-class InferenceRefused(StreamError):
+class InferenceRefusedError(StreamError):
     """Triton refused a request for good: the model and the worker disagree on the contract."""
 
 
-class TopicsMissing(StreamError):
+class TopicsMissingError(StreamError):
     """Topics that the worker needs don't exist, or differ in their number of partitions."""
 
 
-class TopicsMisconfigured(StreamError):
+class TopicsMisconfiguredError(StreamError):
     """A topic is configured such that Kafka would lose, or never take, what it is given."""
 
 
-class PartitionsChanged(StreamError):
+class PartitionsChangedError(StreamError):
     """Topics have other partitions than states were put into; they have to be moved first."""
 
 
-class ChangelogLost(StreamError):
+class ChangelogLostError(StreamError):
     """The changelog was made anew, so the states that stood in it are gone."""
 
 
-class RepartitionRefused(StreamError):
+class RepartitionRefusedError(StreamError):
     """States can't be moved to other partitions as things are."""
 
 
-class LogReplaced(StreamError):
+class LogReplacedError(StreamError):
     """A partition's log was exchanged for another while it was read; start again to read that."""
 
 
-class ShuttingDown(StreamError):
+class ShuttingDownError(StreamError):
     """Work was given up unacknowledged because the worker stops or loses its partitions."""
 
 
-class InvalidSettings(StreamError):
+class InvalidSettingsError(StreamError):
     """Settings of the environment are wrong, or don't go together."""
 
 
-class BrokerUnavailable(StreamError):
+class BrokerUnavailableError(StreamError):
     """Kafka did not answer, or did not take records. Try again later."""
 
 
-class TokenUnavailable(BrokerUnavailable):
+class TokenUnavailableError(BrokerUnavailableError):
     """There is no token to connect to Kafka with."""
 
 
-class BrokerRefused(BrokerUnavailable):
+class BrokerRefusedError(BrokerUnavailableError):
     """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""
 
 
-class DeliveryFailed(StreamError):
+class DeliveryFailedError(StreamError):
     """Kafka will not take records from this producer any more; a new process has a new one."""
 
 
-class InstanceIdTaken(StreamError):
+class InstanceIdTakenError(StreamError):
     """Another process has joined the consumer group under this one's `INTENT_INSTANCE_ID`."""
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from stream.exceptions import InvalidSettings
+from stream.exceptions import InvalidSettingsError
 
 _LOGIN: Final = ("kafka_sasl_username", "kafka_sasl_password")
 _OIDC: Final = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
@@ -261,7 +261,7 @@ def settings() -> Settings:
     """The process's settings, read once.
 
     Raises:
-        InvalidSettings: when one is wrong, or some don't go together.
+        InvalidSettingsError: when one is wrong, or some don't go together.
     """
     try:
         return Settings()
@@ -272,4 +272,4 @@ def settings() -> Settings:
             # Said of an address that would have been made of a port, whatever setting is wrong.
             if problem["type"] != "default_factory_not_called"
         ]
-        raise InvalidSettings("\n".join(problems)) from None
+        raise InvalidSettingsError("\n".join(problems)) from None

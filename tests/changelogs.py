@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from stream.domain import codec, topics
 from stream.domain.events import Browse
 from stream.domain.profile_state import ProfileState, Rules, state_of
-from stream.kafka.changelog import Changelog, States, join_into
+from stream.kafka.changelog import Changelog, StatesByPlace, join_into
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.settings import Settings
 
@@ -53,9 +53,9 @@ def write_states(settings: Settings, states: Mapping[tuple[bytes, int], ProfileS
     asyncio.run(write())
 
 
-def read_states(settings: Settings) -> States:
+def read_states(settings: Settings) -> StatesByPlace:
     """Encoded states, by key and partition, each with when it was kept."""
-    states: States = {}
+    states: StatesByPlace = {}
 
     async def read() -> None:
         async with Changelog.of(settings) as changelog:

@@ -10,7 +10,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.settings import Settings
 
 

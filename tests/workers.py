@@ -23,8 +23,8 @@ from feast import FeatureStore
 from features.registry.store import open_store
 from infra.local.programs import worker_environment
 from stream.domain import topics
-from stream.exceptions import BrokerUnavailable, StoreUnavailableError
-from stream.kafka.client import client_options
+from stream.exceptions import BrokerUnavailableError, StoreUnavailableError
+from stream.kafka.connection import client_options
 from stream.kafka.consumer import Consumer
 from stream.kafka.lag import LagReader
 from stream.patience import Patience
@@ -182,7 +182,7 @@ def until(condition: Callable[[], bool], what: str, within_s: float = 90) -> Non
         try:
             if condition():
                 return
-        except (BrokerUnavailable, StoreUnavailableError, KafkaError) as error:
+        except (BrokerUnavailableError, StoreUnavailableError, KafkaError) as error:
             unanswered = error
         if patience.over:
             raise AssertionError(f"not within {patience.waited_s:.0f} s: {what}") from unanswered

@@ -37,7 +37,7 @@ _BEAT: Final = b"beat"
 _TITLES: Final = b"version"
 
 
-class Place(NamedTuple):
+class FencePosition(NamedTuple):
     """Where a stored row stands in the fence's order."""
 
     event_ms: int
@@ -62,7 +62,7 @@ class StoreInspector:
         self._fields = [timestamp_field(name), feature_field(name, SEQUENCE_FEATURE)]
         self._tells_servers = True
 
-    async def places(self, profile_ids: Sequence[str]) -> list[Place | None]:
+    async def places(self, profile_ids: Sequence[str]) -> list[FencePosition | None]:
         """Where the profiles' rows stand, in their order; None where there is none.
 
         Raises:
@@ -171,8 +171,8 @@ def _titles_sentinel(store: FeatureStore) -> bytes:
     return b"sentinel:titles:" + project.encode()
 
 
-def _place(time: bytes | None, sequence_no: bytes | None) -> Place | None:
+def _place(time: bytes | None, sequence_no: bytes | None) -> FencePosition | None:
     if time is None:
         return None
     value = Value.FromString(sequence_no or b"")
-    return Place(Timestamp.FromString(time).ToMilliseconds(), value.int64_val)
+    return FencePosition(Timestamp.FromString(time).ToMilliseconds(), value.int64_val)

@@ -35,7 +35,7 @@ from features.definitions import (
     title_profile,
 )
 from features.online.answers import typed_errors
-from features.reading.client import Freshness
+from features.reading.reader import Freshness
 from features.registry.registered import Needed
 from features.registry.store import open_store
 from stream.exceptions import CandidatesError, WeightsError
@@ -130,7 +130,7 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class ScoreTerm:
     """What one term adds to a candidate's score.
 
     Attributes:
@@ -158,7 +158,7 @@ class Ranked:
     title_id: str
     engine_place: int
     score: float | None
-    reasons: tuple[Reason, ...]
+    reasons: tuple[ScoreTerm, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +362,7 @@ def _by_intent(
     for index in order:
         values = (candidates[index].score, *read[index])
         reasons = [
-            Reason(term, None if value is None or math.isnan(value) else value, contribution)
+            ScoreTerm(term, None if value is None or math.isnan(value) else value, contribution)
             for term, value, contribution in zip(TERMS, values, added[index], strict=True)
         ]
         reasons.sort(key=lambda reason: -abs(reason.contribution))

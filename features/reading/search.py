@@ -56,7 +56,7 @@ class Query(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Reranking):
+class SearchAnswer(Reranking):
     """A re-ranking, and the query that it belongs to."""
 
     query: str
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
 
     # The answer is written by orjson: checking a thousand candidates again would only take time.
-    @app.post("/search/rerank", response_model=Answer)
+    @app.post("/search/rerank", response_model=SearchAnswer)
     async def rerank(query: Query) -> Response:
         """Re-rank; `order` says whose order came back, and `reasons` why."""
         found = await _reranked(
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
             [Candidate(one.title_id, one.score) for one in query.candidates],
         )
         values = {field.name: getattr(found, field.name) for field in fields(Reranking)}
-        answer = Answer(**values, query=query.query)
+        answer = SearchAnswer(**values, query=query.query)
         return Response(orjson.dumps(answer), media_type="application/json")
 
     @app.get("/health")

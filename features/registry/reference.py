@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from feast.types import from_feast_to_pyarrow_type
 
 from features import definitions
-from features.reading.client import MAX_PROFILES
+from features.reading.reader import MAX_PROFILES
 from features.registry.store import REPOSITORY
 from stream.settings import Settings
 
@@ -37,7 +37,7 @@ definitions.
 In Python, with the verdict whether they are live:
 
 ```python
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from stream.settings import Settings
 
 for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
@@ -48,7 +48,7 @@ for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
 from a feature server, without the store's address and password:
 
 ```python
-from features.reading.client import HttpIntentReader
+from features.reading.reader import HttpIntentReader
 
 (intent,) = HttpIntentReader("http://127.0.0.1:6566").read(["profile-1"])
 print(intent.freshness, intent.age_ms, intent.model_version)

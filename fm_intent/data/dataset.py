@@ -52,7 +52,7 @@ _COLUMNS: Final = ("title_hash", "action", "start_ms", "watched_share", "device"
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class SourceCatalogue:
     """All titles of a source; columns are `[T]`."""
 
     title_id: list[str]
@@ -68,7 +68,7 @@ class Catalogue:
     """Title hash → milliseconds of one sitting, where known."""
 
     @classmethod
-    def read(cls, data_dir: Path) -> Catalogue:
+    def read(cls, data_dir: Path) -> SourceCatalogue:
         """The catalogue in `data_dir`.
 
         Raises:
@@ -97,7 +97,7 @@ class Catalogue:
         )
 
 
-class Columns(NamedTuple):
+class HistoryColumns(NamedTuple):
     """All interactions of all profiles, `[N]`, in order of time; and where each profile's begin."""
 
     offset: NDArray[np.int64]
@@ -112,7 +112,7 @@ class Columns(NamedTuple):
     """`[P]`."""
 
 
-def read_histories(data_dir: Path) -> Columns:
+def read_histories(data_dir: Path) -> HistoryColumns:
     """The histories that the serving session code makes of the events in `data_dir`.
 
     They are kept beside the events, because a million events take half a minute; the file's name
@@ -123,7 +123,7 @@ def read_histories(data_dir: Path) -> Columns:
     """
     kept = data_dir / f"histories-{histories_id(data_dir)}.npz"
     if not kept.exists():
-        catalogue = Catalogue.read(data_dir)
+        catalogue = SourceCatalogue.read(data_dir)
         by_profile = histories(
             _events(data_dir / "events.parquet"), Rules(duration_ms=catalogue.duration_ms)
         )
@@ -139,10 +139,10 @@ def read_histories(data_dir: Path) -> Columns:
         np.savez(part, allow_pickle=False, offset=offset, profile_id=ids, **columns)
         part.replace(kept)
     with np.load(kept) as arrays:
-        return Columns(**arrays)
+        return HistoryColumns(**arrays)
 
 
-def read_plays(data_dir: Path, min_plays: int) -> Columns:
+def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
     """The plays in `data_dir` alone, in the order of the file, without rare titles.
 
     This is how benchmarks on MovieLens define a history: ratings of one second stay in the order of
@@ -165,7 +165,7 @@ def read_plays(data_dir: Path, min_plays: int) -> Columns:
     order = np.argsort(profile, kind="stable")
     hashes = np.fromiter(map(hash64, titles.dictionary.to_pylist()), np.int64)
     count = len(order)
-    return Columns(
+    return HistoryColumns(
         offset=np.concatenate([[0], np.bincount(profile).cumsum()]),
         title_hash=hashes[titles.indices.to_numpy()[kept][order]],
         action=np.full(count, ACTIONS.index("discover"), np.int8),
@@ -209,7 +209,7 @@ def histories_id(data_dir: Path) -> str:
         DataUnusableError: when the files are missing.
     """
     digest = hashlib.sha256(data_sha256(data_dir).encode())
-    digest.update(" ".join(Columns._fields).encode())
+    digest.update(" ".join(HistoryColumns._fields).encode())
     for module in _SESSION_CODE:
         digest.update(files("stream.domain").joinpath(f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
@@ -233,7 +233,7 @@ class Crop(NamedTuple):
     counted: int
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """Windows and what comes after each of their interactions."""
 
     interactions: Interactions
@@ -250,9 +250,9 @@ class Batch(NamedTuple):
     weight_BL: torch.Tensor
     """float32, from the watch time of the next interaction."""
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> TrainingBatch:
         """The same on `device`."""
-        return Batch(
+        return TrainingBatch(
             self.interactions.to(device),
             self.next_play_BL.to(device),
             self.play_ms_BL.to(device),
@@ -309,7 +309,7 @@ class Sequences:
     """
 
     def __init__(
-        self, columns: Columns, catalogue: Catalogue, split: Split = "leave-one-out"
+        self, columns: HistoryColumns, catalogue: SourceCatalogue, split: Split = "leave-one-out"
     ) -> None:
         if len(columns.title_hash) == 0:
             raise DataUnusableError("the source has no interaction; prepare its data again")
@@ -380,7 +380,7 @@ class Sequences:
             crops += [Crop(a, b, a) for a, b in pairwise(cuts) if b > a]
         return crops
 
-    def batch(self, crops: list[Crop]) -> Batch:
+    def batch(self, crops: list[Crop]) -> TrainingBatch:
         """These windows, padded to the longest."""
         start, end, counted = np.array(crops).T
         at, inside = _indices(start, end)
@@ -388,7 +388,7 @@ class Sequences:
         play = np.where(learn & self._has_next_play(at), self._next_play[at], -1)
         following = np.minimum(at + 1, len(self.row) - 1)
         weight = self._weight
-        return Batch(
+        return TrainingBatch(
             interactions=self._interactions(at, inside),
             next_play_BL=torch.from_numpy(np.where(play >= 0, self.row[play] - FIRST_ROW, -1)),
             play_ms_BL=torch.from_numpy(
@@ -440,7 +440,7 @@ class Sequences:
         return self.row[contexts.end] - FIRST_ROW
 
     def intents(self, contexts: Context) -> tuple[torch.Tensor, ...]:
-        """What each context's held-out interaction was; as `Batch.intents`, with L = 1."""
+        """What each context's held-out interaction was; as `TrainingBatch.intents`, with L = 1."""
         at = contexts.end[:, None]
         return self._intents(at, np.ones_like(at, bool))
 
@@ -587,7 +587,7 @@ def load(data_dir: Path) -> Sequences:
     Raises:
         DataUnusableError: when the files are missing or hold no interaction.
     """
-    return Sequences(read_histories(data_dir), Catalogue.read(data_dir))
+    return Sequences(read_histories(data_dir), SourceCatalogue.read(data_dir))
 
 
 def batches(
@@ -624,7 +624,7 @@ def _indices(
     return np.where(inside, at, start[:, None]), inside
 
 
-def _table(catalogue: Catalogue, order: NDArray[np.intp]) -> TitleTable:
+def _table(catalogue: SourceCatalogue, order: NDArray[np.intp]) -> TitleTable:
     def behind(no_title: Any, column: NDArray[Any]) -> torch.Tensor:
         nothing = np.full((FIRST_ROW, *column.shape[1:]), no_title, column.dtype)
         return torch.from_numpy(np.concatenate([nothing, column[order]]))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fm_intent.data.contract import CATALOGUE_FILE
 from infra.exceptions import StackError
-from infra.local.models import model_of
+from infra.local.local_model import model_of
 from infra.local.stack import ProgramStatus, Stack, on_loopback
 from intentstream.paths import LOCAL, MODEL_REPOSITORY
 from intentstream.publishing import publish

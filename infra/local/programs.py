@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from infra.exceptions import SetupIncompleteError, StackError
-from infra.local.health import kafka_ready, redis_ready, triton_serves, worker_ready
 from infra.local.remote import SOCKET
+from infra.local.server_checks import kafka_ready, redis_ready, triton_serves, worker_ready
 from intentstream.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ import torch
 from rich.table import Table
 
 from fm_intent.benchmark import source
-from fm_intent.data.dataset import Batch, Sequences, batches
+from fm_intent.data.dataset import Sequences, TrainingBatch, batches
 from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.export import TOP
 from fm_intent.served.cache import Cache, profile_bytes
@@ -65,7 +65,7 @@ def step_ms(experiment: Experiment, sequences: Sequences, way: str) -> tuple[flo
     rng = np.random.default_rng(0)
     crops = batches(sequences.random_cuts(setup.window, rng), setup.batch, rng)
     count = STEPS // CPU_SHARE if device == "cpu" else STEPS
-    prepared: list[Batch] = [sequences.batch(one) for one in islice(crops, count)]
+    prepared: list[TrainingBatch] = [sequences.batch(one) for one in islice(crops, count)]
     took, reached = [], []
     for batch in prepared:
         began = time.perf_counter()

@@ -26,12 +26,19 @@ from aiokafka import AIOKafkaProducer
 
 from features.online.inspection import StoreInspector
 from intentstream.publishing import publish
-from lab.bench.live import SteadyEvents, exported, freshness, metrics_of, servers, show_phases
 from lab.bench.results import keep, result_file
+from lab.bench.running_worker import (
+    SteadyEvents,
+    exported,
+    freshness,
+    metrics_of,
+    servers,
+    show_phases,
+)
 from stream.domain import codec, topics
 from stream.domain.events import Browse
 from stream.domain.profile_state import ProfileState, Rules
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.steps import step
 
 if TYPE_CHECKING:
@@ -67,7 +74,7 @@ def histories() -> list[bytes]:
                 event_type="title_open",
                 title_id=f"title-{(history * 31 + number * 7) % 3_000}",
             )
-            state.take_in(event, Rules())
+            state.apply(event, Rules())
         states.append(codec.encode(state))
     return states
 

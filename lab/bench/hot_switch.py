@@ -27,10 +27,17 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from intentstream.publishing import publish, rollback
-from lab.bench.live import SteadyEvents, exported, freshness, metrics_of, servers, show_phases
 from lab.bench.results import keep, result_file
+from lab.bench.running_worker import (
+    SteadyEvents,
+    exported,
+    freshness,
+    metrics_of,
+    servers,
+    show_phases,
+)
 from stream.domain import topics
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.kafka.consumer import Consumer
 
 if TYPE_CHECKING:

@@ -186,7 +186,7 @@ class Foreign:
         }
 
 
-class Cost(NamedTuple):
+class CallCost(NamedTuple):
     """Of calls, seconds each."""
 
     wall: list[float]
@@ -194,9 +194,9 @@ class Cost(NamedTuple):
     """Of this process: of what else runs it only feels shared caches and cores."""
 
 
-def alternate(paths: dict[Name, Callable[[], object]]) -> dict[Name, Cost]:
+def alternate(paths: dict[Name, Callable[[], object]]) -> dict[Name, CallCost]:
     """The cost of each path; they take turns, so that all meet the same load of the machine."""
-    costs = {name: Cost([], []) for name in paths}
+    costs = {name: CallCost([], []) for name in paths}
     for call in paths.values():
         call()
     for _ in range(ROUNDS):

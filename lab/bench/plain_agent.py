@@ -65,7 +65,7 @@ class Steps:
                 max_ahead_s=self._settings.max_ahead_s,
                 max_bytes=self._settings.max_event_bytes,
             )
-            state.take_in(event, self._rules)
+            state.apply(event, self._rules)
             touched[key] = state
         for key, state in touched.items():
             self._states[key] = codec.encode(state)

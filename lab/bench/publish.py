@@ -156,7 +156,7 @@ def frame(rows: list[IntentRow]) -> pd.DataFrame:
     return pd.DataFrame({**ids, **values, **times, **stamps})
 
 
-class Cost(NamedTuple):
+class WriteCost(NamedTuple):
     """What writing some rows took."""
 
     rows_per_s: float
@@ -164,14 +164,14 @@ class Cost(NamedTuple):
     """Of the writing process alone, so it hardly depends on what else runs on the machine."""
 
 
-async def cost(batches: list[Any], write: Callable[[Any], Awaitable[Any]]) -> Cost:
+async def cost(batches: list[Any], write: Callable[[Any], Awaitable[Any]]) -> WriteCost:
     """What writing `batches` one after the other takes."""
     rows = sum(map(len, batches))
     started, cpu_started = time.perf_counter(), time.process_time()
     for batch in batches:
         await write(batch)
     cpu_s = time.process_time() - cpu_started
-    return Cost(rows / (time.perf_counter() - started), 1e6 * cpu_s / rows)
+    return WriteCost(rows / (time.perf_counter() - started), 1e6 * cpu_s / rows)
 
 
 def batched(rows: list[Any], size: int = BATCH) -> list[list[Any]]:
@@ -182,7 +182,7 @@ def batched(rows: list[Any], size: int = BATCH) -> list[list[Any]]:
 async def measure_writes(
     settings: Settings, feast: FeatureStore
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians over the rounds of `Cost`'s two numbers; the ways take turns within each round."""
+    """Medians over the rounds of `WriteCost`'s two numbers; the ways take turns within each round."""
     writer = IntentWriter(settings)
     await writer.start()
     view = feast.get_feature_view(definitions.profile_intent.name)
@@ -197,14 +197,14 @@ async def measure_writes(
         feast.push("intent_push", frame_of_rows)
 
     rows = made_up_rows(PROFILES, seed=1)
-    ways: dict[str, Callable[[], Awaitable[Cost]]] = {
+    ways: dict[str, Callable[[], Awaitable[WriteCost]]] = {
         "ours": lambda: cost(batched(rows), writer.write),
         "online_write_batch_async": lambda: cost(batched(list(map(to_protos, rows))), with_protos),
         "online_write_batch_async_from_rows": lambda: cost(batched(rows), from_rows),
         "push_in_batches": lambda: cost(list(map(frame, batched(rows))), push),
         ONE_BY_ONE: lambda: cost(list(map(frame, batched(rows[:PUSHES], 1))), push),
     }
-    costs: dict[str, list[Cost]] = {way: [] for way in ways}
+    costs: dict[str, list[WriteCost]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, measured in ways.items():
             rows = newer(rows)

@@ -47,7 +47,7 @@ def changelog() -> list[Any]:
                 event_type="title_open",
                 title_id=f"t{7 * number % TITLES}",
             )
-            state.take_in(event, Rules())
+            state.apply(event, Rules())
             record = SimpleNamespace(
                 topic="changelog",
                 partition=0,

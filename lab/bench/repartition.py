@@ -25,8 +25,8 @@ import xxhash
 from rich.table import Table
 
 from infra.local.programs import worker_environment
-from lab.bench.live import servers
 from lab.bench.results import keep, result_file
+from lab.bench.running_worker import servers
 from stream.domain import codec, topics
 from stream.domain.events import Browse
 from stream.domain.profile_state import ProfileState, Rules, state_of

@@ -31,14 +31,14 @@ import torch
 from aiokafka import AIOKafkaProducer
 from rich.table import Table
 
-from features.reading.client import MAX_PROFILES, IntentReader
+from features.reading.reader import MAX_PROFILES, IntentReader
 from infra.local.programs import worker_environment
 from intentstream.publishing import publish
 from lab.bench.inference import ServerTime
-from lab.bench.live import SteadyEvents, event_of, exported, servers
 from lab.bench.results import keep, result_file
+from lab.bench.running_worker import SteadyEvents, event_of, exported, servers
 from stream.domain import topics
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.kafka.lag import LagReader
 from stream.plain_text import PlainConsole
 

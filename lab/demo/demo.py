@@ -23,17 +23,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from fm_intent.data.sources import prepare
 from infra.local import commands
-from infra.local.models import model_of
+from infra.local.local_model import model_of
 from infra.local.stack import Stack, on_loopback
 from intentstream.paths import LOCAL, MODEL_REPOSITORY
 from intentstream.signals import unwind_on_sigterm
 from lab.demo.ages import FARTHEST, Ages, compare_ages
 from lab.demo.report import Report, sample_profiles_of, show_mix, show_profiles
 from lab.exceptions import CheckFailedError, DemoError, StalledError
+from lab.replay.checker import SHOWN_MISMATCHES, check
 from lab.replay.plan import Plan, plan_replay, sample_profiles, span_s
 from lab.replay.prober import Prober
 from lab.replay.producer import Replayed, replay
-from lab.replay.truth import SHOWN_MISMATCHES, check
 from stream.domain.topics import EVENT_TOPICS
 from stream.kafka.admin import create_topics
 from stream.kafka.lag import LagReader
@@ -304,7 +304,7 @@ class _Pace:
 
 def _compared_ages(events: pa.Table, plan: Plan, data_dir: Path, config: Settings) -> Ages:
     """Of what is served of the plan's profiles, and of the source's own events."""
-    from features.reading.client import MAX_PROFILES, IntentReader
+    from features.reading.reader import MAX_PROFILES, IntentReader
 
     reader, profiles = IntentReader(config), pc.unique(plan.events["profile_id"]).to_pylist()
     intents = [
@@ -317,7 +317,7 @@ def _compared_ages(events: pa.Table, plan: Plan, data_dir: Path, config: Setting
 
 
 def _show_profiles(plan: Plan, data_dir: Path, config: Settings) -> None:
-    from features.reading.client import IntentReader
+    from features.reading.reader import IntentReader
 
     chosen = sample_profiles_of(plan, SAMPLE_PROFILES)
     console.print("\nLive intents, read back with FeatureStore.get_online_features:")

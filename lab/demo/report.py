@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from features.reading.client import LiveIntent
+    from features.reading.reader import LiveIntent
     from fm_intent.export import Manifest
     from lab.demo.ages import Ages
+    from lab.replay.checker import CheckResult
     from lab.replay.plan import Plan
     from lab.replay.prober import Samples
-    from lab.replay.truth import CheckResult
     from stream.domain.feature_row import IntentRow
 
 SHOWN_PLAYS: Final = 5

@@ -30,8 +30,8 @@ from lab.replay.plan import STATELESS
 from stream.domain.events import decode
 from stream.domain.labels import hash64
 from stream.domain.topics import EVENT_TOPICS
-from stream.exceptions import BadRecord
-from stream.kafka.client import running
+from stream.exceptions import BadRecordError
+from stream.kafka.connection import running
 from stream.kafka.consumer import Consumer
 from stream.settings import Settings, settings
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from features.reading.client import IntentReader
+    from features.reading.reader import IntentReader
 
 READY: Final = "ready"
 _PROBE_EVERY_S: Final = 1.0
@@ -180,7 +180,7 @@ class _Probing:
                     broker_time_ms=record.timestamp,
                     headers=record.headers,
                 )
-            except BadRecord:
+            except BadRecordError:
                 continue
             oldest_ms = record.timestamp - self._config.allowed_lateness_s * 1000
             if event.event_type in STATELESS or event.occurred_at_ms < oldest_ms:
@@ -241,7 +241,7 @@ async def probe(config: Settings, output: TextIO) -> None:
         config: where Kafka and Feast's online store are.
         output: where each sample goes, as one JSON object per line.
     """
-    from features.reading.client import (
+    from features.reading.reader import (
         IntentReader,  # Feast takes seconds to import; `Prober` needs none
     )
 

@@ -17,7 +17,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from lab.replay.plan import Fate, Plan, json_values, topic_of
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
-from stream.kafka.client import running
+from stream.kafka.connection import running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ async def replay(
         progress: called about ten times a second with the number of records handed to Kafka.
 
     Raises:
-        BrokerUnavailable: when Kafka does not take a record.
+        BrokerUnavailableError: when Kafka does not take a record.
     """
     async with running(
         AIOKafkaProducer, settings, enable_idempotence=True, max_batch_size=_BATCH_BYTES

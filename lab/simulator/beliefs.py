@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.choices import Choices, Situation
-    from lab.simulator.intents import Intents, Mixtures
+    from lab.simulator.hidden_intents import HiddenIntents, Mixtures
     from lab.simulator.parameters import SimulatorParameters
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHAPE = (len(ACTIONS), len(GENRES), len(KINDS), len(RELEASE_AGES))
 
 
-def certain(intents: Intents) -> Floats:
+def certain(intents: HiddenIntents) -> Floats:
     """Belief of who is told the intents."""
     belief = np.zeros((len(intents.action), *SHAPE))
     belief[np.arange(len(belief)), *intents.columns()] = 1.0
@@ -67,7 +67,7 @@ class Outlook:
     """Probabilities of the next title under a belief."""
 
     def __init__(
-        self, parameters: SimulatorParameters, catalogue: Catalogue, choices: Choices
+        self, parameters: SimulatorParameters, catalogue: SimulatorCatalogue, choices: Choices
     ) -> None:
         self._catalogue = catalogue
         self._choices = choices

@@ -17,9 +17,9 @@ from stream.domain.labels import ACTIONS, KINDS, RELEASE_AGES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.members import Members
     from lab.simulator.parameters import SimulatorParameters
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ class Choices:
     """The probabilities, by parameters, catalogue and the members of a block."""
 
     def __init__(
-        self, parameters: SimulatorParameters, catalogue: Catalogue, members: Members
+        self, parameters: SimulatorParameters, catalogue: SimulatorCatalogue, members: Members
     ) -> None:
         self._parameters = parameters
         self._catalogue = catalogue

@@ -10,21 +10,21 @@ import pyarrow.compute as pc
 
 from fm_intent.data import contract
 from lab.simulator.choices import NONE
+from lab.simulator.hidden_truth import TRUTH_SCHEMA
 from lab.simulator.members import COUNTRIES, DAY_S
-from lab.simulator.truth import TRUTH_SCHEMA
 from stream.domain.labels import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.parameters import SimulatorParameters
     from lab.simulator.simulation import Lives, Rows
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
 
 def events(
     parameters: SimulatorParameters,
-    catalogue: Catalogue,
+    catalogue: SimulatorCatalogue,
     lives: Lives,
     country: NDArray[np.int64],
 ) -> pa.Table:
@@ -76,7 +76,7 @@ _GIVEN: Final = (
 )
 
 
-def truth(catalogue: Catalogue, spells: Rows) -> pa.Table:
+def truth(catalogue: SimulatorCatalogue, spells: Rows) -> pa.Table:
     """One row per spell of an intent, by `TRUTH_SCHEMA`, ordered by member and time."""
     rows = pa.table(
         {
@@ -103,7 +103,7 @@ def member_number(profile_id: str) -> int:
     return int(profile_id.removeprefix("sim-m"))
 
 
-def at_unix_ms(catalogue: Catalogue, at_s: NDArray[Any]) -> NDArray[np.int64]:
+def at_unix_ms(catalogue: SimulatorCatalogue, at_s: NDArray[Any]) -> NDArray[np.int64]:
     """Unix milliseconds of seconds since the first day."""
     return np.round((catalogue.first_day * DAY_S + at_s) * 1000).astype(np.int64)
 
@@ -156,7 +156,7 @@ def _playback(sittings: Rows, duration_s: NDArray[np.float64], heartbeat_s: floa
     return pa.concat_tables(tables)
 
 
-def _browse(browsing: Rows, catalogue: Catalogue) -> pa.Table:
+def _browse(browsing: Rows, catalogue: SimulatorCatalogue) -> pa.Table:
     searched = browsing["query_for"] != NONE
     queries = np.full(len(searched), None, dtype=object)
     queries[searched] = [_query(name) for name in catalogue.names[browsing["query_for"][searched]]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lab.simulator.catalogue import MOVIE, SHOW
+from lab.simulator.simulator_catalogue import MOVIE, SHOW
 from stream.domain.labels import ACTIONS, DEVICES, GENRES
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.parameters import SimulatorParameters
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
 COUNTRIES: Final = ("US", "GB", "DE", "FR", "BR", "IN", "JP", "MX")
 _COUNTRY_WEIGHTS: Final = (0.34, 0.12, 0.1, 0.1, 0.12, 0.1, 0.06, 0.06)
@@ -102,7 +102,7 @@ class Members:
 
 
 def draw(
-    parameters: SimulatorParameters, catalogue: Catalogue, rng: Generator, count: int
+    parameters: SimulatorParameters, catalogue: SimulatorCatalogue, rng: Generator, count: int
 ) -> Members:
     """`count` members, whose genres follow what the catalogue has most of."""
     weights = np.array([parameters.action_weights[action] for action in ACTIONS])

@@ -48,7 +48,7 @@ from lab.simulator.choices import (
     TRAILERS_A,
 )
 from lab.simulator.frozen import FROZEN
-from lab.simulator.intents import Mixtures, mixtures
+from lab.simulator.hidden_intents import Mixtures, mixtures
 from lab.simulator.journal import at_unix_ms, member_number
 from lab.simulator.output import blocks, load_catalogue
 from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
@@ -59,11 +59,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.choices import Situation
     from lab.simulator.members import Members
     from lab.simulator.parameters import SimulatorParameters
     from lab.simulator.simulation import Lives, Pick, Simulation
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -177,7 +177,7 @@ class _Story:
     title_P: Ints  # noqa: N815
 
     @classmethod
-    def of(cls, lives: Lives, catalogue: Catalogue, members: int) -> _Story:
+    def of(cls, lives: Lives, catalogue: SimulatorCatalogue, members: int) -> _Story:
         browsing, sittings = lives.browsing, lives.sittings
         picks = np.zeros(members, np.int64)
         np.maximum.at(picks, browsing["member"], browsing["pick"] + 1)
@@ -226,7 +226,7 @@ class _Story:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _OracleAnswer:
     """What a reader says of N held-out interactions, `rows` of all that were asked for."""
 
     reader: str
@@ -247,7 +247,7 @@ class _Reading:
     def __init__(
         self,
         parameters: SimulatorParameters,
-        catalogue: Catalogue,
+        catalogue: SimulatorCatalogue,
         people: Members,
         story: _Story,
     ) -> None:
@@ -263,7 +263,7 @@ class _Reading:
         # Of every pick so far: how likely each action was held to be.
         self._actions_P = {r: np.zeros((len(story.title_P), len(ACTIONS))) for r in READERS}
 
-    def of(self, simulation: Simulation, held_out: Ints) -> Iterator[_Found]:
+    def of(self, simulation: Simulation, held_out: Ints) -> Iterator[_OracleAnswer]:
         """Play all sessions again; yield what is said of the interactions `held_out`."""
         story = self._story
         outlook = Outlook(self._parameters, self._catalogue, simulation.choices)
@@ -294,7 +294,7 @@ class _Reading:
                 }
                 for reader, belief in believed.items():
                     told = self._say(reader, outlook, at, belief, held_out[asked], pick.in_session)
-                    yield _Found(reader, asked, *told)
+                    yield _OracleAnswer(reader, asked, *told)
             row_of_pick[number] = NONE
             asks = pick.going_on == NONE
             self._asked_for_M[members[asks]] = pick.in_session + 1

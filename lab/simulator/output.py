@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 
 from fm_intent.data import contract
 from lab.exceptions import NobodyWatchesError
-from lab.simulator import catalogue, journal, members
+from lab.simulator import journal, members, simulator_catalogue
+from lab.simulator.hidden_truth import TRUTH_FILE
 from lab.simulator.simulation import Lives, Rows, Simulation
-from lab.simulator.truth import TRUTH_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.parameters import SimulatorParameters
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
 _BLOCK: Final = 500
 """Members that are simulated together: their weights of all titles fill 35 MB."""
@@ -80,13 +80,13 @@ def generate(
     )
 
 
-def load_catalogue(parameters: SimulatorParameters) -> Catalogue:
+def load_catalogue(parameters: SimulatorParameters) -> SimulatorCatalogue:
     """The catalogue that these parameters' members meet."""
-    return catalogue.load(parameters, _rng(parameters, 0))
+    return simulator_catalogue.load(parameters, _rng(parameters, 0))
 
 
 def blocks(
-    parameters: SimulatorParameters, titles: Catalogue
+    parameters: SimulatorParameters, titles: SimulatorCatalogue
 ) -> Iterator[tuple[Simulation, members.Members]]:
     """The simulations to run, block of members by block, each with its own stream of chance."""
     for number, first in enumerate(range(0, parameters.members, _BLOCK)):

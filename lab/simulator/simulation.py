@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lab.simulator.catalogue import SHOW
 from lab.simulator.choices import (
     CONTINUE,
     LISTS_A,
@@ -25,8 +24,9 @@ from lab.simulator.choices import (
     Choices,
     Situation,
 )
-from lab.simulator.intents import Intents, Mixtures, carried, mixtures
+from lab.simulator.hidden_intents import HiddenIntents, Mixtures, carried, mixtures
 from lab.simulator.members import DAY_S, day_weights, pick_rows
+from lab.simulator.simulator_catalogue import SHOW
 from stream.domain.labels import ACTIONS
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from lab.simulator.catalogue import Catalogue
     from lab.simulator.members import Members
     from lab.simulator.parameters import SimulatorParameters
+    from lab.simulator.simulator_catalogue import SimulatorCatalogue
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -58,7 +58,7 @@ Rows = dict[str, "NDArray[Any]"]
 """Named columns of one length."""
 
 
-class Columns:
+class GatheredRows:
     """Rows gathered round by round."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Pick:
     at: Situation
     number: Ints
     in_session: int
-    intents: Intents
+    intents: HiddenIntents
     going_on: Ints
 
 
@@ -118,7 +118,7 @@ class Simulation:
     def __init__(
         self,
         parameters: SimulatorParameters,
-        catalogue: Catalogue,
+        catalogue: SimulatorCatalogue,
         members: Members,
         rng: Generator,
     ) -> None:
@@ -130,7 +130,7 @@ class Simulation:
         self._choices = Choices(parameters, catalogue, members)
         self._appeal_MT = self._choices.appeal()
         self._busy_until_M = np.zeros(count)
-        self._intents_M = Intents(*(np.zeros(count, np.int64) for _ in range(4)))
+        self._intents_M = HiddenIntents(*(np.zeros(count, np.int64) for _ in range(4)))
         self._last_session_M = np.full(count, np.nan)
         self._picks_M = np.zeros(count, np.int64)
         # Titles in progress, one slot each
@@ -141,7 +141,11 @@ class Simulation:
         self._touched_MS = np.full((count, _SLOTS), -np.inf)
         self._finished_MS = np.full((count, _SLOTS), NONE)
         self._listed_MS = np.full((count, _SLOTS), NONE)
-        self._browsing, self._sittings, self._spells = Columns(), Columns(), Columns()
+        self._browsing, self._sittings, self._spells = (
+            GatheredRows(),
+            GatheredRows(),
+            GatheredRows(),
+        )
 
     def run(self) -> Lives:
         """Play all sessions of all members."""
@@ -228,7 +232,7 @@ class Simulation:
     def _mixtures(self, members: Ints, at_s: Floats) -> Mixtures:
         return mixtures(self._members, members, at_s, self._catalogue.first_day)
 
-    def _first_intents(self, members: Ints, mixture: Mixtures) -> Intents:
+    def _first_intents(self, members: Ints, mixture: Mixtures) -> HiddenIntents:
         last = self._last_session_M[members]
         is_first = np.isnan(last)
         old = self._mixtures(members, np.where(is_first, 0.0, last))
@@ -237,7 +241,9 @@ class Simulation:
         intents.put(is_first, mixture.drawn(self._rng).take(is_first))
         return intents
 
-    def _end_spells(self, members: Ints, intents: Intents, start: Floats, end: Floats) -> None:
+    def _end_spells(
+        self, members: Ints, intents: HiddenIntents, start: Floats, end: Floats
+    ) -> None:
         self._spells.add(
             member=members,
             from_s=start,
@@ -302,7 +308,7 @@ class Simulation:
         )
         return clock, after
 
-    def _shelves(self, at: Situation, looking: Ints, intents: Intents) -> Ints:
+    def _shelves(self, at: Situation, looking: Ints, intents: HiddenIntents) -> Ints:
         """For each row of `looking` some titles by their weights, [len(looking), _SHELF]."""
         drawn = np.empty((len(looking), _SHELF), np.int64)
         draws = self._rng.random(drawn.shape)

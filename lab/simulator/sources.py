@@ -11,7 +11,7 @@ import pyarrow as pa
 from fm_intent.data.sources.preparation import COMMON, Source
 from lab import simulator
 from lab.simulator import netflix
-from lab.simulator.truth import intents_in_force
+from lab.simulator.hidden_truth import intents_in_force
 from stream.domain.labels import INTENTS
 from stream.steps import progress
 

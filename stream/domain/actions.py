@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.interactions import PLAY, VERBS, Interactions
+from stream.domain.interactions import PLAY, VERBS, InteractionArray
 from stream.domain.labels import ACTIONS
 from stream.domain.profile_state import Rules, episode_of, is_finished, progress_of
 
@@ -26,7 +26,7 @@ _ACTION_OF_VERB: Final = {
 _BY_VERB: Final = np.array([ACTIONS.index(_ACTION_OF_VERB[verb]) for verb in VERBS], np.int8)
 
 
-def action_types(memory: NDArray[Any], window: Interactions, rules: Rules) -> NDArray[np.int8]:
+def action_types(memory: NDArray[Any], window: InteractionArray, rules: Rules) -> NDArray[np.int8]:
     """Action type of every interaction of a window, `[N] int8` indices into `ACTIONS`.
 
     A play is `discover` when the title was never played before; `continue` when it goes on with an

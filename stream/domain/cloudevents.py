@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from stream.domain import rfc3339
-from stream.exceptions import BadRecord, Reason
+from stream.exceptions import BadRecordError, Reason
 
 Headers = Sequence[tuple[str, bytes | None]] | None
 
@@ -34,7 +34,7 @@ def event_data(value: bytes, headers: Headers) -> bytes:
     What isn't JSON, or no object, comes back as it is, for the caller's validation to refuse.
 
     Raises:
-        BadRecord: when an attribute that is needed can't be read.
+        BadRecordError: when an attribute that is needed can't be read.
     """
     # Kafka allows headers without a value.
     given = {name: text for name, text in headers or () if text is not None}
@@ -68,9 +68,9 @@ def _payload(envelope: Mapping[str, Any]) -> Any:
         try:
             return orjson.loads(base64.b64decode(envelope["data_base64"], validate=True))
         except (binascii.Error, TypeError, ValueError) as error:
-            raise BadRecord(Reason.NOT_JSON, f"data_base64: {error}") from None
+            raise BadRecordError(Reason.NOT_JSON, f"data_base64: {error}") from None
     if "data" not in envelope:
-        raise BadRecord(Reason.MISSING_FIELD, "data: the CloudEvent has none")
+        raise BadRecordError(Reason.MISSING_FIELD, "data: the CloudEvent has none")
     return envelope["data"]
 
 
@@ -92,7 +92,7 @@ def _filled(data: Any, attributes: Mapping[str, Any], *, prefix: str) -> Any:
 def _check_version(version: Any, name: str) -> None:
     text = _read(version, name)
     if text != _VERSION:
-        raise BadRecord(
+        raise BadRecordError(
             Reason.WRONG_TYPE, f"{name} is {_quoted(text)}; attributes are read as of {_VERSION}"
         )
 
@@ -103,16 +103,16 @@ def _read(attribute: Any, name: str) -> Any:
     try:
         return attribute.decode()
     except UnicodeDecodeError as bad:
-        raise BadRecord(Reason.BAD_UTF8, f"{name}: byte {bad.start} is not UTF-8") from None
+        raise BadRecordError(Reason.BAD_UTF8, f"{name}: byte {bad.start} is not UTF-8") from None
 
 
 def _time(text: Any, name: str) -> int:
     if not isinstance(text, str):
-        raise BadRecord(Reason.WRONG_TYPE, f"{name} is not a string")
+        raise BadRecordError(Reason.WRONG_TYPE, f"{name} is not a string")
     try:
         return rfc3339.unix_ms(text)
     except ValueError as error:
-        raise BadRecord(Reason.WRONG_TYPE, f"{name} is {_quoted(text)}: {error}") from None
+        raise BadRecordError(Reason.WRONG_TYPE, f"{name} is {_quoted(text)}: {error}") from None
 
 
 def _quoted(text: Any) -> str:

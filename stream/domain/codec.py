@@ -13,8 +13,8 @@ import numpy as np
 import xxhash
 
 from stream.domain.interactions import INTERACTION
-from stream.domain.profile_state import MEMORY, UNREAD, Place, ProfileState, Rules
-from stream.exceptions import BadState
+from stream.domain.profile_state import MEMORY, UNREAD, LogPosition, ProfileState, Rules
+from stream.exceptions import BadStateError
 
 _MAGIC: Final = b"IS"
 _VERSION: Final = 3
@@ -31,7 +31,7 @@ def encode(state: ProfileState) -> bytes:
     """The bytes of `state`.
 
     Raises:
-        BadState: when the state has more entries than the format can count.
+        BadStateError: when the state has more entries than the format can count.
     """
     event_id = state.last_event_id.encode()
     try:
@@ -50,7 +50,7 @@ def encode(state: ProfileState) -> bytes:
             *state.read[1],
         )
     except struct.error as error:
-        raise BadState(f"this state can't be encoded: {error}") from None
+        raise BadStateError(f"this state can't be encoded: {error}") from None
     body = b"".join(
         (
             header,
@@ -67,18 +67,18 @@ def decode(data: bytes) -> ProfileState:
     """The state that `data` was made from.
 
     Raises:
-        BadState: when the bytes are damaged, cut short, or of a version that this code can't read.
+        BadStateError: when the bytes are damaged, cut short, or of a version that this code can't read.
     """
     if len(data) < 3 or data[:2] != _MAGIC:
-        raise BadState("not session state: the header is missing")
+        raise BadStateError("not session state: the header is missing")
     header = _HEADERS.get(data[2])
     if header is None:
-        raise BadState(f"state of version {data[2]}; this code reads up to {_VERSION}")
+        raise BadStateError(f"state of version {data[2]}; this code reads up to {_VERSION}")
     if len(data) < header.size + _CHECKSUM.size:
-        raise BadState(f"session state of {len(data)} bytes, cut short within its header")
+        raise BadStateError(f"session state of {len(data)} bytes, cut short within its header")
     body, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
     if _CHECKSUM.unpack(checksum)[0] != xxhash.xxh3_64_intdigest(body):
-        raise BadState("damaged session state: the checksum differs")
+        raise BadStateError("damaged session state: the checksum differs")
     _, _, dropped, event_id, window, memory, last_at_ms, folded, start_ms, key, *added = (
         header.unpack_from(body)
     )
@@ -88,7 +88,7 @@ def decode(data: bytes) -> ProfileState:
         at + event_id + window * INTERACTION.itemsize + memory * MEMORY.itemsize + dropped * 8
     )
     if len(body) != expected:
-        raise BadState(f"session state of {len(body)} bytes whose header says {expected}")
+        raise BadStateError(f"session state of {len(body)} bytes whose header says {expected}")
     last_event_id = body[at : at + event_id].decode()
     at += event_id
     rows = np.frombuffer(body, INTERACTION, window, at).copy()
@@ -104,7 +104,7 @@ def decode(data: bytes) -> ProfileState:
         last_at_ms=last_at_ms,
         last_event_id=last_event_id,
         erased_at_ms=erased_at_ms,
-        read=(Place(*places[:3]), Place(*places[3:])) if places else (UNREAD, UNREAD),
+        read=(LogPosition(*places[:3]), LogPosition(*places[3:])) if places else (UNREAD, UNREAD),
     )
 
 
@@ -112,7 +112,7 @@ def joined(known: bytes | None, more: bytes, rules: Rules) -> bytes:
     """The least state that covers two of the same profile; `known` is None where there is none.
 
     Raises:
-        BadState: as `decode`.
+        BadStateError: as `decode`.
     """
     if known is None or known == more:
         return more

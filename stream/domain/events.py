@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stream.domain import topics
 from stream.domain.cloudevents import Headers, event_data
-from stream.exceptions import BadRecord, Reason
+from stream.exceptions import BadRecordError, Reason
 
 _LONGEST_ID: Final = 128
 
@@ -119,13 +119,13 @@ def check_readable(value: bytes | None, headers: Headers) -> None:
         headers: the record's headers; bytes of names that aren't UTF-8 are surrogates (PEP 383).
 
     Raises:
-        BadRecord: when it isn't.
+        BadRecordError: when it isn't.
     """
     if isinstance(value, Unreadable):
-        raise BadRecord(Reason.UNREADABLE, value.why)
+        raise BadRecordError(Reason.UNREADABLE, value.why)
     for name, _ in headers or ():
         if printable(name) != name:
-            raise BadRecord(
+            raise BadRecordError(
                 Reason.BAD_UTF8, f"the name of the header {printable(name)} is not UTF-8"
             )
 
@@ -159,21 +159,21 @@ def decode(
         max_bytes: a larger value is refused unread.
 
     Raises:
-        BadRecord: with the reason; no retry can make such a record good.
+        BadRecordError: with the reason; no retry can make such a record good.
     """
     if not value:
-        raise BadRecord(Reason.EMPTY, "the record has no value")
+        raise BadRecordError(Reason.EMPTY, "the record has no value")
     if len(value) > max_bytes:
-        raise BadRecord(Reason.OVERSIZED, f"{len(value)} bytes; at most {max_bytes} are taken")
+        raise BadRecordError(Reason.OVERSIZED, f"{len(value)} bytes; at most {max_bytes} are taken")
     try:
         event: Event = _ADAPTERS[topic].validate_json(event_data(value, headers))
     except ValidationError as error:
         raise _bad_record(value, error) from None
     if key is None or key != event.profile_id.encode():
-        raise BadRecord(Reason.KEY_MISMATCH, "the key is not the profile_id as UTF-8 bytes")
+        raise BadRecordError(Reason.KEY_MISMATCH, "the key is not the profile_id as UTF-8 bytes")
     if event.occurred_at_ms > broker_time_ms + max_ahead_s * 1000:
         ahead_s = (event.occurred_at_ms - broker_time_ms) // 1000
-        raise BadRecord(
+        raise BadRecordError(
             Reason.IN_THE_FUTURE,
             f"occurred_at_ms is {ahead_s} s ahead of the broker; at most {max_ahead_s} s may be",
         )
@@ -184,16 +184,16 @@ def erased_profile(key: bytes | None) -> str:
     """The profile that a record on `profile-erasures` is about: its key; the value says nothing.
 
     Raises:
-        BadRecord: when the key can't be a profile's id.
+        BadRecordError: when the key can't be a profile's id.
     """
     if not key:
-        raise BadRecord(Reason.EMPTY, "the record has no key, which is to be the profile_id")
+        raise BadRecordError(Reason.EMPTY, "the record has no key, which is to be the profile_id")
     try:
         profile_id = key.decode()
     except UnicodeDecodeError as bad:
-        raise BadRecord(Reason.BAD_UTF8, f"byte {bad.start} of the key is not UTF-8") from None
+        raise BadRecordError(Reason.BAD_UTF8, f"byte {bad.start} of the key is not UTF-8") from None
     if len(profile_id) > _LONGEST_ID:
-        raise BadRecord(
+        raise BadRecordError(
             Reason.OUT_OF_RANGE, f"a key of {len(profile_id)} characters; at most {_LONGEST_ID}"
         )
     return profile_id
@@ -204,7 +204,7 @@ def json_schema(topic: str) -> dict[str, Any]:
     return _ADAPTERS[topic].json_schema()
 
 
-def _bad_record(value: bytes, error: ValidationError) -> BadRecord:
+def _bad_record(value: bytes, error: ValidationError) -> BadRecordError:
     # One reason a record: the first complaint in field order is the one that is reported.
     first = error.errors(include_url=False, include_input=False)[0]
     kind, where = first["type"], ".".join(str(part) for part in first["loc"])
@@ -212,6 +212,8 @@ def _bad_record(value: bytes, error: ValidationError) -> BadRecord:
         try:
             value.decode()
         except UnicodeDecodeError as bad:
-            return BadRecord(Reason.BAD_UTF8, f"byte {bad.start} is not UTF-8")
-        return BadRecord(Reason.NOT_JSON, first["msg"])
-    return BadRecord(_REASONS.get(kind, Reason.WRONG_TYPE), f"{where}: {first['msg']}".lstrip(": "))
+            return BadRecordError(Reason.BAD_UTF8, f"byte {bad.start} is not UTF-8")
+        return BadRecordError(Reason.NOT_JSON, first["msg"])
+    return BadRecordError(
+        _REASONS.get(kind, Reason.WRONG_TYPE), f"{where}: {first['msg']}".lstrip(": ")
+    )

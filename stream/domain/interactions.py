@@ -40,7 +40,7 @@ INTERACTION: Final = np.dtype(
 )
 """One packed interaction; a window is an array of these, ordered by (`start_ms`, `key`)."""
 
-Interactions = NDArray[Any]
+InteractionArray = NDArray[Any]
 """`[N]` of dtype `INTERACTION`."""
 
 
@@ -125,7 +125,7 @@ def _description(i: Interaction) -> tuple[int, ...]:
     return (i.start_ms, i.described_by, i.title, i.season, i.episode, i.device, i.verb)
 
 
-def measure(interactions: Interactions) -> int:
+def measure(interactions: InteractionArray) -> int:
     """How much is known of these interactions.
 
     Grows with every join that changes their times, watch time or completion, and never falls. The

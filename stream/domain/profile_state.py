@@ -33,7 +33,7 @@ from stream.domain.interactions import (
     INTERACTION,
     PLAY,
     Interaction,
-    Interactions,
+    InteractionArray,
     interaction_of,
     join,
     measure,
@@ -61,7 +61,7 @@ class Outcome(Enum):
     FORWARDED = "forwarded"
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """Where a record stands, newer records of a partition after older ones.
 
     Both the broker's time and the offset tell: an offset alone would speak of a log that was made
@@ -72,7 +72,7 @@ class Place(NamedTuple):
     partition: int
     offset: int
 
-    def is_read(self, newest: Place) -> bool:
+    def is_read(self, newest: LogPosition) -> bool:
         """Whether who has read `newest` has surely read this too; where in doubt it hasn't."""
         return (
             0 <= self.partition == newest.partition
@@ -81,7 +81,7 @@ class Place(NamedTuple):
         )
 
 
-UNREAD: Final = Place(-1, -1, -1)
+UNREAD: Final = LogPosition(-1, -1, -1)
 """Of a topic from which nothing was read, or before states knew."""
 
 
@@ -106,7 +106,7 @@ class ProfileState:
     record of the profile that was consumed from the playback and from the browse topic.
     """
 
-    window: Interactions = field(default_factory=lambda: np.empty(0, INTERACTION))
+    window: InteractionArray = field(default_factory=lambda: np.empty(0, INTERACTION))
     memory: NDArray[Any] = field(default_factory=lambda: np.empty(0, MEMORY))
     dropped: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     horizon: tuple[int, int] = _NOWHERE
@@ -114,14 +114,14 @@ class ProfileState:
     last_at_ms: int = 0
     last_event_id: str = ""
     erased_at_ms: int = 0
-    read: tuple[Place, Place] = (UNREAD, UNREAD)
+    read: tuple[LogPosition, LogPosition] = (UNREAD, UNREAD)
 
     @property
     def sequence_no(self) -> int:
         """The version of the state: the measure of all interactions ever taken in."""
         return self.folded + measure(self.window)
 
-    def take_in(self, event: Event, rules: Rules, place: Place = UNREAD) -> Outcome:
+    def apply(self, event: Event, rules: Rules, place: LogPosition = UNREAD) -> Outcome:
         """Join one event into the state, in place; `place` is where its record stands."""
         interaction = interaction_of(event)
         if interaction is None:
@@ -265,7 +265,7 @@ def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def watched_share(interactions: Interactions, rules: Rules) -> NDArray[np.float32]:
+def watched_share(interactions: InteractionArray, rules: Rules) -> NDArray[np.float32]:
     """Watched share of each interaction, `[N] float32` in 0..1; -1 where it is unknown.
 
     The duration is the event's, else the catalogue's; anything but a play has no share.
@@ -279,7 +279,7 @@ def watched_share(interactions: Interactions, rules: Rules) -> NDArray[np.float3
     return np.where(known, share, -1.0).astype(np.float32)
 
 
-def progress_of(interactions: Interactions, rules: Rules) -> NDArray[np.int64]:
+def progress_of(interactions: InteractionArray, rules: Rules) -> NDArray[np.int64]:
     """How far each play got, `[N] int64`: season, episode and share in one number.
 
     Its order is that of (season, episode, share), so that a maximum keeps the furthest episode and
@@ -301,12 +301,14 @@ def episode_of(progress: int) -> int:
     return progress >> 16
 
 
-def _later(one: tuple[Place, Place], other: tuple[Place, Place]) -> tuple[Place, Place]:
+def _later(
+    one: tuple[LogPosition, LogPosition], other: tuple[LogPosition, LogPosition]
+) -> tuple[LogPosition, LogPosition]:
     """By topic, the newer of two records."""
     return max(one[0], other[0]), max(one[1], other[1])
 
 
-def titles_of(interactions: Interactions, rules: Rules) -> NDArray[Any]:
+def titles_of(interactions: InteractionArray, rules: Rules) -> NDArray[Any]:
     """What there is to remember of these interactions: one `MEMORY` row for each play."""
     plays = interactions[interactions["verb"] == PLAY]
     rows = np.empty(len(plays), MEMORY)
@@ -336,5 +338,5 @@ def state_of(events: Iterable[Event], rules: Rules) -> ProfileState:
     """The state after `events`, in any order."""
     state = ProfileState()
     for event in events:
-        state.take_in(event, rules)
+        state.apply(event, rules)
     return state

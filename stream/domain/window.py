@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.actions import action_types
-from stream.domain.interactions import Interactions
+from stream.domain.interactions import InteractionArray
 from stream.domain.labels import hash64
 from stream.domain.profile_state import ProfileState, Rules, watched_share
 
@@ -104,7 +104,7 @@ def joined_windows(batches: Sequence[WindowBatch]) -> WindowBatch:
     return WindowBatch(**{f.name: column(f.name) for f in fields(WindowBatch)})
 
 
-def session_starts(window: Interactions, gap_s: int) -> NDArray[np.intp]:
+def session_starts(window: InteractionArray, gap_s: int) -> NDArray[np.intp]:
     """Where in a window each session starts, `[S]` ascending indices.
 
     A session ends when nothing happens for more than `gap_s` after the latest end so far, so a late
@@ -117,7 +117,7 @@ def session_starts(window: Interactions, gap_s: int) -> NDArray[np.intp]:
     return np.concatenate([[0], np.flatnonzero(idle) + 1]).astype(np.intp)
 
 
-def live_session(window: Interactions, gap_s: int) -> tuple[str, int]:
+def live_session(window: InteractionArray, gap_s: int) -> tuple[str, int]:
     """Id and number of interactions of the session that the window ends in.
 
     The id is made of the session's first interaction in the window, so that it is the same whoever

@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 from stream import metrics
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import FORGET, WindowBatch
-from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
+from stream.exceptions import (
+    InferenceRefusedError,
+    InferenceUnavailableError,
+    VersionNotServedError,
+)
 from stream.inference.model_server import ModelServer
 from stream.inference.placement import placed
 from stream.settings import Settings
@@ -93,8 +97,8 @@ class InferenceClient:
             version: of the model; empty takes the one that the settings pin, else Triton's default.
 
         Raises:
-            InferenceUnavailable: when a retry may help.
-            InferenceRefused: when it can't.
+            InferenceUnavailableError: when a retry may help.
+            InferenceRefusedError: when it can't.
         """
         version = self._version = version or self._settings.model_version
         answers: list[tuple[NDArray[np.intp], Intents]] = []
@@ -108,7 +112,7 @@ class InferenceClient:
             rows = rows[~np.isin(rows, np.concatenate([rows[:0], *(some for some, _ in answered)]))]
         together = joined([intents for _, intents in answers])
         if len(set(together.model_version)) > 1:
-            raise InferenceUnavailable(
+            raise InferenceUnavailableError(
                 f"versions {', '.join(sorted(set(together.model_version)))} answered one batch: "
                 "Triton's default has just changed, or is not the same on all servers"
             )
@@ -125,9 +129,9 @@ class InferenceClient:
             version: as for `infer`.
 
         Raises:
-            VersionNotServed: when no server has the version; so none keeps anything.
-            InferenceUnavailable: when a retry may help.
-            InferenceRefused: when it can't.
+            VersionNotServedError: when no server has the version; so none keeps anything.
+            InferenceUnavailableError: when a retry may help.
+            InferenceRefusedError: when it can't.
         """
         version = version or self._settings.model_version
         present = self._present()
@@ -137,10 +141,10 @@ class InferenceClient:
         )
         not_served, failures = [], []
         for address, result in zip(present, results, strict=True):
-            if isinstance(result, VersionNotServed):
+            if isinstance(result, VersionNotServedError):
                 not_served.append(result)
             elif result is not None and not (
-                isinstance(result, InferenceUnavailable) and self._leave(address, result)
+                isinstance(result, InferenceUnavailableError) and self._leave(address, result)
             ):
                 failures.append(result)
         for absence in self._left.values():
@@ -162,13 +166,13 @@ class InferenceClient:
         )
         answers = []
         heard: set[str] = set()
-        failures: dict[str, InferenceUnavailable] = {}
+        failures: dict[str, InferenceUnavailableError] = {}
         for (address, some), result in zip(requests, results, strict=True):
             if isinstance(result, Intents):
                 answers.append((some, result))
                 heard.add(address)
                 self._pause_s.pop(address, None)
-            elif isinstance(result, InferenceUnavailable):
+            elif isinstance(result, InferenceUnavailableError):
                 failures[address] = result
             else:
                 raise result
@@ -195,7 +199,7 @@ class InferenceClient:
             some = _forgetting(profile_hash[start : start + size])
             await self._servers[address].ask(some, version)
 
-    def _leave(self, address: str, failure: InferenceUnavailable) -> bool:
+    def _leave(self, address: str, failure: InferenceUnavailableError) -> bool:
         """Ask others instead of this server from now on; False where there is no other."""
         if address in self._left:
             return True
@@ -218,9 +222,9 @@ class InferenceClient:
                     await self._settle(address, owed)
                     # Of the version that is asked for by now: one that it lacks is no answer.
                     await self._forget_at(address, _NOBODY, self._version)
-                except InferenceUnavailable:
+                except InferenceUnavailableError:
                     continue
-                except InferenceRefused as answer:
+                except InferenceRefusedError as answer:
                     _log.error("Model server %s: %s", address, answer)
                 if not owed:
                     break
@@ -234,9 +238,9 @@ class InferenceClient:
         while owed:
             version, profiles = owed.popitem()
             try:
-                with suppress(VersionNotServed):  # it keeps nothing
+                with suppress(VersionNotServedError):  # it keeps nothing
                     await self._forget_at(address, np.array([*profiles], np.int64), version)
-            except InferenceUnavailable:
+            except InferenceUnavailableError:
                 owed.setdefault(version, set()).update(profiles)
                 raise
 

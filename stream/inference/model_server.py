@@ -12,7 +12,11 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from stream.domain.prediction import OUTPUTS, Intents
 from stream.domain.window import WindowBatch
-from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
+from stream.exceptions import (
+    InferenceRefusedError,
+    InferenceUnavailableError,
+    VersionNotServedError,
+)
 from stream.settings import Settings
 
 _RETRYABLE: Final = {
@@ -70,8 +74,8 @@ class ModelServer:
             version: of the model; empty takes Triton's default.
 
         Raises:
-            InferenceUnavailable: when a retry may help.
-            InferenceRefused: when it can't.
+            InferenceUnavailableError: when a retry may help.
+            InferenceRefusedError: when it can't.
         """
         async with self._in_flight:
             try:
@@ -85,10 +89,10 @@ class ModelServer:
             except InferenceServerException as error:
                 problem = f"{self._address}: {error.status()}: {error.message()}"
                 if error.status() == _NOT_SERVED:
-                    raise VersionNotServed(problem) from error
+                    raise VersionNotServedError(problem) from error
                 if error.status() in _RETRYABLE:
-                    raise InferenceUnavailable(problem) from error
-                raise InferenceRefused(
+                    raise InferenceUnavailableError(problem) from error
+                raise InferenceRefusedError(
                     f"{problem}; is version {version or '(default)'} of "
                     f"{self._settings.model_name} one that this worker can talk to?"
                 ) from error

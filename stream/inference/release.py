@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import metrics
 from stream.domain import topics
-from stream.exceptions import BrokerUnavailable
-from stream.kafka.client import answering, client_options, running, start
+from stream.exceptions import BrokerUnavailableError
+from stream.kafka.connection import answering, client_options, running, start
 from stream.kafka.consumer import Consumer
 from stream.settings import Settings
 
@@ -52,7 +52,7 @@ class ReleaseFollower:
     """Holds the release of now; where a version is pinned, that one, whatever the topic says.
 
     Raises:
-        BrokerUnavailable: on entering, when Kafka does not answer.
+        BrokerUnavailableError: on entering, when Kafka does not answer.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,7 +72,7 @@ class ReleaseFollower:
         try:
             async with answering(self._settings, within_s=_READ_S):
                 await self._read_to_end()
-        except BrokerUnavailable:
+        except BrokerUnavailableError:
             await self._consumer.stop()
             raise
         self._following = asyncio.create_task(self._follow())
@@ -127,7 +127,7 @@ async def read_release(settings: Settings) -> Release:
     """The published release of now; its `live` is empty where nothing was published yet.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     unpinned = settings.model_copy(update={"model_version": ""})
     async with ReleaseFollower(unpinned) as follower:
@@ -138,7 +138,7 @@ async def write_release(settings: Settings, release: Release) -> None:
     """Make it the release of now; returns when the broker has it.
 
     Raises:
-        BrokerUnavailable: when Kafka does not take it.
+        BrokerUnavailableError: when Kafka does not take it.
     """
     async with (
         running(AIOKafkaProducer, settings, enable_idempotence=True) as producer,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream.domain.prediction import Intents
 from stream.domain.window import WindowBatch
-from stream.exceptions import VersionNotServed
+from stream.exceptions import VersionNotServedError
 from stream.inference.client import InferenceClient
 from stream.inference.release import Release
 from stream.inference.shadow import Shadow
@@ -36,8 +36,8 @@ class ReleasedInference:
         """The intents of every profile of `batch`, in its order, all of one version.
 
         Raises:
-            InferenceUnavailable: when a retry may help; it asks the version that is live by then.
-            InferenceRefused: when it can't.
+            InferenceUnavailableError: when a retry may help; it asks the version that is live by then.
+            InferenceRefusedError: when it can't.
         """
         release = self._release()
         intents = await self._client.infer(batch, release.live)
@@ -51,13 +51,13 @@ class ReleasedInference:
             profile_hash: `[B]` hashes of their ids.
 
         Raises:
-            InferenceUnavailable: when a retry may help.
-            InferenceRefused: when it can't.
+            InferenceUnavailableError: when a retry may help.
+            InferenceRefusedError: when it can't.
         """
         # What is yet to be compared would fill a cache again.
         await self._shadow.settle()
         release = self._release()
         await self._client.forget(profile_hash, release.live)
         for version in {release.shadow, release.previous} - {"", release.live}:
-            with suppress(VersionNotServed):  # it keeps nothing
+            with suppress(VersionNotServedError):  # it keeps nothing
                 await self._client.forget(profile_hash, version)

@@ -23,7 +23,11 @@ from stream.domain import topics
 from stream.domain.divergence import HEADS, Divergence, divergence
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch, joined_windows
-from stream.exceptions import BrokerUnavailable, InferenceRefused, InferenceUnavailable
+from stream.exceptions import (
+    BrokerUnavailableError,
+    InferenceRefusedError,
+    InferenceUnavailableError,
+)
 from stream.inference.release import Release
 from stream.kafka.outbox import Outgoing
 
@@ -106,7 +110,7 @@ class Shadow:
     async def _compare(self, version: str, batch: WindowBatch, live: Intents) -> None:
         try:
             shadow = await self._client.infer(batch, version)
-        except (InferenceUnavailable, InferenceRefused) as error:
+        except (InferenceUnavailableError, InferenceRefusedError) as error:
             _log.warning("Version %s did not answer as the shadow: %s", version, error)
             metrics.SHADOW_ROWS.labels("failed").inc(len(batch))
             await self._report([{"failed": len(batch), "version": version, "error": str(error)}])
@@ -132,7 +136,7 @@ class Shadow:
         ]
         try:
             await self._outbox.deliver(records)
-        except BrokerUnavailable as error:
+        except BrokerUnavailableError as error:
             _log.warning("%d comparisons were not written: %s", len(records), error)
 
 

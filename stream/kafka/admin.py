@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from stream.exceptions import TopicCreationError, TopicMismatchError
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.preflight import check_configs, describe_topics
 from stream.kafka.topic_rules import broken
 from stream.kafka.topology import begin_changelog, settle_topology
@@ -37,11 +37,11 @@ async def create_topics(settings: Settings, *, begin_anew: bool = False) -> None
     Raises:
         TopicMismatchError: when an existing topic has another number of partitions; none is created
             then.
-        TopicsMisconfigured: when an existing topic would lose what it is given, or take nothing.
-        PartitionsChanged: when states have to be moved to other partitions first.
-        ChangelogLost: when the changelog was made anew.
+        TopicsMisconfiguredError: when an existing topic would lose what it is given, or take nothing.
+        PartitionsChangedError: when states have to be moved to other partitions first.
+        ChangelogLostError: when the changelog was made anew.
         TopicCreationError: when the broker refuses a topic.
-        BrokerUnavailable: when no broker answers.
+        BrokerUnavailableError: when no broker answers.
     """
     async with running(AIOKafkaAdminClient, settings) as admin:
         described = await describe_topics(admin, settings)
@@ -65,7 +65,7 @@ async def mend_topics(settings: Settings) -> list[str]:
 
     Raises:
         TopicCreationError: when the broker refuses an entry.
-        BrokerUnavailable: when no broker answers.
+        BrokerUnavailableError: when no broker answers.
     """
     told, resources = [], []
     async with running(AIOKafkaAdminClient, settings) as admin:

@@ -10,8 +10,8 @@ from aiokafka import TopicPartition
 
 from stream.domain import codec, topics
 from stream.domain.profile_state import Rules
-from stream.exceptions import BadState
-from stream.kafka.client import partitions_of, running
+from stream.exceptions import BadStateError
+from stream.kafka.connection import partitions_of, running
 from stream.kafka.consumer import Consumer
 from stream.settings import Settings
 
@@ -40,7 +40,7 @@ class Changelog:
         """That of these settings, open while the block runs.
 
         Raises:
-            BrokerUnavailable: when Kafka does not answer, also later.
+            BrokerUnavailableError: when Kafka does not answer, also later.
         """
         places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
         options = {"auto_offset_reset": "earliest", "max_partition_fetch_bytes": _FETCH_BYTES}
@@ -115,15 +115,15 @@ class KeptState(NamedTuple):
     """When it was kept last, Unix milliseconds."""
 
 
-States = dict[tuple[bytes, int], KeptState]
+StatesByPlace = dict[tuple[bytes, int], KeptState]
 """States by key and partition."""
 
 
-def join_into(states: States, record: Any, rules: Rules) -> None:
+def join_into(states: StatesByPlace, record: Any, rules: Rules) -> None:
     """Take in one record of the changelog, as a worker does that reads states back.
 
     Raises:
-        BadState: when it can't be joined with what is there; says which it is.
+        BadStateError: when it can't be joined with what is there; says which it is.
     """
     place = record.key, record.partition
     if record.value is None:
@@ -132,8 +132,8 @@ def join_into(states: States, record: Any, rules: Rules) -> None:
     known = states.get(place)
     try:
         data = codec.joined(known and known.data, record.value, rules)
-    except BadState as error:
-        raise BadState(
+    except BadStateError as error:
+        raise BadStateError(
             f"the state of {record.key!r} in {record.topic}, partition {record.partition}, up to "
             f"offset {record.offset} can't be read: {error}; write a tombstone for that key, which "
             "loses the profile's history, or use the release that wrote it"

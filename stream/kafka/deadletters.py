@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from stream.domain import topics
 from stream.domain.events import printable
-from stream.exceptions import BadRecord
+from stream.exceptions import BadRecordError
 from stream.kafka.outbox import Outgoing
 
 REASON_HEADER: Final = "intent.reason"
@@ -41,7 +41,7 @@ class Record(Protocol):
     headers: list[tuple[str, bytes]] | None
 
 
-def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecord) -> Outgoing:
+def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecordError) -> Outgoing:
     """The dead letter of a bad record; `topic` is the record's, without the prefix."""
     errors = {
         "topic": record.topic,

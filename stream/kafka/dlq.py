@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stream.domain import topics
 from stream.domain.events import printable
-from stream.kafka.client import answering, partitions_of, running
+from stream.kafka.connection import answering, partitions_of, running
 from stream.kafka.consumer import Consumer
 from stream.kafka.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
 from stream.plain_text import PlainConsole, json_text, visible
@@ -60,7 +60,7 @@ async def read_dead_letters(
         reason: only those turned away for this reason.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     places = await partitions_of(settings, *map(settings.topic, topics.DEAD_LETTER_TOPICS))
     async with running(Consumer, settings) as consumer:
@@ -79,7 +79,7 @@ async def print_dead_letters(
     """Print the first `limit` dead letters as a table, or as JSON, one object a line.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     table = Table("topic", "partition", "offset", "key", "reason", "message")
     shown = 0
@@ -105,7 +105,7 @@ async def replay_dead_letters(settings: Settings, reason: str | None = None) -> 
     topic that it came from.
 
     Raises:
-        BrokerUnavailable: when Kafka does not take them.
+        BrokerUnavailableError: when Kafka does not take them.
     """
     sent = 0
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:

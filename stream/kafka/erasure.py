@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream.domain import topics
 from stream.domain.events import erased_profile
-from stream.kafka.client import answering, running
+from stream.kafka.connection import answering, running
 from stream.settings import Settings
 
 
@@ -18,8 +18,8 @@ async def request_erasure(settings: Settings, profile_ids: Iterable[str]) -> int
     Asking again for a profile erases what it did since.
 
     Raises:
-        BadRecord: when something isn't the id of a profile; nothing is asked for then.
-        BrokerUnavailable: when Kafka does not take the requests; some may have been taken.
+        BadRecordError: when something isn't the id of a profile; nothing is asked for then.
+        BrokerUnavailableError: when Kafka does not take the requests; some may have been taken.
     """
     keys = [profile_id.encode() for profile_id in profile_ids]
     for key in keys:

@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from stream.domain.topics import CONSUMED_TOPICS
 from stream.kafka.bookmark import Bookmark, replaced
-from stream.kafka.client import answering, broker_error, running
+from stream.kafka.connection import answering, broker_error, running
 from stream.kafka.consumer import Consumer, high_watermarks
 from stream.plain_text import PlainConsole, json_text
 from stream.settings import Settings
@@ -88,7 +88,7 @@ class LagReader:
             topics: full names of topics to report even where nothing was committed yet.
 
         Raises:
-            BrokerUnavailable: when Kafka does not answer.
+            BrokerUnavailableError: when Kafka does not answer.
         """
         try:
             marks = await self._committed(group)
@@ -119,7 +119,7 @@ class LagReader:
         """Those of topics, full names, that Kafka doesn't have.
 
         Raises:
-            BrokerUnavailable: when Kafka does not answer.
+            BrokerUnavailableError: when Kafka does not answer.
         """
         try:
             described = await self._admin.describe_topics(sorted(topics))
@@ -159,7 +159,7 @@ async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> 
         as_json: print JSON.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     ours = group in (None, settings.consumer_group)
     topics = [settings.topic(name) for name in CONSUMED_TOPICS] if ours else []

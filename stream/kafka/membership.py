@@ -19,7 +19,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest, OffsetCommitResponse_v
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Array, Int32, Int64, Schema, String
 
-from stream.exceptions import InstanceIdTaken
+from stream.exceptions import InstanceIdTakenError
 
 _FENCED_INSTANCE_ID: Final = 82
 _NO_LEADER_EPOCH: Final = -1
@@ -118,7 +118,10 @@ class NamedCommit(Request[_CommitStruct]):  # type: ignore[misc]
 
 
 def give_way(
-    consumer: AIOKafkaConsumer, group: str, name: str, on_taken: Callable[[InstanceIdTaken], None]
+    consumer: AIOKafkaConsumer,
+    group: str,
+    name: str,
+    on_taken: Callable[[InstanceIdTakenError], None],
 ) -> None:
     """Have a consumer that hasn't been started end its membership when its name is taken.
 
@@ -139,7 +142,7 @@ def give_way(
             request = NamedCommit(request, name)
         answer = await send(node_id, request, **options)
         if _FENCED_INSTANCE_ID in _codes(request, answer):
-            error = InstanceIdTaken(
+            error = InstanceIdTakenError(
                 f"another process has joined the consumer group {group} as {name!r}, and this one "
                 "ends; give each worker and each sink an INTENT_INSTANCE_ID of its own, or none"
             )

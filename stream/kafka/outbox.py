@@ -20,8 +20,8 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from stream.exceptions import BrokerRefused, DeliveryFailed
-from stream.kafka.client import broker_error, client_options, start
+from stream.exceptions import BrokerRefusedError, DeliveryFailedError
+from stream.kafka.connection import broker_error, client_options, start
 from stream.settings import Settings
 
 _BATCH_BYTES: Final = 512 * 1024
@@ -45,7 +45,7 @@ class Outbox:
     """An idempotent producer that delivers many records at once.
 
     Raises:
-        BrokerUnavailable: on entering, when Kafka does not answer.
+        BrokerUnavailableError: on entering, when Kafka does not answer.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,9 +70,9 @@ class Outbox:
         All attempts have ended when this returns or raises: none writes behind the caller's back.
 
         Raises:
-            BrokerUnavailable: when one could not be delivered. Some may have been: deliver all of
+            BrokerUnavailableError: when one could not be delivered. Some may have been: deliver all of
                 them again.
-            DeliveryFailed: when this producer can't deliver it, however often it is asked.
+            DeliveryFailedError: when this producer can't deliver it, however often it is asked.
         """
         by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
         for record in records:
@@ -81,11 +81,15 @@ class Outbox:
             await _all(self._deliver(*place, some) for place, some in by_partition.items())
         except KafkaError as error:
             failure = broker_error(self._settings, error)
-            if error.retriable or isinstance(error, _PASSING) or isinstance(failure, BrokerRefused):
+            if (
+                error.retriable
+                or isinstance(error, _PASSING)
+                or isinstance(failure, BrokerRefusedError)
+            ):
                 raise failure from error
             # A batch that failed for good leaves a hole in the producer's sequence, which the
             # broker holds against all that follow; a new producer begins another.
-            raise DeliveryFailed(f"{failure}; the worker must be started again") from error
+            raise DeliveryFailedError(f"{failure}; the worker must be started again") from error
 
     async def _know(self, name: str, partition: int) -> None:
         """Make sure that the producer knows of a partition, which a consumer may do before it.

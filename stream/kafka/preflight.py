@@ -10,8 +10,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAuthorizationFailedError, for_code
 
 from stream.domain.topics import TOPICS
-from stream.exceptions import TopicsMisconfigured, TopicsMissing
-from stream.kafka.client import running
+from stream.exceptions import TopicsMisconfiguredError, TopicsMissingError
+from stream.kafka.connection import running
 from stream.kafka.topic_rules import Described, broken, unwritable, worries
 from stream.settings import Settings
 
@@ -30,21 +30,21 @@ async def check_topics(settings: Settings) -> int:
         How many partitions each of them has.
 
     Raises:
-        TopicsMissing: when one is missing or has another number of partitions.
-        TopicsMisconfigured: when one would lose what it is given, or take nothing.
-        BrokerRefused: when one may not be seen.
-        BrokerUnavailable: when Kafka does not answer.
+        TopicsMissingError: when one is missing or has another number of partitions.
+        TopicsMisconfiguredError: when one would lose what it is given, or take nothing.
+        BrokerRefusedError: when one may not be seen.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     async with running(AIOKafkaAdminClient, settings) as admin:
         described = await describe_topics(admin, settings)
     missing = sorted(one.name for one in described if not one.partitions)
     if missing:
-        raise TopicsMissing(
+        raise TopicsMissingError(
             f"no such topics: {', '.join(missing)}; `intentstream topics` makes them"
         )
     counts = {one.name: one.partitions for one in described}
     if len(set(counts.values())) > 1:
-        raise TopicsMissing(
+        raise TopicsMissingError(
             f"topics with different numbers of partitions: {counts}; they must be equal, because "
             "what an event causes goes to the event's partition: stop all workers, then "
             f"`intentstream repartition {max(counts.values())}` (docs/partitions.md)"
@@ -57,7 +57,7 @@ def check_configs(described: list[Described], settings: Settings) -> None:
     """Check the configuration of topics, and log what may lose records.
 
     Raises:
-        TopicsMisconfigured: when one would lose what it is given, or take nothing.
+        TopicsMisconfiguredError: when one would lose what it is given, or take nothing.
     """
     unseen = [one.name for one in described if one.config is None]
     if unseen:
@@ -79,7 +79,7 @@ def check_configs(described: list[Described], settings: Settings) -> None:
     if mendable:
         problems += [*mendable, "`intentstream topics --mend` sets what must be"]
     if problems:
-        raise TopicsMisconfigured("\n".join(problems))
+        raise TopicsMisconfiguredError("\n".join(problems))
 
 
 async def describe_topics(admin: Any, settings: Settings) -> list[Described]:

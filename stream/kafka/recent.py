@@ -8,8 +8,8 @@ from stream.domain import codec, topics
 from stream.domain.catalogue import read_catalogue
 from stream.domain.profile_state import ProfileState, Rules
 from stream.domain.window import WindowBatch, window_batch
-from stream.exceptions import BadState
-from stream.kafka.client import partitions_of, running
+from stream.exceptions import BadStateError
+from stream.kafka.connection import partitions_of, running
 from stream.kafka.consumer import Consumer
 from stream.settings import Settings
 
@@ -20,7 +20,7 @@ async def recent_windows(settings: Settings, most: int) -> WindowBatch:
     """Windows of up to `most` profiles, each as its newest state has it; none in a new system.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     rules = Rules(
         window_length=settings.window_length,
@@ -44,6 +44,6 @@ def _state(key: bytes, value: bytes | None) -> dict[bytes, ProfileState]:
         return {}
     try:
         return {key: codec.decode(value)}
-    except BadState as error:
+    except BadStateError as error:
         _log.warning("Passed over in the changelog: %s", error)
         return {}

@@ -24,9 +24,9 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from stream.domain import codec, topics
 from stream.domain.catalogue import read_catalogue
 from stream.domain.profile_state import Rules
-from stream.exceptions import BadState, RepartitionRefused, TopicsMissing
-from stream.kafka.changelog import Changelog, KeptState, States, Whereabouts, join_into
-from stream.kafka.client import running
+from stream.exceptions import BadStateError, RepartitionRefusedError, TopicsMissingError
+from stream.kafka.changelog import Changelog, KeptState, StatesByPlace, Whereabouts, join_into
+from stream.kafka.connection import running
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.kafka.partitioners import Partitioner, fitting
 from stream.kafka.preflight import check_configs, describe_topics
@@ -75,12 +75,12 @@ async def repartition(
         progress: shows a bar of this name and total while the block runs.
 
     Raises:
-        RepartitionRefused: when it can't be done as things are; says why, and what to do.
-        TopicsMissing: when a topic is missing.
-        TopicsMisconfigured: when a topic would lose what it is given.
-        ChangelogLost: when states are gone.
-        BadState: when a state that has to be joined can't be read.
-        BrokerUnavailable: when Kafka does not answer; run it again.
+        RepartitionRefusedError: when it can't be done as things are; says why, and what to do.
+        TopicsMissingError: when a topic is missing.
+        TopicsMisconfiguredError: when a topic would lose what it is given.
+        ChangelogLostError: when states are gone.
+        BadStateError: when a state that has to be joined can't be read.
+        BrokerUnavailableError: when Kafka does not answer; run it again.
     """
     rules = Rules(
         window_length=settings.window_length,
@@ -153,7 +153,7 @@ class Mover:
 
     async def _move(self, keys: Sequence[bytes]) -> None:
         places = {key: self.whereabouts.of(key) for key in keys}
-        states: States = {}
+        states: StatesByPlace = {}
         async for record in self._changelog.read({at for some in places.values() for at in some}):
             if record.key in places:
                 join_into(states, record, self._rules)
@@ -175,14 +175,14 @@ def whole(key: bytes, states: Sequence[KeptState], rules: Rules) -> KeptState:
     """What all states of one profile come to, kept when the last of them was.
 
     Raises:
-        BadState: when one can't be read; says whose.
+        BadStateError: when one can't be read; says whose.
     """
     data = states[0].data
     try:
         for state in states[1:]:
             data = codec.joined(data, state.data, rules)
-    except BadState as error:
-        raise BadState(f"the states of {key!r} can't be joined: {error}") from error
+    except BadStateError as error:
+        raise BadStateError(f"the states of {key!r} can't be joined: {error}") from error
     return KeptState(data, max(state.at_ms for state in states))
 
 
@@ -195,7 +195,7 @@ async def _partitions(admin: Any, settings: Settings) -> dict[str, int]:
     described = await describe_topics(admin, settings)
     missing = sorted(one.name for one in described if not one.partitions)
     if missing:
-        raise TopicsMissing(
+        raise TopicsMissingError(
             f"no such topics: {', '.join(missing)}; `intentstream topics` makes them"
         )
     check_configs(described, settings)
@@ -207,12 +207,12 @@ def _count(asked: int | None, known: Topology | None, had: Mapping[str, int]) ->
     if asked is None and known and known.moving:
         return max(known.partitions, most)
     if asked is None and len(set(had.values())) > 1:
-        raise RepartitionRefused(
+        raise RepartitionRefusedError(
             f"topics with different numbers of partitions: {dict(had)}; say how many all are to "
             f"have: `intentstream repartition {most}`, or more"
         )
     if asked is not None and asked < most:
-        raise RepartitionRefused(
+        raise RepartitionRefusedError(
             f"there are topics with {most} partitions, and Kafka takes none away; ask for {most} "
             "or more"
         )
@@ -232,7 +232,7 @@ async def _partitioner(settings: Settings, known: Topology | None, count: int) -
     if len(good) == 1:
         return good[0]
     told = f"{', '.join(good)} would all put" if good else "no known partitioner would put"
-    raise RepartitionRefused(
+    raise RepartitionRefusedError(
         f"{told} the {len(whereabouts)} profiles where they are; name that of your producers: "
         "--partitioner murmur2 (Java, aiokafka, kafka-python), crc32 (librdkafka, confluent-kafka) "
         "or fnv1a (Sarama). If they use another or several, any of these will do: workers forward "
@@ -244,12 +244,12 @@ async def _no_members(admin: Any, settings: Settings) -> None:
     """Wait for the last workers to leave: one with an INTENT_INSTANCE_ID does as its session ends.
 
     Raises:
-        RepartitionRefused: when they stay.
+        RepartitionRefusedError: when they stay.
     """
     deadline = asyncio.get_running_loop().time() + settings.session_timeout_s + _MORE_S
     while members := await _members(admin, settings.consumer_group):
         if asyncio.get_running_loop().time() > deadline:
-            raise RepartitionRefused(
+            raise RepartitionRefusedError(
                 f"{members} workers are members of the group {settings.consumer_group}; stop all "
                 "of them, then run this again"
             )
@@ -279,7 +279,7 @@ async def _add_partitions(
         if all(len(some) >= count and min(some) >= 0 for some in leaders):
             return
         if asyncio.get_running_loop().time() > deadline:
-            raise RepartitionRefused(
+            raise RepartitionRefusedError(
                 f"new partitions have no leader after {_VISIBLE_S:.0f} s; look at the broker's "
                 "log, then run this again"
             )

@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from stream.domain import topics
 from stream.domain.events import erased_profile
-from stream.exceptions import TopicsMissing
+from stream.exceptions import TopicsMissingError
 from stream.kafka.changelog import Changelog, Whereabouts
-from stream.kafka.client import answering, partitions_of, running
+from stream.kafka.connection import answering, partitions_of, running
 from stream.settings import Settings
 
 _PORTION_S: Final = 0.1
@@ -27,9 +27,9 @@ async def request_republication(settings: Settings, profile_ids: Iterable[str]) 
     """Ask for profiles to be published again; return how many, once the broker has all requests.
 
     Raises:
-        BadRecord: when something isn't the id of a profile; nothing is asked for then.
-        TopicsMissing: when the topic of requests has not been made.
-        BrokerUnavailable: when Kafka does not take the requests; some may have been taken.
+        BadRecordError: when something isn't the id of a profile; nothing is asked for then.
+        TopicsMissingError: when the topic of requests has not been made.
+        BrokerUnavailableError: when Kafka does not take the requests; some may have been taken.
     """
     keys = [profile_id.encode() for profile_id in profile_ids]
     for key in keys:
@@ -47,8 +47,8 @@ async def all_profiles(settings: Settings) -> list[tuple[bytes, int]]:
     """The keys of all profiles that have a state, each with its partition, from the changelog.
 
     Raises:
-        TopicsMissing: when the changelog has not been made.
-        BrokerUnavailable: when Kafka does not answer.
+        TopicsMissingError: when the changelog has not been made.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     await _places(settings, topics.SESSIONS_CHANGELOG)
     found = Whereabouts()
@@ -74,7 +74,7 @@ async def request_all(
         advance: told how many the broker has taken so far.
 
     Raises:
-        BrokerUnavailable: when Kafka does not take the requests; some may have been taken.
+        BrokerUnavailableError: when Kafka does not take the requests; some may have been taken.
     """
     topic = settings.topic(topics.PROFILE_REPUBLICATIONS)
     portion = max(round(per_s * _PORTION_S), 1)
@@ -94,7 +94,7 @@ async def request_all(
 async def _places(settings: Settings, name: str) -> Sequence[TopicPartition]:
     places = await partitions_of(settings, settings.topic(name))
     if not places:
-        raise TopicsMissing(
+        raise TopicsMissingError(
             f"no such topic: {settings.topic(name)}; `intentstream topics` makes it"
         )
     return places

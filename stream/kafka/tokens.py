@@ -22,7 +22,7 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from stream.exceptions import InvalidSettings
+from stream.exceptions import InvalidSettingsError
 from stream.settings import Settings
 
 _RENEW_AT: Final = 0.8
@@ -185,7 +185,7 @@ class AmazonTokens(Tokens):
         clock: seconds since the epoch.
 
     Raises:
-        InvalidSettings: when that package isn't installed.
+        InvalidSettingsError: when that package isn't installed.
     """
 
     def __init__(self, region: str, clock: Callable[[], float] = time) -> None:
@@ -194,7 +194,7 @@ class AmazonTokens(Tokens):
         try:
             from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
         except ImportError as error:
-            raise InvalidSettings(
+            raise InvalidSettingsError(
                 "INTENT_KAFKA_OAUTH_AWS_REGION needs the package aws-msk-iam-sasl-signer-python; "
                 "install the extra intentstream[aws]"
             ) from error
@@ -218,7 +218,7 @@ def tokens(settings: Settings) -> Tokens:
     """What all clients of this process with these settings get their tokens from.
 
     Raises:
-        InvalidSettings: when a package that the settings ask for isn't installed.
+        InvalidSettingsError: when a package that the settings ask for isn't installed.
     """
     if settings.kafka_oauth_aws_region:
         return _amazon(settings.kafka_oauth_aws_region)

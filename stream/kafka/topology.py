@@ -21,9 +21,9 @@ from mode import Service
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream.domain import topics
-from stream.exceptions import BrokerUnavailable, ChangelogLost, PartitionsChanged
+from stream.exceptions import BrokerUnavailableError, ChangelogLostError, PartitionsChangedError
 from stream.kafka.changelog import HEAD_KEY, Changelog, Whereabouts
-from stream.kafka.client import broker_error, client_options, partitions_of, running, start
+from stream.kafka.connection import broker_error, client_options, partitions_of, running, start
 from stream.kafka.consumer import Consumer, high_watermarks
 from stream.kafka.partitioners import Partitioner, fitting, partition_of
 from stream.settings import Settings
@@ -65,15 +65,15 @@ class Topology(BaseModel):
         """Check that a worker may run while topics have so many partitions.
 
         Raises:
-            PartitionsChanged: when states are elsewhere, or under way.
+            PartitionsChangedError: when states are elsewhere, or under way.
         """
         if self.moving:
-            raise PartitionsChanged(
+            raise PartitionsChangedError(
                 f"states are being moved to {self.partitions} partitions; if that was cut short, "
                 "run `intentstream repartition` again, then start the workers"
             )
         if partitions != self.partitions:
-            raise PartitionsChanged(
+            raise PartitionsChangedError(
                 f"the topics have {partitions} partitions, and states are where {self.partitions} "
                 f"had them; stop all workers, run `intentstream repartition {partitions}`, which "
                 "moves the states, and start them again (docs/partitions.md)"
@@ -84,7 +84,7 @@ class TopologyReader:
     """Reads the topology of now, again and again, through a client of its own.
 
     Raises:
-        BrokerUnavailable: on entering, when Kafka does not answer.
+        BrokerUnavailableError: on entering, when Kafka does not answer.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -106,7 +106,7 @@ class TopologyReader:
         """What is remembered now; None where nothing was yet.
 
         Raises:
-            BrokerUnavailable: when Kafka does not answer.
+            BrokerUnavailableError: when Kafka does not answer.
         """
         async with self._turn:
             try:
@@ -122,7 +122,7 @@ class TopologyReader:
         try:
             return Topology.model_validate_json(value) if value else None
         except ValidationError as error:
-            raise PartitionsChanged(
+            raise PartitionsChangedError(
                 f"what {self._place.topic} says of the partitions can't be read: {error}; a newer "
                 "release wrote it: use that"
             ) from error
@@ -132,7 +132,7 @@ async def read_topology(settings: Settings) -> Topology | None:
     """What is remembered now; None where nothing was yet.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     async with TopologyReader(settings) as reader:
         return await reader.read()
@@ -142,7 +142,7 @@ async def write_topology(settings: Settings, topology: Topology) -> None:
     """Remember it; returns when the broker has it.
 
     Raises:
-        BrokerUnavailable: when Kafka does not take it.
+        BrokerUnavailableError: when Kafka does not take it.
     """
     async with running(AIOKafkaProducer, settings, enable_idempotence=True) as producer:
         await producer.send_and_wait(
@@ -157,7 +157,7 @@ async def empty_partitions(settings: Settings) -> list[int]:
     """The changelog's partitions that have never held a record.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
     async with running(Consumer, settings) as consumer:
@@ -169,7 +169,7 @@ async def begin_changelog(settings: Settings) -> None:
     """Have each of the changelog's partitions that is empty begin with a tombstone of nobody.
 
     Raises:
-        BrokerUnavailable: when Kafka does not take it.
+        BrokerUnavailableError: when Kafka does not take it.
     """
     topic = settings.topic(topics.SESSIONS_CHANGELOG)
     empty = await empty_partitions(settings)
@@ -189,12 +189,12 @@ async def check_changelog(settings: Settings, partitions: int) -> None:
         partitions: how many had states; any behind them may be new.
 
     Raises:
-        ChangelogLost: when a partition is empty.
-        BrokerUnavailable: when Kafka does not answer.
+        ChangelogLostError: when a partition is empty.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     empty = [one for one in await empty_partitions(settings) if one < partitions]
     if empty:
-        raise ChangelogLost(
+        raise ChangelogLostError(
             f"{settings.topic(topics.SESSIONS_CHANGELOG)} was made anew (partitions {empty} are "
             "empty), and the profiles' states are gone with the one before; put it back from a "
             "copy, or accept the loss by `intentstream topics --begin-anew`: profiles begin anew "
@@ -211,9 +211,9 @@ async def settle_topology(settings: Settings, partitions: int) -> Topology:
         partitions: how many each topic has.
 
     Raises:
-        PartitionsChanged: when states are elsewhere, or under way.
-        ChangelogLost: when states are gone.
-        BrokerUnavailable: when Kafka does not answer.
+        PartitionsChangedError: when states are elsewhere, or under way.
+        ChangelogLostError: when states are gone.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     topology = await read_topology(settings)
     if topology is None:
@@ -258,13 +258,13 @@ class TopologyWatch(Service):
         once it is a member has either been seen by him, or sees what he said.
 
         Raises:
-            PartitionsChanged: when they have, or are.
-            BrokerUnavailable: when Kafka does not answer.
+            PartitionsChangedError: when they have, or are.
+            BrokerUnavailableError: when Kafka does not answer.
         """
         newest = await self._reader.read()
         if newest not in (None, self._topology):
             newest.allows(newest.partitions)
-            raise PartitionsChanged(
+            raise PartitionsChangedError(
                 f"states were moved to {newest.partitions} partitions; start the worker again"
             )
 
@@ -272,15 +272,15 @@ class TopologyWatch(Service):
         """`check`, and that the changelog is still the one of the states, once Kafka answers.
 
         Raises:
-            PartitionsChanged: as `check`.
-            ChangelogLost: when it isn't.
+            PartitionsChangedError: as `check`.
+            ChangelogLostError: when it isn't.
         """
         while not self.should_stop:
             try:
                 await self.check()
                 await check_changelog(self._settings, self._topology.partitions)
                 break
-            except BrokerUnavailable as error:
+            except BrokerUnavailableError as error:
                 self.log.warning("%s", error)
                 await self.sleep(1.0)
 
@@ -293,7 +293,7 @@ class TopologyWatch(Service):
                         await self.check()
                         await self._count(admin)
                         await self.sleep(_INTERVAL_S)
-            except BrokerUnavailable:
+            except BrokerUnavailableError:
                 await self.sleep(_INTERVAL_S)  # the watchdog tells of it
 
     async def _count(self, admin: Any) -> None:

@@ -38,9 +38,9 @@ from faust.transport.drivers import aiokafka as driver
 from mode.types import ServiceT
 
 from stream import metrics
-from stream.exceptions import InstanceIdTaken, LogReplaced
+from stream.exceptions import InstanceIdTakenError, LogReplacedError
 from stream.kafka.bookmark import LOG_APPEND_TIME, Bookmark, behind_markers, replaced
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.kafka.consumer import ISOLATION
 from stream.kafka.membership import give_way
 from stream.kafka.salvage import Fetched, fetched, positions
@@ -59,7 +59,7 @@ def credentials(settings: Settings) -> Credentials | None:
     """What Faust's consumer, which also reads the changelog, and its producer connect with.
 
     Raises:
-        InvalidSettings: when a certificate or key can't be read.
+        InvalidSettingsError: when a certificate or key can't be read.
     """
     options = client_options(settings)
     context = options.get("ssl_context")
@@ -79,7 +79,7 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, with a consumer that reads as `stream.kafka.consumer` does.
 
     It waits less long at the broker, and a worker whose name another has taken crashes with
-    `InstanceIdTaken`.
+    `InstanceIdTakenError`.
     """
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
@@ -92,7 +92,7 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
             give_way(consumer, conf.id, conf.consumer_group_instance_id, self._on_name_taken)
         return consumer
 
-    def _on_name_taken(self, error: InstanceIdTaken) -> None:
+    def _on_name_taken(self, error: InstanceIdTakenError) -> None:
         # A rebalance that is under way would wait for a member that is none any more.
         asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
 
@@ -254,7 +254,7 @@ class LeanConsumer(driver.Consumer):
                     if self.flow_active:
                         self._look_behind()
                         await self._go_back()
-        except LogReplaced as error:
+        except LogReplacedError as error:
             self.stop_flow()
             await self.app.crash(error)
         except self.consumer_stopped_errors:
@@ -284,7 +284,7 @@ class LeanConsumer(driver.Consumer):
         offset, following = message.offset, self._read_offset[tp]
         if following is not None and offset < following:
             if self.app.topics.acks_enabled_for(message.topic):
-                raise LogReplaced(
+                raise LogReplacedError(
                     f"{tp.topic}[{tp.partition}] was exchanged while it was read: offset {offset} "
                     f"came after {following - 1}; start the worker again, and it reads the new log"
                 )

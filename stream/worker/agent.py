@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from stream.exceptions import ShuttingDown
+from stream.exceptions import ShuttingDownError
 
 if TYPE_CHECKING:
     from stream.worker.app import IntentApp
-    from stream.worker.pipeline import Batch
+    from stream.worker.pipeline import MicroBatch
 
 
 _BEHIND_BEGINNING: Final = 2
@@ -40,7 +40,7 @@ class _Turns:
 
     async def give_up(self, app: IntentApp, messages: Sequence[Any], error: Exception) -> None:
         self.given_up = messages[0].generation_id
-        if isinstance(error, ShuttingDown):
+        if isinstance(error, ShuttingDownError):
             app.log.warning("%s; the batch stays unacknowledged", error)
         else:
             # Faust would restart the agent and go on behind the unacknowledged batch. Ending the
@@ -86,7 +86,7 @@ async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
     return current
 
 
-async def _begun(app: IntentApp, messages: Sequence[Any], turns: _Turns) -> Batch | None:
+async def _begun(app: IntentApp, messages: Sequence[Any], turns: _Turns) -> MicroBatch | None:
     """The batch, taken in and saved; None when the worker gave up on that."""
     assert app.pipeline is not None
     try:
@@ -99,7 +99,7 @@ async def _begun(app: IntentApp, messages: Sequence[Any], turns: _Turns) -> Batc
 async def _carry(
     app: IntentApp,
     messages: Sequence[Any],
-    batch: Batch | None,
+    batch: MicroBatch | None,
     turns: _Turns,
     ahead: asyncio.Task[None] | None,
 ) -> None:

@@ -18,7 +18,7 @@ from features.online.inspection import StoreInspector
 from features.online.writer import IntentWriter
 from stream.domain import topics
 from stream.domain.catalogue import Catalogue, read_catalogue
-from stream.exceptions import ChangelogLost, PartitionsChanged
+from stream.exceptions import ChangelogLostError, PartitionsChangedError
 from stream.inference.client import InferenceClient
 from stream.inference.release import ReleaseFollower
 from stream.inference.serving import ReleasedInference
@@ -135,7 +135,7 @@ class IntentApp(faust.App):
     async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         try:
             await self._topology.insist()
-        except (PartitionsChanged, ChangelogLost) as error:
+        except (PartitionsChangedError, ChangelogLostError) as error:
             await self.crash(error)
             return
         await super()._on_partitions_assigned(assigned, generation_id)

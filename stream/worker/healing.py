@@ -23,11 +23,16 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from mode import Service
 
-from features.online.inspection import Place
+from features.online.inspection import FencePosition
 from stream import metrics
 from stream.domain import codec
 from stream.domain.profile_state import ProfileState
-from stream.exceptions import BadState, ShuttingDown, StoreRefusedError, StoreUnavailableError
+from stream.exceptions import (
+    BadStateError,
+    ShuttingDownError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from stream.settings import Settings
 from stream.worker.kept import Kept
 
@@ -60,7 +65,7 @@ LOSSES: Final = ("missing", "older")
 """What a store may have instead of a profile's row."""
 
 
-class States(Protocol):
+class KnownStates(Protocol):
     """The profiles' states, as far as the healer knows them."""
 
     def fetch(self, key: bytes) -> bytes | None:
@@ -73,7 +78,7 @@ class States(Protocol):
 class Inspects(Protocol):
     """The online store, as far as the healer knows it."""
 
-    async def places(self, profile_ids: Sequence[str]) -> list[Place | None]:
+    async def places(self, profile_ids: Sequence[str]) -> list[FencePosition | None]:
         """Where the profiles' rows stand."""
 
     async def servers(self) -> frozenset[str] | None:
@@ -131,15 +136,15 @@ class Doubts:
         self._beats |= beats
 
 
-def loss(state: ProfileState, place: Place | None) -> str | None:
+def loss(state: ProfileState, place: FencePosition | None) -> str | None:
     """What a store has lost of a profile: the row is `missing` or `older`, or nothing (None).
 
     Of an erased profile it must hold that it was erased, or what is older could come back.
     """
     if len(state.window):
-        wanted = Place(state.last_at_ms, state.sequence_no)
+        wanted = FencePosition(state.last_at_ms, state.sequence_no)
     elif state.erased_at_ms:
-        wanted = Place(state.erased_at_ms, 0)
+        wanted = FencePosition(state.erased_at_ms, 0)
     else:
         return None
     if place is None:
@@ -147,7 +152,7 @@ def loss(state: ProfileState, place: Place | None) -> str | None:
     return "older" if place < wanted else None
 
 
-class _Found(NamedTuple):
+class _LostRow(NamedTuple):
     """A profile of which the store has lost something."""
 
     kept: Kept
@@ -176,7 +181,7 @@ class Healer(Service):
         self,
         settings: Settings,
         *,
-        states: States,
+        states: KnownStates,
         store: Inspects,
         pipeline: Republishes,
         live: Callable[[], str],
@@ -266,7 +271,7 @@ class Healer(Service):
                 elif self._sweep_s and monotonic() - swept_at > self._sweep_s:
                     await self._sweep()
                     swept_at = monotonic()
-            except ShuttingDown as error:
+            except ShuttingDownError as error:
                 _log.info("Publishing again is given up: %s", error)
             except (StoreUnavailableError, StoreRefusedError):
                 pass  # `_watch` tells it; the partitions stay doubted
@@ -319,7 +324,7 @@ class Healer(Service):
             How many were published, by their loss.
         """
         healed: Counter[str] = Counter()
-        lost: list[_Found] = []
+        lost: list[_LostRow] = []
         young: list[Kept] = []
         losses, left = self._losses, len(profiles)
         try:
@@ -365,7 +370,7 @@ class Healer(Service):
     def _is_young(self, kept: Kept) -> bool:
         return kept.at_s > self._clock() - _SETTLED_S
 
-    async def _lost(self, profiles: Sequence[Kept]) -> list[_Found]:
+    async def _lost(self, profiles: Sequence[Kept]) -> list[_LostRow]:
         """Which of these profiles, of those still owned, the store has lost something of."""
         owned = self._owned()
         known = [
@@ -378,12 +383,12 @@ class Healer(Service):
         places = await self._store.places([kept.key.decode() for kept, _, _ in known])
         expired_before_s = self._clock() - self._ttl_s if self._ttl_s else 0.0
         return [
-            _Found(kept, data, len(state.window), lost)
+            _LostRow(kept, data, len(state.window), lost)
             for (kept, data, state), place in zip(known, places, strict=True)
             if (lost := loss(state, place)) and kept.at_s > expired_before_s
         ]
 
-    async def _publish(self, found: Sequence[_Found]) -> Counter[str]:
+    async def _publish(self, found: Sequence[_LostRow]) -> Counter[str]:
         healed: Counter[str] = Counter()
         portions = _parts(sorted(found, key=lambda one: one.length), _PUBLISHED)
 
@@ -406,7 +411,7 @@ class Healer(Service):
 def _decoded(key: bytes, data: bytes) -> ProfileState | None:
     try:
         return codec.decode(data)
-    except BadState as error:
+    except BadStateError as error:
         _log.error("The state of %r can't be read, its row is not looked at: %s", key, error)
         return None
 

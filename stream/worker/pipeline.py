@@ -39,15 +39,15 @@ from stream.domain.feature_row import Erasure, IntentRow
 from stream.domain.interactions import carries_state
 from stream.domain.labels import hash64
 from stream.domain.prediction import Intents
-from stream.domain.profile_state import Outcome, Place, ProfileState, Rules
+from stream.domain.profile_state import LogPosition, Outcome, ProfileState, Rules
 from stream.domain.row_building import intent_rows
 from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import (
-    BadRecord,
-    BrokerUnavailable,
-    InferenceUnavailable,
+    BadRecordError,
+    BrokerUnavailableError,
+    InferenceUnavailableError,
     Reason,
-    ShuttingDown,
+    ShuttingDownError,
     StoreUnavailableError,
 )
 from stream.kafka.deadletters import Record, dead_letter, late_event
@@ -139,7 +139,7 @@ class Touched:
 
 
 @dataclass(slots=True)
-class Batch:
+class MicroBatch:
     """What became of a micro-batch's records: the profiles touched, and what was turned away.
 
     Of the touched profiles, once all records are taken in, `scored` are those that there is
@@ -182,7 +182,7 @@ class Pipeline:
         outbox: where changelog, dead letters, late events and features go.
         inference: the model server's client.
         store: the online store's writer.
-        gives_up: asked before each retry; True ends it with `ShuttingDown`, unacknowledged.
+        gives_up: asked before each retry; True ends it with `ShuttingDownError`, unacknowledged.
         released_at_s: since when the model version that is live has been.
         topology: where states are; None where they are wherever their events come by.
         clock: seconds since the epoch.
@@ -229,15 +229,15 @@ class Pipeline:
         """A dependency that is down and retried right now, if any."""
         return next(iter(+self._retried), None)
 
-    async def begin(self, records: Sequence[StampedRecord]) -> Batch:
+    async def begin(self, records: Sequence[StampedRecord]) -> MicroBatch:
         """Take records into the states and save these; one batch after the other.
 
         The next batch may be begun while this one is asked and finished.
 
         Raises:
-            ShuttingDown: when a dependency is down and `gives_up` says to stop waiting. Nothing may
+            ShuttingDownError: when a dependency is down and `gives_up` says to stop waiting. Nothing may
                 be acknowledged then.
-            PartitionsChanged: when a record is in a partition that there wasn't before.
+            PartitionsChangedError: when a record is in a partition that there wasn't before.
         """
         if self._topology:
             there = max(record.partition for record in records) + 1
@@ -248,27 +248,27 @@ class Pipeline:
         await self.expire(batch.newest_s)
         return batch
 
-    async def ask(self, batch: Batch) -> Intents | None:
+    async def ask(self, batch: MicroBatch) -> Intents | None:
         """Have the model forget what is erased, and ask it; one batch after the other.
 
         Returns:
             The intents of every profile to be scored; None where there is none.
 
         Raises:
-            ShuttingDown: as `begin`.
+            ShuttingDownError: as `begin`.
         """
         await self.forget(batch)
         intents = await self.infer(batch) if batch.scored else None
         batch.inferred_at = self._clock()
         return intents
 
-    async def finish(self, batch: Batch, intents: Intents | None) -> None:
+    async def finish(self, batch: MicroBatch, intents: Intents | None) -> None:
         """Empty what is erased, and publish what was asked; one batch after the other.
 
         When this returns the batch's records may be acknowledged.
 
         Raises:
-            ShuttingDown: as `begin`.
+            ShuttingDownError: as `begin`.
         """
         await self.erase(batch)
         if intents is not None:
@@ -281,7 +281,7 @@ class Pipeline:
         """Publish again what the states of profiles say, beside the batches and beside others.
 
         Raises:
-            ShuttingDown: as `begin`.
+            ShuttingDownError: as `begin`.
         """
         ended = asyncio.Event()
         # What an erasure has the model and the store forget must not come back by this, so each
@@ -289,7 +289,7 @@ class Pipeline:
         async with self._forgetting:
             self._republishing.add(ended)
         try:
-            batch = Batch(consumed_at=self._clock(), newest_s=0.0)
+            batch = MicroBatch(consumed_at=self._clock(), newest_s=0.0)
             for profile in profiles:
                 self._request(profile.key.decode(), profile.partition, batch)
             self._settle(batch)
@@ -311,10 +311,10 @@ class Pipeline:
                 await ended.wait()
             yield
 
-    async def take_in(self, records: Sequence[StampedRecord]) -> Batch:
+    async def take_in(self, records: Sequence[StampedRecord]) -> MicroBatch:
         """Decode records and join them into the states, which are kept at once, all together."""
         newest_s = max(record.timestamp for record in records)
-        batch = Batch(consumed_at=self._clock(), newest_s=newest_s)
+        batch = MicroBatch(consumed_at=self._clock(), newest_s=newest_s)
         outcomes: Counter[tuple[str, str]] = Counter()
         for number, record in enumerate(records):
             if number % _YIELD_EVERY == 0:
@@ -332,7 +332,7 @@ class Pipeline:
         return batch
 
     @staticmethod
-    def _settle(batch: Batch) -> None:
+    def _settle(batch: MicroBatch) -> None:
         """Tell the profiles of which there is something to say from those to be emptied."""
         for key, one in (batch.requested | batch.touched).items():
             if len(one.state.window):
@@ -341,7 +341,7 @@ class Pipeline:
                 newest_ms = batch.erased.get(one.profile_id, 0)
                 batch.emptied[one.profile_id] = Erasure(one.state.erased_at_ms, newest_ms)
 
-    def _take_in_one(self, topic: str, record: StampedRecord, batch: Batch) -> str:
+    def _take_in_one(self, topic: str, record: StampedRecord, batch: MicroBatch) -> str:
         broker_ms = broker_time_ms(record, round(record.timestamp * 1000))
         try:
             check_readable(record.value, record.headers)
@@ -350,12 +350,12 @@ class Pipeline:
             if topic == topics.PROFILE_REPUBLICATIONS:
                 return self._request(erased_profile(record.key), record.partition, batch).value
             return self._take_in_event(topic, record, broker_ms, batch).value
-        except BadRecord as error:
+        except BadRecordError as error:
             batch.turned_away.append(dead_letter(topic, record, broker_ms, error))
             metrics.DEAD_LETTERS.labels(topic, error.reason.value).inc()
             return "dead_letter"
 
-    def _take_in_erasure(self, record: StampedRecord, broker_ms: int, batch: Batch) -> Outcome:
+    def _take_in_erasure(self, record: StampedRecord, broker_ms: int, batch: MicroBatch) -> Outcome:
         profile_id = erased_profile(record.key)
         if self._forward(topics.PROFILE_ERASURES, profile_id, record, broker_ms, batch):
             return Outcome.FORWARDED
@@ -365,7 +365,7 @@ class Pipeline:
         return Outcome.UNCHANGED if touched.state is before else Outcome.APPLIED
 
     def _take_in_event(
-        self, topic: str, record: StampedRecord, broker_ms: int, batch: Batch
+        self, topic: str, record: StampedRecord, broker_ms: int, batch: MicroBatch
     ) -> Outcome:
         settings = self._settings
         event = decode(
@@ -392,13 +392,13 @@ class Pipeline:
         if min(event.occurred_at_ms, broker_ms) <= state.erased_at_ms:
             return Outcome.ERASED
         # Where it stands in the log that was read, whoever wrote it there and when it happened.
-        place = Place(round(record.timestamp * 1000), record.partition, record.offset)
-        outcome = state.take_in(event, self._rules, place)
+        place = LogPosition(round(record.timestamp * 1000), record.partition, record.offset)
+        outcome = state.apply(event, self._rules, place)
         if outcome is Outcome.LATE:
             batch.turned_away.append(late_event(record, broker_ms, "before_window"))
         return outcome
 
-    def _request(self, profile_id: str, partition: int, batch: Batch) -> Outcome:
+    def _request(self, profile_id: str, partition: int, batch: MicroBatch) -> Outcome:
         key = profile_id.encode()
         if self._states.fetch(key) is None:
             return Outcome.STATELESS
@@ -408,7 +408,7 @@ class Pipeline:
         return Outcome.UNCHANGED
 
     def _forward(
-        self, topic: str, profile_id: str, record: StampedRecord, broker_ms: int, batch: Batch
+        self, topic: str, profile_id: str, record: StampedRecord, broker_ms: int, batch: MicroBatch
     ) -> bool:
         """Turn away a record whose profile's state is elsewhere, to there."""
         place = self._place(profile_id.encode(), record.partition)
@@ -417,7 +417,7 @@ class Pipeline:
         batch.turned_away.append(forwarded(topic, record, broker_ms, place))
         return True
 
-    def _touch(self, profile_id: str, record: StampedRecord, batch: Batch) -> Touched:
+    def _touch(self, profile_id: str, record: StampedRecord, batch: MicroBatch) -> Touched:
         key = profile_id.encode()
         touched = batch.touched.get(key)
         if touched is None:
@@ -425,13 +425,13 @@ class Pipeline:
             touched = batch.touched[key] = Touched(profile_id, record.partition, state)
         return touched
 
-    def _state(self, key: bytes, batch: Batch) -> ProfileState:
+    def _state(self, key: bytes, batch: MicroBatch) -> ProfileState:
         if key in batch.touched:
             return batch.touched[key].state
         data = self._states.fetch(key)
         return codec.decode(data) if data else ProfileState()
 
-    async def save(self, batch: Batch) -> None:
+    async def save(self, batch: MicroBatch) -> None:
         """Deliver what was turned away, then the changelog of the touched states.
 
         What couldn't be delivered of it is owed until the next batch: its records may
@@ -447,14 +447,14 @@ class Pipeline:
         ]
         await self._insist("kafka", lambda: self._outbox.deliver(changelog))
 
-    async def forget(self, batch: Batch) -> None:
+    async def forget(self, batch: MicroBatch) -> None:
         """Make the model forget what the batch has erased."""
         if batch.erased:
             hashes = np.array([hash64(profile_id) for profile_id in batch.erased], np.int64)
             async with self._nothing_republished():
                 await self._insist("triton", lambda: self._inference.forget(hashes))
 
-    async def erase(self, batch: Batch) -> None:
+    async def erase(self, batch: MicroBatch) -> None:
         """Make the online store forget what the batch has erased, and tell the features' readers.
 
         A tombstone on `intent-features`, behind the last of a profile's rows from before, is what
@@ -479,7 +479,7 @@ class Pipeline:
     async def _empty(self, emptied: Mapping[str, Erasure]) -> None:
         await self._insist("online_store", lambda: self._store.erase(emptied))
 
-    async def infer(self, batch: Batch, *, kept: bool = True) -> Intents:
+    async def infer(self, batch: MicroBatch, *, kept: bool = True) -> Intents:
         """The intents of every profile to be scored; `kept` when more of them is expected soon."""
         metrics.BATCH_PROFILES.observe(len(batch.scored))
         windows = window_batch(batch.profiles, self._rules)
@@ -487,7 +487,7 @@ class Pipeline:
             windows = windows.unkept()
         return await self._insist("triton", lambda: self._inference.infer(windows))
 
-    def rows(self, batch: Batch, intents: Intents) -> list[IntentRow]:
+    def rows(self, batch: MicroBatch, intents: Intents) -> list[IntentRow]:
         """The rows to publish, one for each profile scored."""
         return intent_rows(
             batch.profiles,
@@ -503,7 +503,7 @@ class Pipeline:
         metrics.PUBLISHED.inc(len(rows) - stale)
         metrics.STALE.inc(stale)
 
-    async def announce(self, batch: Batch, rows: Sequence[IntentRow]) -> None:
+    async def announce(self, batch: MicroBatch, rows: Sequence[IntentRow]) -> None:
         """Write the rows to the topic `intent-features`."""
         records = [
             Outgoing(topics.INTENT_FEATURES, touched.partition, key, row.to_json())
@@ -558,17 +558,17 @@ class Pipeline:
                         _log.warning("No answer of %s for %g s", dependency, _SLOW_S)
                     wait()
                     if self._gives_up():
-                        raise ShuttingDown(f"gave up on {dependency}: no answer")
+                        raise ShuttingDownError(f"gave up on {dependency}: no answer")
                 return task.result()
             finally:
                 task.cancel()
 
         def give_up(state: RetryCallState) -> _T:
-            raise ShuttingDown(f"gave up on {dependency}: {_error_of(state)}")
+            raise ShuttingDownError(f"gave up on {dependency}: {_error_of(state)}")
 
         retries = AsyncRetrying(
             retry=retry_if_exception_type(
-                (BrokerUnavailable, InferenceUnavailable, StoreUnavailableError)
+                (BrokerUnavailableError, InferenceUnavailableError, StoreUnavailableError)
             ),
             wait=wait_random_exponential(multiplier=_FIRST_RETRY_S, max=_LONGEST_RETRY_S),
             stop=lambda _: self._gives_up(),
@@ -587,7 +587,7 @@ def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
-def _observe_freshness(batch: Batch, readable_at: float) -> None:
+def _observe_freshness(batch: MicroBatch, readable_at: float) -> None:
     legs = metrics.FRESHNESS.labels
     legs("consumed_inferred").observe(batch.inferred_at - batch.consumed_at)
     legs("inferred_readable").observe(readable_at - batch.inferred_at)

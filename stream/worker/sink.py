@@ -27,8 +27,8 @@ from features.offline.rewriting import rewrite
 from features.registry.store import source_folder
 from stream import metrics
 from stream.domain.topics import INTENT_FEATURES
-from stream.exceptions import BrokerUnavailable, InstanceIdTaken
-from stream.kafka.client import answering, client_options, start
+from stream.exceptions import BrokerUnavailableError, InstanceIdTakenError
+from stream.kafka.connection import answering, client_options, start
 from stream.kafka.consumer import Consumer
 from stream.kafka.lag import LagReader
 from stream.kafka.membership import give_way
@@ -62,10 +62,10 @@ async def run_sink(settings: Settings) -> None:
     """Land rows until SIGTERM or SIGINT; then land what is held, commit it and leave.
 
     Raises:
-        TopicsMissing: when the topics have not been made.
-        TopicsMisconfigured: when a topic would lose what it is given.
-        BrokerUnavailable: when Kafka does not answer at the start.
-        InstanceIdTaken: when another sink has taken this one's name.
+        TopicsMissingError: when the topics have not been made.
+        TopicsMisconfiguredError: when a topic would lose what it is given.
+        BrokerUnavailableError: when Kafka does not answer at the start.
+        InstanceIdTakenError: when another sink has taken this one's name.
     """
     throttle_clients()
     await check_topics(settings)
@@ -76,7 +76,7 @@ async def run_sink(settings: Settings) -> None:
         await sink.run(ends)
 
 
-class Progress:
+class LandingProgress:
     """Up to when everything that was published has been landed, by whichever sink."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._turn = asyncio.Lock()
         self._lands = True
         self._missing = MissingTopics()
-        self._progress = Progress()
+        self._progress = LandingProgress()
         self._kafka = Reachability()
         self._stalls = Stalls(after_s=_STALLED_INTERVALS * settings.sink_interval_s + 60)
         self._ousted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -161,7 +161,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         """Fetch and land until `ends` is set; then land what is held.
 
         Raises:
-            InstanceIdTaken: when another sink has taken this one's name and partitions.
+            InstanceIdTakenError: when another sink has taken this one's name and partitions.
         """
         interval_s = self._settings.sink_interval_s
         due = monotonic() + interval_s
@@ -196,7 +196,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Nothing is done before there is something to land."""
 
-    def _on_name_taken(self, error: InstanceIdTaken) -> None:
+    def _on_name_taken(self, error: InstanceIdTakenError) -> None:
         if not self._ousted.done():
             self._ousted.set_exception(error)
 
@@ -351,7 +351,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                             if lag.replaced_at is not None:
                                 await self._begin_anew(lag, lag.replaced_at)
                         await asyncio.sleep(_WATCH_INTERVAL_S)
-            except BrokerUnavailable as error:
+            except BrokerUnavailableError as error:
                 self._kafka.failed(error)
                 self._stalls.observe([], monotonic(), is_held=False)
                 await asyncio.sleep(_WATCH_INTERVAL_S)

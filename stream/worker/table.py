@@ -19,7 +19,7 @@ from faust.types import EventT
 from stream.domain import codec, topics
 from stream.domain.events import Unreadable
 from stream.domain.profile_state import Rules
-from stream.exceptions import BadState
+from stream.exceptions import BadStateError
 from stream.settings import Settings
 from stream.worker.kept import Kept
 
@@ -129,16 +129,16 @@ class SessionTable(faust.Table[bytes, bytes]):
             else:
                 try:
                     if isinstance(message.value, Unreadable):
-                        raise BadState(message.value.why)
+                        raise BadStateError(message.value.why)
                     state = codec.joined(self.fetch(message.key), message.value, self.rules)
-                except BadState as error:
+                except BadStateError as error:
                     self._end(message, error)
                     raise
                 self.keep(message.partition, message.key, state, message.timestamp)
 
-    def _end(self, message: Any, error: BadState) -> None:
+    def _end(self, message: Any, error: BadStateError) -> None:
         # Faust would log what is raised here and wait for ever for the rest of the changelog.
-        told = BadState(
+        told = BadStateError(
             f"the state of {message.key!r} in {message.topic}, partition {message.partition}, "
             f"offset {message.offset} can't be read: {error}; upgrade this worker if a newer one "
             "wrote it, or write a tombstone for that key, which loses the profile's history"

@@ -21,8 +21,8 @@ from mode import Service
 
 from stream import metrics
 from stream.domain.topics import CONSUMED_TOPICS, SESSIONS_CHANGELOG, TOPICS
-from stream.exceptions import BrokerUnavailable, ChangelogLost, LogReplaced
-from stream.kafka.client import answering
+from stream.exceptions import BrokerUnavailableError, ChangelogLostError, LogReplacedError
+from stream.kafka.connection import answering
 from stream.kafka.lag import LagReader, PartitionLag
 from stream.kafka.reachability import Reachability
 from stream.settings import Settings
@@ -137,7 +137,7 @@ class Watchdog(Service):
                         self.missing.observe(missing)
                         if self._changelog in missing:
                             await self.crash(
-                                ChangelogLost(
+                                ChangelogLostError(
                                     f"Kafka has no {self._changelog} any more, in which the "
                                     "profiles' states stood; put it back from a copy. Made anew "
                                     "it is empty, and a worker that starts says what to do then"
@@ -148,7 +148,7 @@ class Watchdog(Service):
                         if error := self.replaced(lags):
                             await self.crash(error)
                         await self.sleep(_INTERVAL_S)
-            except BrokerUnavailable as error:
+            except BrokerUnavailableError as error:
                 self.kafka.failed(error)
                 self.judge([], monotonic())
                 await self.sleep(_INTERVAL_S)
@@ -161,12 +161,12 @@ class Watchdog(Service):
             own = [lag for lag in lags if (lag.topic, lag.partition) in owned]
         self._stalls.observe(own, now_s, is_held=self._worker.is_held())
 
-    def replaced(self, lags: Iterable[PartitionLag]) -> LogReplaced | None:
+    def replaced(self, lags: Iterable[PartitionLag]) -> LogReplacedError | None:
         """What is to end the worker: its own commit is one in a log that isn't there any more."""
         for lag in lags:
             mine = self._worker.committed(lag.topic, lag.partition)
             if lag.replaced_at is not None and mine is not None and mine >= (lag.committed or 0):
-                return LogReplaced(
+                return LogReplacedError(
                     f"{lag.topic}[{lag.partition}] was exchanged while it was read up to offset "
                     f"{lag.committed}: from offset {lag.replaced_at} on it is another log; start "
                     "the worker again, and it reads that"

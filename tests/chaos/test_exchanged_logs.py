@@ -13,9 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from stream.domain import topics
-from stream.exceptions import ChangelogLost
+from stream.exceptions import ChangelogLostError
 from stream.kafka.admin import create_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.consumer import Consumer
 from stream.kafka.lag import LagReader
 from stream.settings import Settings
@@ -144,8 +144,8 @@ def test_a_changelog_that_is_made_anew_ends_the_worker_and_is_refused_until_that
         until(lambda: lag(settings) == 0, "no lag")
         asyncio.run(delete(settings, topics.SESSIONS_CHANGELOG))
         assert exit_code(process) != 0
-    assert "ChangelogLost" in log.read_text()
-    with pytest.raises(ChangelogLost, match="--begin-anew"):
+    assert "ChangelogLostError" in log.read_text()
+    with pytest.raises(ChangelogLostError, match="--begin-anew"):
         asyncio.run(create_topics(settings))
     send(settings, [title_open(profile) for profile in PROFILES])
     with worker(settings, log) as process:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from lab.replay.checker import check
 from lab.replay.plan import Plan, plan_replay, span_s
 from lab.replay.producer import Replayed, replay
-from lab.replay.truth import check
 from lab.simulator import SimulatorParameters, simulate
 from stream.kafka.admin import create_topics
 from stream.settings import Settings

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.stack import Stack
 from stream.kafka.admin import create_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.workers import http, lag, online, send, title_open, until, worker

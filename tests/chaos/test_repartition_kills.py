@@ -15,7 +15,7 @@ import pytest
 from infra.local.programs import worker_environment
 from stream.domain import codec
 from stream.domain.profile_state import Rules
-from stream.exceptions import PartitionsChanged
+from stream.exceptions import PartitionsChangedError
 from stream.kafka.admin import create_topics
 from stream.kafka.partitioners import partition_of
 from stream.kafka.topology import Topology, read_topology, settle_topology
@@ -51,7 +51,7 @@ def test_a_repartition_killed_anywhere_loses_no_state(isolated: Settings, kafka:
     for deliveries in BOUNDARIES:
         dies = run("tests.chaos.crashing_repartition", str(deliveries), str(NOW))
         assert dies.wait(timeout=90) == -signal.SIGKILL
-    with pytest.raises(PartitionsChanged, match="being moved to 6 partitions"):
+    with pytest.raises(PartitionsChangedError, match="being moved to 6 partitions"):
         asyncio.run(settle_topology(isolated, NOW))
     moments = random.Random(1)
     for _ in range(2):

@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.definitions import profile_intent, ranker_v1
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from features.reading.rerank import Candidate, Order, Reranker
 from features.registry.store import open_store
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from intentstream.publishing import publish
 from intentstream.served_titles import publish_titles_of
+from lab.replay.checker import check
 from lab.replay.plan import plan_replay, span_s
 from lab.replay.producer import Replayed, replay
-from lab.replay.truth import check
 from lab.simulator import SimulatorParameters, simulate
 from stream.kafka.admin import create_topics
 from tests.conftest import isolate

@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from infra.local.stack import Stack
 from stream.domain import topics
 from stream.kafka.admin import create_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.dlq import read_dead_letters
 from stream.settings import Settings
 from tests.conftest import isolate

@@ -15,10 +15,10 @@ from features.definitions import search_rerank_v1
 from features.reading.rerank import MATCHES
 from features.registry.store import open_store
 from fm_intent.data.contract import EVENTS_SCHEMA, table
-from lab.bench.downstream.history import NO_TITLE, Titles
-from lab.bench.downstream.intents import PUBLISH_MS, Offline, published_rows, utc
-from lab.bench.downstream.live import Live
+from lab.bench.downstream.live_features import Live
+from lab.bench.downstream.published_intents import PUBLISH_MS, Offline, published_rows, utc
 from lab.bench.downstream.requests import Requests
+from lab.bench.downstream.source_history import NO_TITLE, TitleColumns
 from stream.domain.catalogue import Catalogue
 from stream.domain.labels import hash64
 from stream.inference.client import InferenceClient
@@ -106,7 +106,7 @@ def test_titles_have_their_vectors_at_the_first_cut(offline: Offline) -> None:
 
 
 def test_matches_are_those_of_the_feature_service(offline: Offline, home: Path) -> None:
-    titles = Titles(
+    titles = TitleColumns(
         ids=["t"],
         genres=np.zeros((1, 1), np.float32),
         primary=np.array([0]),

@@ -12,9 +12,9 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from features.online.inspection import Place, StoreInspector
+from features.online.inspection import FencePosition, StoreInspector
 from features.online.writer import IntentWriter
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from features.registry.store import apply
 from stream.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.ports import free_ports
@@ -126,7 +126,7 @@ def test_an_inspector_asks_every_node_of_a_cluster(on_cluster: Settings) -> None
     async def look() -> None:
         inspector = StoreInspector(on_cluster)
         places = await inspector.places([f"seen-{number}" for number in range(11)])
-        assert places == [Place(SAMPLE.last_event_at_ms, SAMPLE.sequence_no)] * 10 + [None]
+        assert places == [FencePosition(SAMPLE.last_event_at_ms, SAMPLE.sequence_no)] * 10 + [None]
         assert len(await inspector.servers() or ()) == NODES
         await inspector.beat({0: 1, 1: 2})
         assert await inspector.beats([0, 1, 2]) == {0: 1, 1: 2, 2: None}

@@ -12,9 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from features.definitions import intent_features
 from features.registry.store import source_folder
 from stream.domain.topics import INTENT_FEATURES
-from stream.exceptions import TopicsMissing
+from stream.exceptions import TopicsMissingError
 from stream.kafka.admin import create_topics
-from stream.kafka.client import client_options, running
+from stream.kafka.connection import client_options, running
 from tests import sinks
 from tests.sinks import answer, is_ready, keys, keys_of, landed, publish, sink, unlanded
 from tests.unit.features.samples import SAMPLE, sample
@@ -132,5 +132,5 @@ def test_a_topic_that_is_made_anew_is_told_and_read_within_seconds(settings: Set
 
 
 def test_a_sink_without_its_topics_ends_and_says_so(isolated: Settings, kafka: str) -> None:
-    with pytest.raises(TopicsMissing, match="`intentstream topics` makes them"):
+    with pytest.raises(TopicsMissingError, match="`intentstream topics` makes them"):
         sinks.run(isolated)

@@ -23,7 +23,7 @@ from features import definitions
 from features.online.encoding import row_attribute
 from features.online.fenced_redis import ROWS_PER_CALL
 from features.online.writer import ROWS_PER_TRIP, IntentWriter, to_protos
-from features.reading.client import Freshness, IntentReader
+from features.reading.reader import Freshness, IntentReader
 from features.registry.store import apply, open_store
 from stream.domain.feature_row import Erasure
 from stream.exceptions import StoreRefusedError, StoreUnavailableError

@@ -12,7 +12,11 @@ from stream.domain.events import Browse
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import WindowBatch, window_batch
-from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
+from stream.exceptions import (
+    InferenceRefusedError,
+    InferenceUnavailableError,
+    VersionNotServedError,
+)
 from stream.inference.client import InferenceClient
 from stream.ports import free_ports
 from stream.settings import Settings
@@ -67,20 +71,20 @@ def test_each_answer_names_the_version_that_gave_it(settings: Settings, served_m
 
 
 def test_a_version_that_is_not_loaded_may_come_later(settings: Settings) -> None:
-    with pytest.raises(VersionNotServed):
+    with pytest.raises(VersionNotServedError):
         infer(settings.model_copy(update={"model_version": "987"}), windows(1))
 
 
 def test_a_server_that_is_away_may_come_back(settings: Settings) -> None:
     (port,) = free_ports(1)
     away = settings.model_copy(update={"triton_url": f"127.0.0.1:{port}"})
-    with pytest.raises(InferenceUnavailable):
+    with pytest.raises(InferenceUnavailableError):
         infer(away, windows(1))
 
 
 def test_a_request_that_breaks_the_contract_is_refused_for_good(settings: Settings) -> None:
     batch = windows(3)
-    with pytest.raises(InferenceRefused):
+    with pytest.raises(InferenceRefusedError):
         infer(settings, replace(batch, action=batch.action + 99))
 
 

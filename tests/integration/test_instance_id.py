@@ -33,7 +33,7 @@ def test_a_worker_whose_name_another_takes_ends_and_names_the_setting_but_not_at
             until(lambda: older.poll() is not None, "the end of the older")
             assert older.returncode == 1
             told = first.read_text()
-            assert "InstanceIdTaken" in told
+            assert "InstanceIdTakenError" in told
             assert f"consumer group {settings.consumer_group} as 'one'" in told
             assert "INTENT_INSTANCE_ID" in told
             until(lambda: http(twin, "/ready")[0] == 200, "a ready newer")
@@ -48,7 +48,7 @@ def test_a_worker_whose_name_another_takes_ends_and_names_the_setting_but_not_at
             until(lambda: online(settings, "member") == event["event_id"], "the event")
             until(lambda: lag(settings) == 0, "no lag")
             assert restarted.poll() is None
-    assert "InstanceIdTaken" not in second.read_text()
+    assert "InstanceIdTakenError" not in second.read_text()
 
 
 def test_a_sink_whose_name_another_takes_ends_and_names_the_setting_but_not_at_a_restart(
@@ -65,7 +65,7 @@ def test_a_sink_whose_name_another_takes_ends_and_names_the_setting_but_not_at_a
             until(lambda: older.poll() is not None, "the end of the older")
             assert older.returncode == 1
             lines = first.read_text().splitlines()
-            (told,) = [line for line in lines if line.startswith("InstanceIdTaken: ")]
+            (told,) = [line for line in lines if line.startswith("InstanceIdTakenError: ")]
             assert f"consumer group {settings.consumer_group}-sink as 'one'" in told
             assert "INTENT_INSTANCE_ID" in told
             sinks.publish(settings, [SAMPLE])
@@ -75,4 +75,4 @@ def test_a_sink_whose_name_another_takes_ends_and_names_the_setting_but_not_at_a
             sinks.publish(settings, [SAMPLE])
             until(lambda: sinks.unlanded(settings) == 0, "the row landed")
             assert restarted.poll() is None
-    assert "InstanceIdTaken" not in second.read_text()
+    assert "InstanceIdTakenError" not in second.read_text()

@@ -20,8 +20,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from infra.exceptions import ProgramFailedError, StackError
 from infra.local import commands
-from infra.local.health import kafka_ready, redis_ready, triton_ready, worker_ready
 from infra.local.programs import worker_environment
+from infra.local.server_checks import kafka_ready, redis_ready, triton_ready, worker_ready
 from infra.local.stack import Stack
 from stream.domain.topics import SESSIONS_CHANGELOG, TOPICS
 from stream.exceptions import (

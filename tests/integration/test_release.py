@@ -39,7 +39,7 @@ from stream.exceptions import (
 )
 from stream.inference.release import Release, read_release, write_release
 from stream.kafka.admin import create_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.erasure import request_erasure
 from tests.conftest import isolate
 from tests.integration.test_incremental import counted

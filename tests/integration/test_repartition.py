@@ -15,9 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.new_partitions import NewPartitions
 
 from stream.domain import topics
-from stream.exceptions import PartitionsChanged, RepartitionRefused
+from stream.exceptions import PartitionsChangedError, RepartitionRefusedError
 from stream.kafka.admin import create_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.partitioners import partition_of
 from stream.kafka.preflight import check_topics
 from stream.kafka.repartition import Repartitioned, repartition
@@ -77,14 +77,14 @@ def test_partitions_can_be_added_and_every_profile_stays_whole(
             send(settings, [title_open(profile) for profile in everybody])
             time.sleep(0.01)
         until(lambda: lag(settings) == 0, "no lag")
-        with pytest.raises(RepartitionRefused, match="1 workers are members"):
+        with pytest.raises(RepartitionRefusedError, match="1 workers are members"):
             move(settings, NOW)
 
         add_partitions(settings, NOW)
         # Long before its own clients would see the new partitions, and die of them.
         assert process.wait(timeout=120) != 0
     assert "stop all workers, run `intentstream repartition 6`" in log.read_text()
-    with pytest.raises(PartitionsChanged):
+    with pytest.raises(PartitionsChangedError):
         asyncio.run(settle_topology(settings, asyncio.run(check_topics(settings))))
 
     # What waits meanwhile, by producers that know of the new partitions and by those that don't.

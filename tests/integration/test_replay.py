@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from fm_intent.data import contract
+from lab.replay.checker import Origin, Rejection, read_rejected
 from lab.replay.plan import Fate, Plan, json_values, plan_replay
 from lab.replay.producer import SENT_SCHEMA, Replayed, replay
-from lab.replay.truth import Origin, TurnedAway, read_turned_away
 from stream.kafka.admin import create_topics
 from stream.settings import Settings
 from tests.workers import records
@@ -86,7 +86,7 @@ def test_progress_is_told_up_to_the_last_record(isolated: Settings, kafka: str, 
 
 
 def test_what_was_turned_away_is_read_once_by_its_origin(isolated: Settings, kafka: str) -> None:
-    async def turn_away() -> dict[Origin, TurnedAway]:
+    async def turn_away() -> dict[Origin, Rejection]:
         await create_topics(isolated)
         origin = [
             ("__connect.errors.topic", isolated.topic("browse-events").encode()),
@@ -98,8 +98,8 @@ def test_what_was_turned_away_is_read_once_by_its_origin(isolated: Settings, kaf
             for _ in range(2):
                 topic = isolated.topic("browse-events.dlq")
                 await producer.send_and_wait(topic, b"x", headers=origin)
-        return await read_turned_away(isolated)
+        return await read_rejected(isolated)
 
     assert asyncio.run(turn_away()) == {
-        Origin("browse-events", 2, 17): TurnedAway("browse-events.dlq", "not_json")
+        Origin("browse-events", 2, 17): Rejection("browse-events.dlq", "not_json")
     }

@@ -22,7 +22,7 @@ import features.registry.store
 from features.definitions import search_rerank_v1
 from features.online.titles import publish_titles
 from features.online.writer import IntentWriter
-from features.reading.client import Freshness
+from features.reading.reader import Freshness
 from features.reading.rerank import MATCHES, Candidate, Order, Reranker, Weights
 from features.registry.store import open_store
 from infra.local.programs import worker_environment

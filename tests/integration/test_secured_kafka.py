@@ -18,7 +18,7 @@ from intentstream.paths import KAFKA_LIBS
 from stream.domain import codec, topics
 from stream.domain.events import decode
 from stream.domain.profile_state import ProfileState, Rules
-from stream.exceptions import BrokerRefused, BrokerUnavailable, TokenUnavailable
+from stream.exceptions import BrokerRefusedError, BrokerUnavailableError, TokenUnavailableError
 from stream.kafka.admin import create_topics
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.kafka.preflight import check_topics
@@ -178,7 +178,7 @@ def test_a_worker_behind_a_login_recovers_its_state_and_carries_an_event_to_feat
         taken = decode(
             topics.BROWSE_EVENTS, b"member", orjson.dumps(before), broker_time_ms=sent.timestamp
         )
-        state.take_in(taken, Rules())
+        state.apply(taken, Rules())
         changelog = topics.SESSIONS_CHANGELOG
         async with Outbox(settings) as outbox:
             await outbox.deliver(
@@ -224,13 +224,15 @@ def test_who_gets_no_token_is_told_what_to_check(
 ) -> None:
     settings = isolate(kafka.token, tmp_path)
     wrong = {"kafka_oauth_client_secret": SecretStr("wrong-one")}
-    with pytest.raises(TokenUnavailable, match="INTENT_KAFKA_OAUTH_CLIENT_SECRET") as refused:
+    with pytest.raises(TokenUnavailableError, match="INTENT_KAFKA_OAUTH_CLIENT_SECRET") as refused:
         asyncio.run(check_topics(settings.model_copy(update=wrong)))
     assert "wrong-one" not in str(refused.value)
     stale = {"kafka_oauth_scope": "stale"}
     token_endpoint.fault = (200, f'{{"access_token": "{unsecured_token(CLIENT, -60)}"}}'.encode())
     try:
-        with pytest.raises(BrokerRefused, match=r"refused the token.*INTENT_KAFKA_OAUTH_SCOPE"):
+        with pytest.raises(
+            BrokerRefusedError, match=r"refused the token.*INTENT_KAFKA_OAUTH_SCOPE"
+        ):
             asyncio.run(check_topics(settings.model_copy(update=stale)))
     finally:
         token_endpoint.fault = None
@@ -253,26 +255,42 @@ def works(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("changed", "kind", "advice"),
     [
-        ({"kafka_sasl_password": SecretStr("wrong")}, BrokerRefused, "INTENT_KAFKA_SASL_PASSWORD"),
-        ({"kafka_sasl_mechanism": "SCRAM-SHA-256"}, BrokerRefused, "INTENT_KAFKA_SASL_MECHANISM"),
-        ({"kafka_ssl_cafile": None}, BrokerRefused, "INTENT_KAFKA_SSL_CAFILE"),
-        ({"kafka_security_protocol": "SSL"}, BrokerUnavailable, "INTENT_KAFKA_SECURITY_PROTOCOL"),
         (
-            {"kafka_security_protocol": "PLAINTEXT"},
-            BrokerUnavailable,
+            {"kafka_sasl_password": SecretStr("wrong")},
+            BrokerRefusedError,
+            "INTENT_KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"kafka_sasl_mechanism": "SCRAM-SHA-256"},
+            BrokerRefusedError,
+            "INTENT_KAFKA_SASL_MECHANISM",
+        ),
+        ({"kafka_ssl_cafile": None}, BrokerRefusedError, "INTENT_KAFKA_SSL_CAFILE"),
+        (
+            {"kafka_security_protocol": "SSL"},
+            BrokerUnavailableError,
             "INTENT_KAFKA_SECURITY_PROTOCOL",
         ),
-        ({"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "guest"}, BrokerRefused, "ACLs"),
+        (
+            {"kafka_security_protocol": "PLAINTEXT"},
+            BrokerUnavailableError,
+            "INTENT_KAFKA_SECURITY_PROTOCOL",
+        ),
+        (
+            {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "guest"},
+            BrokerRefusedError,
+            "ACLs",
+        ),
     ],
 )
 def test_who_is_refused_is_told_what_to_check(
     kafka: Ways,
     tmp_path: Path,
     changed: dict[str, Any],
-    kind: type[BrokerUnavailable],
+    kind: type[BrokerUnavailableError],
     advice: str,
 ) -> None:
-    with pytest.raises(BrokerUnavailable, match=advice) as refused:
+    with pytest.raises(BrokerUnavailableError, match=advice) as refused:
         asyncio.run(check_topics(isolate(kafka.login, tmp_path).model_copy(update=changed)))
     assert type(refused.value) is kind
 
@@ -282,5 +300,5 @@ def test_a_client_without_its_certificate_is_told_which_is_missing(
 ) -> None:
     without = {"kafka_ssl_certfile": None, "kafka_ssl_keyfile": None}
     settings = isolate(kafka.certificate, tmp_path).model_copy(update=without)
-    with pytest.raises(BrokerRefused, match="INTENT_KAFKA_SSL_CERTFILE"):
+    with pytest.raises(BrokerRefusedError, match="INTENT_KAFKA_SSL_CERTFILE"):
         asyncio.run(check_topics(settings))

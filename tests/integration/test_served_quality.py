@@ -13,7 +13,7 @@ from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.served.network import Architecture, FMIntent
 from fm_intent.train import train
 from intentstream.served_quality import evaluate_served
-from stream.exceptions import InferenceUnavailable, ServedOtherwiseError
+from stream.exceptions import InferenceUnavailableError, ServedOtherwiseError
 from tests.unit.fm_intent.conftest import write_rated_source
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_a_server_that_is_away_is_named(
     settings: Settings, source: Path, version: Manifest, model_repository: Path, tmp_path: Path
 ) -> None:
     away = settings.model_copy(update={"triton_url": "127.0.0.1:9"})
-    with pytest.raises(InferenceUnavailable):
+    with pytest.raises(InferenceUnavailableError):
         evaluate_served(
             away, source, model_repository, tmp_path / "models.json", version=version.version
         )

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from lab.simulator import SimulatorParameters
-from lab.simulator.live import send
+from lab.simulator.broadcast import send
 from lab.simulator.output import generate
 from stream.kafka.admin import create_topics
 from stream.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from features.registry.store import apply
 from stream.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.ports import free_ports

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from infra.local.stack import Stack
 from stream.domain import topics
 from stream.kafka.admin import create_topics
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.kafka.deadletters import REASON_HEADER
 from stream.kafka.dlq import read_dead_letters, replay_dead_letters
 from stream.settings import Settings

@@ -12,9 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stream.domain import topics
-from stream.exceptions import PartitionsChanged, TopicsMisconfigured
+from stream.exceptions import PartitionsChangedError, TopicsMisconfiguredError
 from stream.kafka.admin import create_topics, mend_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.partitioners import partition_of
 from stream.kafka.preflight import check_topics, describe_topics
 from stream.kafka.topology import settle_topology
@@ -91,7 +91,9 @@ def test_a_topic_that_would_never_take_a_record_is_refused_and_not_mended(
     asyncio.run(create_topics(isolated))
     configure(isolated, {topics.LATE_EVENTS: {"min.insync.replicas": "2"}})
     assert asyncio.run(mend_topics(isolated)) == []
-    with pytest.raises(TopicsMisconfigured, match=r"late-events has 1 replicas.*kafka-configs\.sh"):
+    with pytest.raises(
+        TopicsMisconfiguredError, match=r"late-events has 1 replicas.*kafka-configs\.sh"
+    ):
         asyncio.run(check_topics(isolated))
 
 
@@ -124,5 +126,5 @@ def test_partitions_that_were_added_before_anybody_remembered_them_are_noticed(
         wide, {(key, partition_of(key, "murmur2", 4)): state(key.decode(), [1]) for key in keys}
     )
     for _ in range(2):
-        with pytest.raises(PartitionsChanged, match="8 partitions, and states are where 4"):
+        with pytest.raises(PartitionsChangedError, match="8 partitions, and states are where 4"):
             asyncio.run(settle_topology(wide, 8))

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from features.definitions import intent_features
 from features.offline.erasures import joined, notes
 from features.online.titles import publish_titles
-from features.reading.client import Freshness, IntentReader
+from features.reading.reader import Freshness, IntentReader
 from features.reading.rerank import MATCHES, Candidate, Order, Reranker
 from features.registry.store import open_store, source_folder
 from fm_intent.exported import exported_vectors
@@ -35,7 +35,7 @@ from infra.local.stack import Stack
 from intentstream.paths import REPOSITORY
 from stream.domain import topics
 from stream.kafka.admin import create_topics
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.settings import Settings
 from tests.conftest import isolate
 from tests.sinks import answer, landed, sink

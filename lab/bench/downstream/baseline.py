@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.sparse import csr_array
 
-from lab.bench.downstream.history import DAY_MS, NO_TITLE, UNKNOWN_DAY, by_profile
+from lab.bench.downstream.source_history import DAY_MS, NO_TITLE, UNKNOWN_DAY, by_profile
 from stream.domain.labels import KINDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lab.bench.downstream.history import History
     from lab.bench.downstream.requests import Requests
+    from lab.bench.downstream.source_history import SourceHistory
 
 TITLE: Final = (
     "plays_all",
@@ -84,7 +84,7 @@ class Baseline:
         t1_ms: where similarity ends, Unix milliseconds.
     """
 
-    def __init__(self, history: History, t1_ms: int) -> None:
+    def __init__(self, history: SourceHistory, t1_ms: int) -> None:
         self._titles, self._plays, self._looks = history.titles, history.plays, history.looks
         profiles = len(history.profiles)
         self._plays_of = by_profile(self._plays.profile, profiles)

@@ -14,7 +14,7 @@ import numpy as np
 
 from features.reading.learning import learn
 from features.reading.rerank import MATCHES, Weights, terms
-from lab.bench.downstream import baseline, live
+from lab.bench.downstream import baseline, live_features
 from lab.bench.downstream.ranker import Ranker
 from lab.bench.downstream.significance import Lift, lift, ndcg
 
@@ -71,7 +71,7 @@ def compare_rankers(training: Part, test: Part, *, seed: int) -> dict[str, Any]:
     before = ndcg(without(test.without, asked))
 
     def informed(learnt: NDArray[np.float32], shown: NDArray[np.float32]) -> Any:
-        names = (*baseline.FEATURES, *live.FEATURES)
+        names = (*baseline.FEATURES, *live_features.FEATURES)
         ranker = Ranker(_beside(training.without, learnt), there, names, seed=seed)
         return ranker, ndcg(ranker(_beside(test.without, shown), asked))
 
@@ -142,7 +142,7 @@ def _terms(
 
 def _fresh_rows(features: NDArray[np.float32], up_to_s: float) -> list[int]:
     """The requests that read an intent of at most this age."""
-    age_s = np.expm1(features[:, 0, live.FEATURES.index("intent_age")])
+    age_s = np.expm1(features[:, 0, live_features.FEATURES.index("intent_age")])
     rows: list[int] = np.flatnonzero(age_s <= up_to_s).tolist()  # NaN where there was none
     return rows
 

@@ -19,12 +19,12 @@ from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from fm_intent.data.dataset import data_sha256
 from fm_intent.exported import exported_vectors
 from infra.local.stack import Stack, on_loopback
-from lab.bench.downstream import intents
+from lab.bench.downstream import published_intents
 from lab.bench.downstream.baseline import Baseline
 from lab.bench.downstream.comparison import Part, compare_engines, compare_rankers
-from lab.bench.downstream.history import DAY_MS, History
-from lab.bench.downstream.live import Live
+from lab.bench.downstream.live_features import Live
 from lab.bench.downstream.requests import Cuts, Requests, Task, sample
+from lab.bench.downstream.source_history import DAY_MS, SourceHistory
 from stream.domain.catalogue import read_catalogue
 from stream.inference.client import InferenceClient
 from stream.ports import free_ports
@@ -72,12 +72,12 @@ def measure(setup: Setup) -> dict[str, Any]:
     """The lifts of one source, and what they stand on."""
     rng = np.random.default_rng(setup.seed)
     with step("read the history"):
-        history = History.read(setup.data_dir)
+        history = SourceHistory.read(setup.data_dir)
         cuts = Cuts.of(history.plays)
-    t1 = intents.utc(cuts.t1_ms)
+    t1 = published_intents.utc(cuts.t1_ms)
     with step(f"a model of what came before {t1:%Y-%m-%d %H:%M}"):
-        cut = intents.cut_source(setup.data_dir, setup.home, cuts.t1_ms)
-        manifest, repository = intents.model_before(
+        cut = published_intents.cut_source(setup.data_dir, setup.home, cuts.t1_ms)
+        manifest, repository = published_intents.model_before(
             cut, setup.home, experiment=setup.experiment, minutes=setup.minutes, seed=setup.seed
         )
     with step("draw requests and candidates"):
@@ -95,10 +95,10 @@ def measure(setup: Setup) -> dict[str, Any]:
             )
             for task in _TASKS
         }
-    offline = intents.Offline(setup.home / "repository")
+    offline = published_intents.Offline(setup.home / "repository")
     with step(f"publish the intents of {len(codes):,} profiles from then on"):
         catalogue = pq.read_table(setup.data_dir / CATALOGUE_FILE)
-        vectors = exported_vectors(intents.model_file(repository, manifest), catalogue)
+        vectors = exported_vectors(published_intents.model_file(repository, manifest), catalogue)
         offline.land_titles(catalogue, vectors, str(manifest.version), t1)
         profiles = [history.profiles[code] for code in codes]
         rows = _publish(setup, profiles, cuts.t1_ms, manifest, repository, offline)
@@ -122,7 +122,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         "search": search,
         "ranker": ranker,
         "t1": t1.isoformat(timespec="seconds"),
-        "t2": intents.utc(cuts.t2_ms).isoformat(timespec="seconds"),
+        "t2": published_intents.utc(cuts.t2_ms).isoformat(timespec="seconds"),
         "requests": {task: [len(one) for one in two] for task, two in asked.items()},
         "profiles": len(codes),
         "rows": rows,
@@ -142,7 +142,7 @@ def _publish(
     t1_ms: int,
     manifest: Manifest,
     repository: Path,
-    offline: intents.Offline,
+    offline: published_intents.Offline,
 ) -> int:
     """Land what would have been published of these profiles; the number of rows."""
     events = pq.read_table(setup.data_dir / EVENTS_FILE)
@@ -162,7 +162,7 @@ def _publish(
         waiting: list[IntentRow] = []
         count = 0
         async with InferenceClient(settings) as inference:
-            async for rows in intents.published_rows(
+            async for rows in published_intents.published_rows(
                 events,
                 read_catalogue(setup.data_dir / CATALOGUE_FILE),
                 inference,
@@ -172,7 +172,7 @@ def _publish(
             ):
                 waiting += rows
                 count += len(rows)
-                if len(waiting) >= intents.ROWS_PER_FILE:
+                if len(waiting) >= published_intents.ROWS_PER_FILE:
                     offline.land(waiting)
                     waiting = []
         offline.land(waiting)
@@ -189,8 +189,8 @@ def _publish(
 
 def _part(
     requests: Requests,
-    offline: intents.Offline,
-    history: History,
+    offline: published_intents.Offline,
+    history: SourceHistory,
     t1_ms: int,
     baseline: Baseline,
     live: Live,
@@ -220,7 +220,7 @@ def others_of(requests: Requests, rng: Generator) -> np.ndarray[Any, np.dtype[np
     return others
 
 
-def _newcomers(history: History, cuts: Cuts, test: Requests) -> int:
+def _newcomers(history: SourceHistory, cuts: Cuts, test: Requests) -> int:
     plays = history.plays
     known = np.unique(plays.profile[plays.start_ms < cuts.t1_ms])
     return int((~np.isin(np.unique(test.profile), known)).sum())

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from lab.bench.downstream.history import NO_GENRE, NO_TITLE, by_profile
+from lab.bench.downstream.source_history import NO_GENRE, NO_TITLE, by_profile
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from lab.bench.downstream.history import History, Plays
+    from lab.bench.downstream.source_history import Plays, SourceHistory
 
 CANDIDATES: Final = 100
 """Beside the true title, at most."""
@@ -95,7 +95,7 @@ def popularity(plays: Plays, titles: int, until_ms: int) -> NDArray[np.int64]:
 
 
 def sample(
-    history: History,
+    history: SourceHistory,
     cuts: Cuts,
     task: Task,
     *,
@@ -139,7 +139,7 @@ def sample(
     return parts[0], parts[1]
 
 
-def _searched(history: History) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+def _searched(history: SourceHistory) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Plays that came of a search, in order of time, and the moment just before the search."""
     plays, looks = history.plays, history.looks
     # One number line for all profiles, each ordered by time.
@@ -172,7 +172,7 @@ def _spread(
 
 
 def _requests(
-    history: History,
+    history: SourceHistory,
     task: Task,
     rows: NDArray[np.intp],
     at_ms: NDArray[np.int64],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from features.online.writer import IntentWriter
-from features.reading.client import Freshness, HttpIntentReader, IntentReader
+from features.reading.reader import Freshness, HttpIntentReader, IntentReader
 from features.registry.store import apply
 from stream.exceptions import NotStartedError, StoreUnavailableError, TooManyProfilesError
 from stream.settings import Settings

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.baselines import (
     Baseline,
     GRUSettings,
@@ -14,7 +14,7 @@ from fm_intent.baselines import (
     TransActSettings,
     WithMetadata,
 )
-from fm_intent.evaluate import Ranker, next_title_ranks
+from fm_intent.evaluate import NetworkPredictor, next_title_ranks
 from fm_intent.experiments import Experiment, Training
 from fm_intent.served.network import FIRST_ROW, UNKNOWN_ROW
 from fm_intent.train import fit
@@ -123,9 +123,9 @@ def test_a_baseline_learns_by_the_common_loop_what_popularity_does_not_know(
         DATA, Experiment(SETTINGS[name], setup), seed=0, run_dir=tmp_path, data_id="made-up"
     )
     contexts = DATA.contexts("test", 64, "served")
-    model = next_title_ranks(Ranker(fitted.model, "cpu"), DATA, contexts)
+    model = next_title_ranks(NetworkPredictor(fitted.model, "cpu"), DATA, contexts)
     popular = next_title_ranks(Popularity(DATA), DATA, contexts)
-    assert metrics.ndcg(model, 10) > 1.3 * metrics.ndcg(popular, 10)
+    assert ranking_metrics.ndcg(model, 10) > 1.3 * ranking_metrics.ndcg(popular, 10)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fm_intent import benchmark as module
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.benchmark import benchmark, compare, record
 from fm_intent.evaluate import Judged
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
@@ -55,10 +55,10 @@ def judged(rank: list[int], **intents: list[float]) -> Judged:
     found = np.array(rank)
     report: dict[str, Any] = {
         "profiles": len(rank),
-        **metrics.next_title_metrics(found),
+        **ranking_metrics.next_title_metrics(found),
         "ci95": {
-            "hr10": metrics.ci95(metrics.hits(found, 10)),
-            "ndcg10": metrics.ci95(metrics.gains(found, 10)),
+            "hr10": ranking_metrics.ci95(ranking_metrics.hits(found, 10)),
+            "ndcg10": ranking_metrics.ci95(ranking_metrics.gains(found, 10)),
         },
         "by_action": {},
         "intents": {},

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.baselines import Popularity
 from fm_intent.data.dataset import Sequences
-from fm_intent.evaluate import Ranker, evaluate, judge, next_title_ranks
+from fm_intent.evaluate import NetworkPredictor, evaluate, judge, next_title_ranks
 from fm_intent.served.network import FIRST_ROW, UNKNOWN_DAY, Architecture
 from stream.domain.labels import ACTIONS
 from tests.unit.fm_intent import tiny
@@ -178,8 +178,10 @@ def test_a_ranker_scores_by_the_dot_product_of_user_and_title_and_what_is_recall
                 for gain, title in zip(recalled[0], seen.tolist(), strict=True):
                     if gain:
                         wanted[row, title - FIRST_ROW] += gain
-    found = next_title_ranks(Ranker(model, "cpu"), DATA, CONTEXTS)
-    np.testing.assert_array_equal(found, metrics.ranks(wanted.numpy(), DATA.targets(CONTEXTS)))
+    found = next_title_ranks(NetworkPredictor(model, "cpu"), DATA, CONTEXTS)
+    np.testing.assert_array_equal(
+        found, ranking_metrics.ranks(wanted.numpy(), DATA.targets(CONTEXTS))
+    )
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -188,5 +190,7 @@ def test_only_a_network_that_is_told_knows_when_the_held_out_play_was(told: bool
     later[CONTEXTS.end] += 1_000 * tiny.HOUR_MS
     postponed = Sequences(DATA.columns._replace(start_ms=later), tiny.catalogue())
     model = tiny.network(DATA, Architecture(width=16, hidden=24, target_time=told))
-    one, other = (Ranker(model, "cpu").scores(data, CONTEXTS) for data in (DATA, postponed))
+    one, other = (
+        NetworkPredictor(model, "cpu").scores(data, CONTEXTS) for data in (DATA, postponed)
+    )
     assert np.allclose(one, other) is not told

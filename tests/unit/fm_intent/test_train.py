@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from fm_intent import metrics
+from fm_intent import ranking_metrics
 from fm_intent.baselines import Popularity
 from fm_intent.data.dataset import PLAYS
-from fm_intent.evaluate import Ranker, next_title_ranks
+from fm_intent.evaluate import NetworkPredictor, next_title_ranks
 from fm_intent.experiments import Experiment, Training
 from fm_intent.served.network import Architecture
 from fm_intent.train import Fitted, fit, losses
@@ -39,9 +39,9 @@ def test_training_learns_more_than_popularity_knows(tmp_path: Path) -> None:
     setup = replace(QUICK.training, epochs=12)
     fitted = run(tmp_path, replace(QUICK, training=setup))
     contexts = DATA.contexts("test", 64, "served")
-    model = next_title_ranks(Ranker(fitted.model, "cpu"), DATA, contexts)
+    model = next_title_ranks(NetworkPredictor(fitted.model, "cpu"), DATA, contexts)
     popular = next_title_ranks(Popularity(DATA), DATA, contexts)
-    assert metrics.ndcg(model, 10) > 1.5 * metrics.ndcg(popular, 10)
+    assert ranking_metrics.ndcg(model, 10) > 1.5 * ranking_metrics.ndcg(popular, 10)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_network_told_the_time_of_the_target_is_told_that_of_the_play_it_predi
     batch = DATA.batch([crop])
     losses(model, batch, QUICK.training)
     contexts = DATA.contexts("test", 64, "served")
-    Ranker(model.eval(), "cpu").scores(DATA, contexts)
+    NetworkPredictor(model.eval(), "cpu").scores(DATA, contexts)
     start_ms, plays = DATA.columns.start_ms, np.isin(DATA.columns.action, PLAYS)
     for position in (batch.next_play_BL[0] >= 0).nonzero().flatten().tolist():
         following = crop.start + position + 1

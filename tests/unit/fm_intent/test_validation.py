@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fm_intent.export import export
-from fm_intent.exported import Exported
+from fm_intent.exported import ExportedVersion
 from fm_intent.validation import differences, golden_windows, validated
 from stream.domain.divergence import divergence
 from stream.exceptions import NoVersionError, VersionRefusedError
@@ -110,8 +110,8 @@ def test_a_version_with_damaged_weights_is_refused(repository: Path) -> None:
 
 
 def test_a_version_does_not_diverge_from_itself_but_from_another(exports: Path) -> None:
-    one = Exported(exports, 1)
-    other = Exported(exports, 1)
+    one = ExportedVersion(exports, 1)
+    other = ExportedVersion(exports, 1)
     with torch.no_grad():
         other.model.item.outlet.weight *= -1
     windows = golden_windows(one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fm_intent.data.dataset import Catalogue, Columns, Sequences
+from fm_intent.data.dataset import HistoryColumns, Sequences, SourceCatalogue
 from fm_intent.served.network import UNKNOWN_DAY, Architecture, FMIntent, Interactions
 from stream.domain.labels import ACTIONS, DEVICES, GENRES, NO_TITLE, hash64
 
@@ -14,7 +14,7 @@ HOUR_MS = 3_600_000
 START_MS = 20_000 * 24 * HOUR_MS
 
 
-def catalogue(*, kinds: bool = True) -> Catalogue:
+def catalogue(*, kinds: bool = True) -> SourceCatalogue:
     """Forty titles; the last ten are never played."""
     rng = np.random.default_rng(1)
     ids = [f"title-{number}" for number in range(TITLES)]
@@ -23,7 +23,7 @@ def catalogue(*, kinds: bool = True) -> Catalogue:
     genres[np.arange(TITLES), rng.integers(len(GENRES), size=TITLES)] = 1
     release = rng.integers(10_000, 20_000, TITLES)
     release[0] = UNKNOWN_DAY
-    return Catalogue(
+    return SourceCatalogue(
         title_id=ids,
         name=ids,
         title_hash=np.array([hash64(one) for one in ids]),
@@ -34,7 +34,7 @@ def catalogue(*, kinds: bool = True) -> Catalogue:
     )
 
 
-def columns(profiles: int = 30, longest: int = 100, *, browsing: bool = True) -> Columns:
+def columns(profiles: int = 30, longest: int = 100, *, browsing: bool = True) -> HistoryColumns:
     """Histories in which each profile goes round its own few titles."""
     rng = np.random.default_rng(2)
     lengths = rng.integers(5, longest, profiles)
@@ -48,7 +48,7 @@ def columns(profiles: int = 30, longest: int = 100, *, browsing: bool = True) ->
     action = rng.integers(len(ACTIONS) if browsing else 1, size=count)
     hashes = np.where(action == ACTIONS.index("search"), NO_TITLE, hashes)
     share = np.where(action < 3, rng.random(count), -1)
-    return Columns(
+    return HistoryColumns(
         offset=np.concatenate([[0], lengths.cumsum()]),
         title_hash=hashes,
         action=action.astype(np.int8),

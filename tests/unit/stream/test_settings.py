@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from stream.exceptions import InvalidSettings
+from stream.exceptions import InvalidSettingsError
 from stream.settings import Settings, settings
 
 LOGIN = {
@@ -159,6 +159,6 @@ def test_a_wrong_variable_is_named_and_no_other(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("INTENT_KAFKA_PORT", "many")
     monkeypatch.setenv("INTENT_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     settings.cache_clear()
-    with pytest.raises(InvalidSettings, match=r"INTENT_KAFKA_PORT .*integer") as refused:
+    with pytest.raises(InvalidSettingsError, match=r"INTENT_KAFKA_PORT .*integer") as refused:
         settings()
     assert str(refused.value).count("INTENT_") == 1

@@ -18,7 +18,7 @@ from features.definitions import intent_features, profile_intent, title_profiles
 from features.offline.landing import PartitionLanding, Published
 from features.online.encoding import row_attribute
 from features.online.titles import publish_titles
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from features.registry.store import apply, source_folder
 from stream.domain.feature_row import Erasure
 from stream.exceptions import FeaturesError, NothingLandedError

@@ -11,7 +11,7 @@ from feast import FeatureService, FeatureView
 from features import definitions
 from features.definitions import profile_intent, ranker_v1
 from features.online.writer import IntentWriter
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from features.reading.rerank import Candidate, Reranker
 from features.registry.store import apply, open_store
 from stream.exceptions import DefinitionsError

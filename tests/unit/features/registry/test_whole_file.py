@@ -9,7 +9,7 @@ import pytest
 from feast import Entity, FeatureStore, ValueType
 
 from features import definitions
-from features.reading.client import IntentReader
+from features.reading.reader import IntentReader
 from features.registry.store import apply, open_store
 from stream.exceptions import DefinitionsError
 from stream.settings import Settings

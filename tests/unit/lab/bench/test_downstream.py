@@ -14,23 +14,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.bench.downstream import baseline, live, report
+from lab.bench.downstream import baseline, live_features, report
 from lab.bench.downstream.baseline import Baseline
 from lab.bench.downstream.comparison import Part, compare_engines, compare_rankers
 from lab.bench.downstream.experiment import others_of
-from lab.bench.downstream.history import (
+from lab.bench.downstream.live_features import Live
+from lab.bench.downstream.published_intents import PUBLISH_MS, moments
+from lab.bench.downstream.requests import CANDIDATES, FEWEST, Cuts, Requests, sample
+from lab.bench.downstream.significance import lift, ndcg
+from lab.bench.downstream.source_history import (
     DAY_MS,
     NO_TITLE,
     UNKNOWN_DAY,
-    History,
     Looks,
     Plays,
-    Titles,
+    SourceHistory,
+    TitleColumns,
 )
-from lab.bench.downstream.intents import PUBLISH_MS, moments
-from lab.bench.downstream.live import Live
-from lab.bench.downstream.requests import CANDIDATES, FEWEST, Cuts, Requests, sample
-from lab.bench.downstream.significance import lift, ndcg
 from stream.domain.labels import GENRES
 from stream.domain.profile_state import Rules
 from stream.domain.topics import PLAYBACK_EVENTS
@@ -53,7 +53,7 @@ def history(
     plays: int = 1200,
     repeats: bool = True,
     until_ms: int = DAYS * DAY_MS,
-) -> History:
+) -> SourceHistory:
     """Random plays and looks; of the same seed those before `until_ms`."""
     rng = np.random.default_rng(seed)
     genres = np.zeros((TITLES, len(GENRES)), np.float32)
@@ -71,9 +71,9 @@ def history(
     looked = np.sort(rng.integers(0, DAYS * DAY_MS, plays))
     by, at = rng.integers(0, PROFILES, plays), rng.integers(NO_TITLE, TITLES, plays)
     kept, seen = start < until_ms, looked < until_ms
-    return History(
+    return SourceHistory(
         profiles=[f"p{number}" for number in range(PROFILES)],
-        titles=Titles(
+        titles=TitleColumns(
             ids=[f"t{number}" for number in range(TITLES)],
             genres=genres,
             primary=primary,
@@ -89,7 +89,7 @@ def history(
 CUTS = Cuts(10 * DAY_MS, 15 * DAY_MS, DAYS * DAY_MS)
 
 
-def requests(task: Any, **options: Any) -> tuple[History, Requests, Requests]:
+def requests(task: Any, **options: Any) -> tuple[SourceHistory, Requests, Requests]:
     known = history(**options)
     drawn = sample(
         known,
@@ -259,7 +259,7 @@ def _live() -> NDArray[np.float32]:
 
 
 def test_live_features_tell_how_candidates_fit_the_intent() -> None:
-    found = dict(zip(live.FEATURES, _live()[0].T.tolist(), strict=True))
+    found = dict(zip(live_features.FEATURES, _live()[0].T.tolist(), strict=True))
     nan = pytest.approx(np.nan, nan_ok=True)
     assert found["embedding_match"] == pytest.approx([-1, -3, np.nan], nan_ok=True)
     assert found["embedding_match_above_mean"] == pytest.approx([1, -1, np.nan], nan_ok=True)
@@ -356,10 +356,10 @@ def _part(seed: int, count: int = 250) -> Part:
         np.zeros(count, bool),
     )
     without = rng.normal(size=(*shape, len(baseline.FEATURES))).astype(np.float32)
-    noise = rng.normal(size=(*shape, len(live.FEATURES))).astype(np.float32)
-    noise[..., live.FEATURES.index("intent_age")] = 1
+    noise = rng.normal(size=(*shape, len(live_features.FEATURES))).astype(np.float32)
+    noise[..., live_features.FEATURES.index("intent_age")] = 1
     known = noise.copy()
-    known[:, 0, live.FEATURES.index("embedding_match")] += 2
+    known[:, 0, live_features.FEATURES.index("embedding_match")] += 2
     return Part(asked, without, known, noise, noise)
 
 
@@ -378,7 +378,7 @@ def test_knowing_the_truth_is_a_lift_and_noise_is_none(task: str) -> None:
 
 def test_a_stale_intent_leaves_the_engine_s_order() -> None:
     parts = _part(1), _part(2)
-    parts[1].live[..., live.FEATURES.index("intent_age")] = np.log1p(1801)
+    parts[1].live[..., live_features.FEATURES.index("intent_age")] = np.log1p(1801)
     found = compare_engines(*parts, fresh_s=1800, seed=0)
     assert (found["fresh"], found["lift_pct"]) == (0.0, 0.0)
     assert found["any_age"]["lift_pct"] > 100

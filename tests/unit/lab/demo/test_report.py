@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from features.reading.client import Freshness, LiveIntent
+from features.reading.reader import Freshness, LiveIntent
 from fm_intent.data import contract
 from fm_intent.export import Manifest
 from lab.demo.ages import Ages
 from lab.demo.report import Report, sample_profiles_of, show_profiles
+from lab.replay.checker import CheckResult
 from lab.replay.plan import Mix, plan_replay
 from lab.replay.prober import Samples
-from lab.replay.truth import CheckResult
 from stream.domain.feature_row import IntentRow
 from stream.domain.labels import GENRES
 

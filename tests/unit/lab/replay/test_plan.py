@@ -19,7 +19,7 @@ from lab.replay.plan import (
 )
 from lab.replay.producer import pace
 from stream.domain.events import decode
-from stream.exceptions import BadRecord, Reason
+from stream.exceptions import BadRecordError, Reason
 
 NOW_MS = 1_800_000_000_000
 CLEAN = Mix(repeats=0, disorder=0, too_late=0, malformed=0)
@@ -133,7 +133,7 @@ def test_every_kind_of_malformed_record_occurs_even_in_a_short_replay() -> None:
 def test_malformed_records_are_refused_with_the_reason_they_are_expected_to_get() -> None:
     bad = [c for c in _plan().crafted if c.reason != "behind_broker"]
     for record in bad:
-        with pytest.raises(BadRecord) as caught:
+        with pytest.raises(BadRecordError) as caught:
             decode(record.topic, record.key, record.value, broker_time_ms=NOW_MS)
         assert caught.value.reason.value == record.reason
 

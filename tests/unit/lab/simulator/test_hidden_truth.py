@@ -14,7 +14,7 @@ import stream
 from fm_intent.data.dataset import load
 from lab.exceptions import TruthError
 from lab.simulator import SimulatorParameters, simulate
-from lab.simulator.truth import TRUTH_FILE, intents_in_force
+from lab.simulator.hidden_truth import TRUTH_FILE, intents_in_force
 from stream.domain.labels import GENRES, KINDS
 
 ROOT = Path(stream.__file__).parents[1]

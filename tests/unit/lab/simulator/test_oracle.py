@@ -12,7 +12,7 @@ from lab.exceptions import TruthError
 from lab.simulator import SimulatorParameters, beliefs, simulate
 from lab.simulator.beliefs import Outlook
 from lab.simulator.choices import CONTINUE, NONE
-from lab.simulator.intents import Intents, Mixtures, carried
+from lab.simulator.hidden_intents import HiddenIntents, Mixtures, carried
 from lab.simulator.oracle import READERS, answer
 from lab.simulator.output import blocks, load_catalogue
 from stream.domain.labels import ACTIONS
@@ -81,7 +81,7 @@ def test_what_is_believed_of_the_next_session_is_how_intents_are_carried() -> No
     rows = 200_000
     shares = [tuple(rng.dirichlet(np.ones(n)) for n in beliefs.SHAPE) for _ in range(2)]
     old, new = (Mixtures(tuple(np.tile(one, (rows, 1)) for one in some)) for some in shares)
-    before = Intents(*(np.full(rows, label) for label in (1, 2, 0, 3)))
+    before = HiddenIntents(*(np.full(rows, label) for label in (1, 2, 0, 3)))
     after = carried(rng, before, old, new, 0.7)
     first = np.array([0])
     believed = beliefs.next_session(

@@ -10,7 +10,7 @@ import pytest
 
 from stream.domain.events import decode
 from stream.domain.topics import PLAYBACK_EVENTS
-from stream.exceptions import BadRecord, Reason
+from stream.exceptions import BadRecordError, Reason
 
 NOW_MS = 1_700_000_000_000
 DATA = {"profile_id": "p1", "title_id": "t1", "playback_id": "b1"}
@@ -83,7 +83,7 @@ def test_a_plain_event_under_the_content_type_of_a_cloud_event_is_taken() -> Non
 def test_a_wrong_header_that_is_needed_is_the_reason(
     attributes: dict[str, Any], reason: Reason, told: str
 ) -> None:
-    with pytest.raises(BadRecord, match=told) as refused:
+    with pytest.raises(BadRecordError, match=told) as refused:
         binary(**attributes)
     assert refused.value.reason is reason
 
@@ -105,12 +105,12 @@ def test_a_wrong_header_that_is_needed_is_the_reason(
 def test_a_wrong_envelope_is_the_reason(
     envelope: dict[str, Any], reason: Reason, told: str
 ) -> None:
-    with pytest.raises(BadRecord, match=told) as refused:
+    with pytest.raises(BadRecordError, match=told) as refused:
         structured(**envelope)
     assert refused.value.reason is reason
 
 
 @pytest.mark.parametrize("value", [b"\xffbinary", b"[]", b""])
 def test_formats_other_than_json_are_refused(value: bytes) -> None:
-    with pytest.raises(BadRecord):
+    with pytest.raises(BadRecordError):
         _decoded(value, [("content-type", b"application/cloudevents+avro")])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stream.domain.codec import decode, encode
 from stream.domain.events import Event
-from stream.domain.profile_state import Place, Rules, state_of
-from stream.exceptions import BadState
+from stream.domain.profile_state import LogPosition, Rules, state_of
+from stream.exceptions import BadStateError
 from tests.unit.stream.strategies import histories
 
 SMALL = Rules(window_length=4, memory_length=3)
@@ -21,7 +21,7 @@ SMALL = Rules(window_length=4, memory_length=3)
 
 @given(histories, st.integers(0, 2**62))
 def test_a_state_survives_the_round_trip(events: list[Event], erased_at_ms: int) -> None:
-    read = Place(1 << 40, 7, 1 << 41), Place(3, 1 << 20, 5)
+    read = LogPosition(1 << 40, 7, 1 << 41), LogPosition(3, 1 << 20, 5)
     state = replace(state_of(events, SMALL), erased_at_ms=erased_at_ms, read=read)
     again = decode(encode(state))
     assert again.read == read
@@ -51,20 +51,20 @@ def test_any_damaged_byte_is_refused(events: list[Event], data: st.DataObject) -
     raw = bytearray(encode(state_of(events, SMALL)))
     at = data.draw(st.integers(0, len(raw) - 1))
     raw[at] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(BadState):
+    with pytest.raises(BadStateError):
         decode(bytes(raw))
 
 
 @given(histories, st.data())
 def test_bytes_cut_short_are_refused(events: list[Event], data: st.DataObject) -> None:
     raw = encode(state_of(events, SMALL))
-    with pytest.raises(BadState):
+    with pytest.raises(BadStateError):
         decode(raw[: data.draw(st.integers(0, len(raw) - 1))])
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
-    with pytest.raises(BadState):
+    with pytest.raises(BadStateError):
         decode(raw)
 
 
@@ -73,5 +73,5 @@ def test_a_decoded_state_can_be_changed_without_touching_its_source(events: list
     raw = encode(state_of(events, SMALL))
     state = decode(raw)
     for event in events:
-        state.take_in(event, SMALL)
+        state.apply(event, SMALL)
     assert encode(decode(raw)) == raw

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream.domain.events import Playback, decode, json_schema
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
-from stream.exceptions import BadRecord, Reason
+from stream.exceptions import BadRecordError, Reason
 
 NOW_MS = 1_700_000_000_000
 
@@ -77,19 +77,19 @@ def read(value: bytes | dict[str, Any], topic: str = PLAYBACK_EVENTS, **kwargs: 
 def test_a_bad_record_is_refused_with_its_reason(
     topic: str, value: bytes | dict[str, Any], reason: Reason
 ) -> None:
-    with pytest.raises(BadRecord) as refused:
+    with pytest.raises(BadRecordError) as refused:
         read(value, topic)
     assert refused.value.reason is reason
 
 
 def test_an_oversized_record_is_refused_unread() -> None:
-    with pytest.raises(BadRecord) as refused:
+    with pytest.raises(BadRecordError) as refused:
         read(b" " * 2_000, max_bytes=1_999)
     assert refused.value.reason is Reason.OVERSIZED
 
 
 def test_a_record_without_a_key_is_a_key_mismatch() -> None:
-    with pytest.raises(BadRecord) as refused:
+    with pytest.raises(BadRecordError) as refused:
         read(PLAY, key=None)
     assert refused.value.reason is Reason.KEY_MISMATCH
 
@@ -123,7 +123,7 @@ headers = st.dictionaries(
 def test_no_bytes_make_the_decoder_raise_anything_else(
     raw: bytes, headers: dict[str, bytes | None], topic: str
 ) -> None:
-    with pytest.raises(BadRecord):
+    with pytest.raises(BadRecordError):
         read(raw, topic, headers=[("ce_specversion", b"1.0"), *headers.items()])
 
 
@@ -134,7 +134,7 @@ def test_headers_of_any_kind_leave_a_whole_event_as_it_is(headers: dict[str, byt
 
 def test_a_cloud_event_that_is_nested_too_deep_is_refused() -> None:
     deep = b'{"x":' * 500 + b"1" + b"}" * 500
-    with pytest.raises(BadRecord):
+    with pytest.raises(BadRecordError):
         read(deep, headers=[("ce_specversion", b"1.0"), ("ce_id", b"1")])
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stream.domain.codec import encode
 from stream.domain.events import Browse, Event, Playback
 from stream.domain.interactions import measure
-from stream.domain.profile_state import UNREAD, Outcome, Place, ProfileState, Rules, state_of
+from stream.domain.profile_state import UNREAD, LogPosition, Outcome, ProfileState, Rules, state_of
 from tests.unit.stream.strategies import PROFILE, histories
 
 RULES = Rules()
@@ -51,7 +51,7 @@ def test_any_order_of_the_same_events_gives_the_same_state(
 def test_repeated_events_change_nothing(events: list[Event], data: st.DataObject) -> None:
     again = data.draw(st.lists(st.sampled_from(events), max_size=20)) if events else []
     state = state_of(events, RULES)
-    outcomes = {state.take_in(event, RULES) for event in again}
+    outcomes = {state.apply(event, RULES) for event in again}
     assert outcomes <= {Outcome.UNCHANGED, Outcome.STATELESS}
     assert same(state, state_of(events, RULES))
 
@@ -62,13 +62,13 @@ def after(
     """The state of events after an erasure, read one behind the other."""
     state = ProfileState().erased(erased_at_ms)
     for number, event in enumerate(events, start=offset):
-        state.take_in(event, RULES, place(number, partition=partition))
+        state.apply(event, RULES, place(number, partition=partition))
     return state
 
 
-def place(offset: int, *, at_ms: int | None = None, partition: int = 0) -> Place:
+def place(offset: int, *, at_ms: int | None = None, partition: int = 0) -> LogPosition:
     """Where a record stands; the broker gives eight in a row the same time."""
-    return Place(offset // 8 if at_ms is None else at_ms, partition, offset)
+    return LogPosition(offset // 8 if at_ms is None else at_ms, partition, offset)
 
 
 states = st.builds(after, _erasures, histories, st.integers(0, 1), st.integers(0, 40))
@@ -103,9 +103,9 @@ def test_a_state_covers_another_exactly_when_it_is_the_join_of_the_two(
 ) -> None:
     whole, part = ProfileState().erased(one), ProfileState().erased(other)
     for offset, event in enumerate(events):
-        whole.take_in(event, rules, place(offset))
+        whole.apply(event, rules, place(offset))
     for offset, event in enumerate([*events[:cut], *others[cut : cut + 2]]):
-        part.take_in(event, rules, place(offset))
+        part.apply(event, rules, place(offset))
     for a, b in ((whole, part), (part, whole), (whole, whole)):
         assert a.covers(b, rules) == same(a.joined(b, rules), a)
 
@@ -115,7 +115,7 @@ def test_sequence_no_grows_with_every_applied_interaction(events: list[Event]) -
     state = ProfileState()
     for event in events:
         before, rows = state.sequence_no, len(state.window)
-        outcome = state.take_in(event, RULES)
+        outcome = state.apply(event, RULES)
         assert state.sequence_no >= before
         if len(state.window) > rows:
             assert state.sequence_no > before
@@ -165,14 +165,14 @@ def test_the_title_memory_keeps_the_latest_titles() -> None:
 def test_an_event_older_than_a_full_window_is_late_and_changes_nothing() -> None:
     state = state_of([play(n, 100 + n) for n in range(6)], SMALL)
     before = encode(state)
-    assert state.take_in(play(99, 50), SMALL) is Outcome.LATE
+    assert state.apply(play(99, 50), SMALL) is Outcome.LATE
     assert encode(state) == before
 
 
 def test_a_straggler_of_a_sitting_that_was_dropped_is_late_not_a_new_interaction() -> None:
     state = state_of([play(n, 100 + n) for n in range(6)], SMALL)
     straggler = play(77, 10_000, playback_id="p1", event_type="play_stop")
-    assert state.take_in(straggler, SMALL) is Outcome.LATE
+    assert state.apply(straggler, SMALL) is Outcome.LATE
 
 
 _long = st.lists(st.integers(0, 60), min_size=5, max_size=60)
@@ -185,9 +185,9 @@ def test_whatever_was_consumed_before_is_not_late_when_it_is_delivered_again(
     records = [(play(n, at_ms), place(n)) for n, at_ms in enumerate(times)]
     state = ProfileState()
     for event, where in records:
-        state.take_in(event, SMALL, where)
+        state.apply(event, SMALL, where)
     before = encode(state)
-    again = {state.take_in(event, SMALL, where) for event, where in records[start:]}
+    again = {state.apply(event, SMALL, where) for event, where in records[start:]}
     assert again <= {Outcome.UNCHANGED}
     assert encode(state) == before
 
@@ -199,11 +199,11 @@ def test_what_either_of_two_owners_consumed_is_not_late_after_their_join(
     records = [(play(n, at_ms), place(n)) for n, at_ms in enumerate([*times, *others])]
     former, successor = ProfileState(), ProfileState()
     for event, where in records[: len(times)]:
-        former.take_in(event, SMALL, where)
+        former.apply(event, SMALL, where)
     for event, where in records:
-        successor.take_in(event, SMALL, where)
+        successor.apply(event, SMALL, where)
     joined = former.joined(successor, SMALL)
-    assert {joined.take_in(event, SMALL, where) for event, where in records} <= {Outcome.UNCHANGED}
+    assert {joined.apply(event, SMALL, where) for event, where in records} <= {Outcome.UNCHANGED}
 
 
 @pytest.mark.parametrize(
@@ -217,27 +217,27 @@ def test_what_either_of_two_owners_consumed_is_not_late_after_their_join(
     ],
     ids=["unknown", "next", "later", "of a log made anew", "of another partition"],
 )
-def test_an_event_that_was_not_consumed_before_is_late(where: Place) -> None:
+def test_an_event_that_was_not_consumed_before_is_late(where: LogPosition) -> None:
     state = ProfileState()
     for n in range(6):
-        state.take_in(play(n, 100 + n), SMALL, place(n))
-    assert state.take_in(play(99, 50), SMALL, where) is Outcome.LATE
+        state.apply(play(n, 100 + n), SMALL, place(n))
+    assert state.apply(play(99, 50), SMALL, where) is Outcome.LATE
 
 
 def test_an_event_of_a_topic_that_is_read_behind_the_other_is_late() -> None:
     state = ProfileState()
     for n in range(6):
-        state.take_in(play(n, 100 + n), SMALL, place(n))
+        state.apply(play(n, 100 + n), SMALL, place(n))
     opened = Browse(
         event_id="b", profile_id=PROFILE, occurred_at_ms=50, event_type="title_open", title_id="t"
     )
-    assert state.take_in(opened, SMALL, place(0)) is Outcome.LATE
-    assert state.take_in(opened, SMALL, place(0)) is Outcome.UNCHANGED
+    assert state.apply(opened, SMALL, place(0)) is Outcome.LATE
+    assert state.apply(opened, SMALL, place(0)) is Outcome.UNCHANGED
 
 
 def test_a_late_event_within_the_window_is_taken_in_where_it_belongs() -> None:
     state = state_of([play(n, 100 * n) for n in range(1, 4)], SMALL)
-    assert state.take_in(play(9, 150), SMALL) is Outcome.APPLIED
+    assert state.apply(play(9, 150), SMALL) is Outcome.APPLIED
     assert state.window["start_ms"].tolist() == [100, 150, 200, 300]
 
 
@@ -267,7 +267,7 @@ def test_an_impression_carries_no_state() -> None:
         title_id="t",
     )
     state = ProfileState()
-    assert state.take_in(seen, RULES) is Outcome.STATELESS
+    assert state.apply(seen, RULES) is Outcome.STATELESS
     assert same(state, ProfileState())
 
 

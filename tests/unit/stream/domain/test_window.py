@@ -73,7 +73,7 @@ def test_a_late_event_may_join_two_sessions() -> None:
     state = state_of(events, RULES)
     assert len(session_starts(state.window, gap_s=1800)) == 2
     for event in play(3, 1500):
-        state.take_in(event, RULES)
+        state.apply(event, RULES)
     assert len(session_starts(state.window, gap_s=1800)) == 1
 
 

@@ -13,7 +13,11 @@ import pytest
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import FORGET, WindowBatch, window_batch
-from stream.exceptions import InferenceRefused, InferenceUnavailable, VersionNotServed
+from stream.exceptions import (
+    InferenceRefusedError,
+    InferenceUnavailableError,
+    VersionNotServedError,
+)
 from stream.inference import client as inference
 from stream.inference.client import InferenceClient
 from stream.inference.placement import placed
@@ -24,8 +28,8 @@ from tests.unit.stream.fakes import answer
 T = TypeVar("T")
 
 RULES = Rules()
-DOWN = InferenceUnavailable("down")
-ABSENT = VersionNotServed("absent")
+DOWN = InferenceUnavailableError("down")
+ABSENT = VersionNotServedError("absent")
 
 
 @dataclass
@@ -87,14 +91,14 @@ def test_only_what_was_not_answered_is_asked_again() -> None:
 
 def test_a_round_without_any_answer_is_given_back_to_the_caller() -> None:
     servers = fleet(Server(lambda _: DOWN))
-    with pytest.raises(InferenceUnavailable):
+    with pytest.raises(InferenceUnavailableError):
         infer(servers)
     assert servers["triton-0"].asked == 3
 
 
 def test_a_refusal_is_not_asked_again() -> None:
-    with pytest.raises(InferenceRefused):
-        infer(fleet(Server(lambda n: InferenceRefused("no") if n == 2 else None)))
+    with pytest.raises(InferenceRefusedError):
+        infer(fleet(Server(lambda n: InferenceRefusedError("no") if n == 2 else None)))
 
 
 def test_each_profile_is_asked_at_its_own_server() -> None:
@@ -165,7 +169,7 @@ def test_a_server_that_answers_in_part_keeps_its_profiles() -> None:
 
 
 def test_where_no_server_answers_the_caller_is_told() -> None:
-    with pytest.raises(InferenceUnavailable):
+    with pytest.raises(InferenceUnavailableError):
         infer(fleet(Server(lambda _: DOWN), Server(lambda _: DOWN)), rows=20)
 
 
@@ -211,7 +215,7 @@ def test_a_server_that_was_left_forgets_also_what_the_others_never_had(
 
     async def forget(client: InferenceClient) -> None:
         await client.infer(windows(20))
-        with pytest.raises(VersionNotServed):
+        with pytest.raises(VersionNotServedError):
             await client.forget(np.array([7]), "3")
         while ("3", 7) not in servers["triton-0"].forgot:
             await asyncio.sleep(0.001)
@@ -236,10 +240,10 @@ def test_forgetting_reaches_a_server_that_fails_just_then_once_it_is_back(
 @pytest.mark.parametrize(
     ("failures", "told"),
     [
-        ((DOWN,), InferenceUnavailable),
-        ((DOWN, DOWN), InferenceUnavailable),
-        ((ABSENT, ABSENT), VersionNotServed),
-        ((None, InferenceRefused("no")), InferenceRefused),
+        ((DOWN,), InferenceUnavailableError),
+        ((DOWN, DOWN), InferenceUnavailableError),
+        ((ABSENT, ABSENT), VersionNotServedError),
+        ((None, InferenceRefusedError("no")), InferenceRefusedError),
     ],
 )
 def test_forgetting_that_no_server_took_or_one_refused_is_a_failure(

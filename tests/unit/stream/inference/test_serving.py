@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from stream.exceptions import InferenceUnavailable, VersionNotServed
+from stream.exceptions import InferenceUnavailableError, VersionNotServedError
 from stream.inference.release import Release
 from stream.inference.serving import ReleasedInference
 
@@ -59,13 +59,13 @@ def test_what_the_shadow_has_to_compare_yet_is_compared_first() -> None:
 
 
 def test_a_version_that_is_no_longer_served_has_nothing_to_forget() -> None:
-    client = Client(**{"2": VersionNotServed("gone")})
+    client = Client(**{"2": VersionNotServedError("gone")})
     forget(client, Release(live="3", previous="2"))
     assert client.forgot == ["3"]
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
 def test_a_version_that_does_not_answer_is_to_be_asked_again(version: str) -> None:
-    client = Client(**{version: InferenceUnavailable("busy")})
-    with pytest.raises(InferenceUnavailable):
+    client = Client(**{version: InferenceUnavailableError("busy")})
+    with pytest.raises(InferenceUnavailableError):
         forget(client, Release(live="3", previous="2"))

@@ -15,7 +15,7 @@ from stream import metrics
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import WindowBatch, window_batch
-from stream.exceptions import BrokerUnavailable, InferenceUnavailable
+from stream.exceptions import BrokerUnavailableError, InferenceUnavailableError
 from stream.inference.release import Release
 from stream.inference.shadow import PARTITION, Shadow, is_shadowed
 from stream.kafka.outbox import Outgoing
@@ -41,7 +41,7 @@ class Candidate:
         self.asked.append((len(windows), version))
         await self.let_go.wait()
         if self.failing:
-            raise InferenceUnavailable("not loaded")
+            raise InferenceUnavailableError("not loaded")
         rows = answer(len(windows))
         return replace(
             rows,
@@ -52,7 +52,7 @@ class Candidate:
 
 class BrokenOutbox(Edges):
     async def deliver(self, records: Sequence[Outgoing]) -> None:
-        raise BrokerUnavailable("away")
+        raise BrokerUnavailableError("away")
 
 
 def count(outcome: str) -> float:

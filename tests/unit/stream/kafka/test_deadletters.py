@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from stream.exceptions import BadRecord, Reason
+from stream.exceptions import BadRecordError, Reason
 from stream.kafka.deadletters import CUT_HEADER, dead_letter, late_event
 from tests.unit.stream.fakes import NOW_MS, Message
 
-ERROR = BadRecord(Reason.OVERSIZED, "too large")
+ERROR = BadRecordError(Reason.OVERSIZED, "too large")
 
 
 def test_a_record_is_kept_as_it_came() -> None:

@@ -14,7 +14,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from stream.exceptions import BrokerRefused, BrokerUnavailable, DeliveryFailed
+from stream.exceptions import BrokerRefusedError, BrokerUnavailableError, DeliveryFailedError
 from stream.kafka import outbox
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.settings import Settings
@@ -83,26 +83,26 @@ def deliver(
 def test_a_failure_that_passes_may_be_tried_again(
     failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BrokerUnavailable):
+    with pytest.raises(BrokerUnavailableError):
         deliver(monkeypatch, failure)
 
 
 def test_a_right_that_is_missing_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BrokerRefused):
+    with pytest.raises(BrokerRefusedError):
         deliver(monkeypatch, TopicAuthorizationFailedError())
 
 
 def test_a_producer_that_the_broker_has_done_with_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(DeliveryFailed, match="started again"):
+    with pytest.raises(DeliveryFailedError, match="started again"):
         deliver(monkeypatch, OutOfOrderSequenceNumber())
 
 
 def test_nothing_is_written_any_more_once_a_failure_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(BrokerUnavailable):
+    with pytest.raises(BrokerUnavailableError):
         deliver(monkeypatch, KafkaConnectionError())
     assert Producer.written == [1]
 
@@ -115,5 +115,5 @@ def test_a_partition_that_the_producer_does_not_know_of_yet_is_asked_for(
 
 
 def test_a_partition_that_nobody_knows_of_may_come_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BrokerUnavailable, match="t, partition 3"):
+    with pytest.raises(BrokerUnavailableError, match="t, partition 3"):
         deliver(monkeypatch, partitions=[3])

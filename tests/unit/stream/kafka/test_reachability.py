@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from stream import metrics
-from stream.exceptions import BrokerUnavailable
+from stream.exceptions import BrokerUnavailableError
 from stream.kafka.reachability import Reachability
 
 
@@ -22,7 +22,7 @@ def test_an_outage_is_told_when_it_begins_once_a_minute_and_when_it_ends(
     kafka = Reachability(clock)
     kafka.answered()
     for clock.now_s in range(10, 150, 5):
-        kafka.failed(BrokerUnavailable("Kafka at here:1 did not answer"))
+        kafka.failed(BrokerUnavailableError("Kafka at here:1 did not answer"))
         assert not kafka.is_up
     clock.now_s = 250
     kafka.answered()
@@ -41,7 +41,7 @@ def test_the_lag_is_absent_and_not_what_it_was_while_kafka_is_away() -> None:
     kafka = Reachability()
     metrics.LAG.labels(*place.values()).set(7)
     assert REGISTRY.get_sample_value("kafka_consumergroup_lag", place) == 7
-    kafka.failed(BrokerUnavailable("away"))
+    kafka.failed(BrokerUnavailableError("away"))
     assert REGISTRY.get_sample_value("kafka_consumergroup_lag", place) is None
     assert REGISTRY.get_sample_value("intentstream_kafka_up") == 0
     kafka.answered()

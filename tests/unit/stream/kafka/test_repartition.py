@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream.domain import codec
 from stream.domain.profile_state import Rules, state_of
-from stream.kafka.changelog import KeptState, States, join_into
+from stream.kafka.changelog import KeptState, StatesByPlace, join_into
 from stream.kafka.outbox import Outgoing
 from stream.kafka.repartition import Mover
 from stream.kafka.topology import Topology
@@ -58,8 +58,8 @@ class Log:
         place = {"key": key, "partition": partition, "topic": "t", "offset": len(self.records)}
         self.records.append(SimpleNamespace(**place, value=value, timestamp=at_ms))
 
-    def states(self) -> States:
-        states: States = {}
+    def states(self) -> StatesByPlace:
+        states: StatesByPlace = {}
         for record in self.records:
             join_into(states, record, Rules())
         return states

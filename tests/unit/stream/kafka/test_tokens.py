@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 from pydantic import SecretStr
 
-from stream.exceptions import InvalidSettings, TokenUnavailable
-from stream.kafka.client import broker_error, client_options
+from stream.exceptions import InvalidSettingsError, TokenUnavailableError
+from stream.kafka.connection import broker_error, client_options
 from stream.kafka.tokens import AmazonTokens, NoToken, OidcTokens
 from stream.settings import Settings
 from tests.tokens import CLIENT, SECRET, Endpoint, endpoint
@@ -89,7 +89,7 @@ def test_an_endpoint_that_gives_no_token_is_named_with_what_to_check(
     with pytest.raises(NoToken, match=advice) as refused:
         asyncio.run(tokens(server, Clock(), secret).token())
     told = broker_error(Settings(), refused.value)
-    assert type(told) is TokenUnavailable
+    assert type(told) is TokenUnavailableError
     assert server.url in str(told)
     assert secret not in str(told)
 
@@ -150,5 +150,5 @@ def test_credentials_that_amazon_s_package_does_not_find_are_told(
 
 def test_the_extra_that_amazon_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aws_msk_iam_sasl_signer", None)
-    with pytest.raises(InvalidSettings, match=r"intentstream\[aws\]"):
+    with pytest.raises(InvalidSettingsError, match=r"intentstream\[aws\]"):
         AmazonTokens("eu-west-1")

@@ -14,7 +14,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 from faust.types import TP
 
-from stream.exceptions import LogReplaced
+from stream.exceptions import LogReplacedError
 from stream.kafka.bookmark import Bookmark
 from stream.kafka.transport import LeanConsumer, LeanConsumerThread, LeanTransport
 
@@ -320,7 +320,7 @@ def test_a_log_that_begins_anew_while_it_is_read_ends_the_worker() -> None:
             await delivered.reach(4)
             partition.position = 0
             error = await asyncio.wait_for(ended, timeout=60)
-            assert isinstance(error, LogReplaced)
+            assert isinstance(error, LogReplacedError)
             assert delivered == [2, 3, 4, 5]
 
     asyncio.run(scene())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stream.exceptions import InferenceRefused, ShuttingDown
+from stream.exceptions import InferenceRefusedError, ShuttingDownError
 from stream.worker.agent import serve
 
 FULL = 4
@@ -156,14 +156,14 @@ def test_batches_are_finished_and_acknowledged_in_order() -> None:
 
 @pytest.mark.parametrize("step", ["begin 0-3", "answer 0-3", "finish 0-3"])
 def test_what_was_begun_behind_a_batch_that_was_given_up_is_not_acknowledged(step: str) -> None:
-    worker = served(3 * FULL, {step: ShuttingDown("leaving")})
+    worker = served(3 * FULL, {step: ShuttingDownError("leaving")})
     assert not [one for one in worker.log if one.startswith("ack")]
     assert worker.consumer.unacked == set()
     assert worker.crashed is None
 
 
 def test_the_next_generation_goes_on_behind_a_batch_that_was_given_up() -> None:
-    worker = Worker(3 * FULL, {"finish 0-3": ShuttingDown("leaving")})
+    worker = Worker(3 * FULL, {"finish 0-3": ShuttingDownError("leaving")})
 
     def rebalance() -> None:
         assert not [step for step in worker.log if step.startswith("ack")]
@@ -196,8 +196,8 @@ def test_a_worker_that_stops_finishes_what_it_has_begun() -> None:
 
 @pytest.mark.parametrize("step", ["begin 0-3", "answer 0-3", "finish 0-3"])
 def test_an_error_that_nobody_expects_ends_the_worker(step: str) -> None:
-    worker = served(3 * FULL, {step: InferenceRefused("no such input")})
-    assert isinstance(worker.crashed, InferenceRefused)
+    worker = served(3 * FULL, {step: InferenceRefusedError("no such input")})
+    assert isinstance(worker.crashed, InferenceRefusedError)
     assert not [one for one in worker.log if one.startswith("ack")]
 
 

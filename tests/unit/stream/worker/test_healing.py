@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from features.online.inspection import Place
+from features.online.inspection import FencePosition
 from stream.domain import codec
 from stream.domain.events import Browse
 from stream.domain.profile_state import ProfileState, Rules
@@ -34,7 +34,7 @@ def state_of(*times_ms: int) -> ProfileState:
             event_type="title_open",
             title_id="t",
         )
-        state.take_in(event, Rules())
+        state.apply(event, Rules())
     return state
 
 
@@ -44,7 +44,7 @@ class World:
 
     states: dict[bytes, bytes] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
-    rows: dict[str, Place] = field(default_factory=dict)
+    rows: dict[str, FencePosition] = field(default_factory=dict)
     published: list[bytes] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     server: str = "one"
@@ -63,7 +63,7 @@ class World:
 
     def store(self, name: str) -> None:
         state = codec.decode(self.states[name.encode()])
-        self.rows[name] = Place(state.last_at_ms or state.erased_at_ms, state.sequence_no)
+        self.rows[name] = FencePosition(state.last_at_ms or state.erased_at_ms, state.sequence_no)
 
     def fetch(self, key: bytes) -> bytes | None:
         return self.states.get(key)
@@ -71,7 +71,7 @@ class World:
     def newest_first(self) -> Sequence[Kept]:
         return sorted(self.kept, key=lambda kept: -kept.at_s)
 
-    async def places(self, profile_ids: Sequence[str]) -> list[Place | None]:
+    async def places(self, profile_ids: Sequence[str]) -> list[FencePosition | None]:
         if self.failures:
             raise self.failures.pop()
         return [self.rows.get(name) for name in profile_ids]
@@ -130,17 +130,17 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_row_is_lost_when_it_is_missing_or_older_than_its_state() -> None:
     state = state_of(1000, 2000)
     assert loss(state, None) == "missing"
-    assert loss(state, Place(1000, 1)) == "older"
-    assert loss(state, Place(2000, state.sequence_no - 1)) == "older"
-    assert loss(state, Place(2000, state.sequence_no)) is None
-    assert loss(state, Place(3000, 1)) is None
+    assert loss(state, FencePosition(1000, 1)) == "older"
+    assert loss(state, FencePosition(2000, state.sequence_no - 1)) == "older"
+    assert loss(state, FencePosition(2000, state.sequence_no)) is None
+    assert loss(state, FencePosition(3000, 1)) is None
 
 
 def test_of_an_erased_profile_the_store_must_hold_its_erasure() -> None:
     erased = state_of(1000).erased(5000)
     assert loss(erased, None) == "missing"
-    assert loss(erased, Place(1000, 1)) == "older"
-    assert loss(erased, Place(5000, 0)) is None
+    assert loss(erased, FencePosition(1000, 1)) == "older"
+    assert loss(erased, FencePosition(5000, 0)) is None
 
 
 def test_of_a_profile_that_nothing_is_known_of_nothing_is_lost() -> None:
@@ -197,7 +197,7 @@ def test_only_what_is_missing_or_older_is_published_again() -> None:
     healer = world.healer()
     heal(world, healer)
     del world.rows["missing"]
-    world.rows["older"] = Place(1000, 1)
+    world.rows["older"] = FencePosition(1000, 1)
     world.server = "two"
     before = REGISTRY.get_sample_value("intentstream_healed_rows_total", {"loss": "older"}) or 0
     assert sorted(heal(world, healer)) == [b"missing", b"older"]
@@ -224,7 +224,7 @@ def test_a_row_that_is_on_its_way_is_not_lost() -> None:
     world.keep("on its way", state_of(1000), at_s=NOW_S)
     seen = 0
 
-    async def places(profile_ids: Sequence[str]) -> list[Place | None]:
+    async def places(profile_ids: Sequence[str]) -> list[FencePosition | None]:
         nonlocal seen
         seen += 1
         if seen > 1:

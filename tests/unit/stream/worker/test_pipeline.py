@@ -16,12 +16,12 @@ from stream.domain.labels import hash64
 from stream.domain.prediction import Intents
 from stream.domain.window import FORGET, WindowBatch
 from stream.exceptions import (
-    BrokerUnavailable,
-    InferenceRefused,
-    InferenceUnavailable,
-    PartitionsChanged,
+    BrokerUnavailableError,
+    InferenceRefusedError,
+    InferenceUnavailableError,
+    PartitionsChangedError,
     Reason,
-    ShuttingDown,
+    ShuttingDownError,
     StoreUnavailableError,
 )
 from stream.kafka.outbox import Outgoing
@@ -121,7 +121,7 @@ def test_a_bad_record_goes_to_its_dead_letter_topic_as_it_came() -> None:
     assert header(letter, "intent.reason") == "not_json"
     assert header(letter, "__connect.errors.topic") == "playback-events"
     assert header(letter, "__connect.errors.offset") == "17"
-    assert header(letter, "__connect.errors.exception.class.name") == "BadRecord"
+    assert header(letter, "__connect.errors.exception.class.name") == "BadRecordError"
 
 
 def test_bad_records_do_not_keep_their_good_neighbours_from_being_published() -> None:
@@ -162,7 +162,7 @@ def test_what_was_turned_away_is_delivered_before_a_state_says_that_it_was_read(
 
 
 def test_a_late_event_that_could_not_be_delivered_is_owed_to_the_next_batch() -> None:
-    edges = Edges(failures={"deliver": [BrokerUnavailable("down")]})
+    edges = Edges(failures={"deliver": [BrokerUnavailableError("down")]})
     records = [
         message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}, offset=n) for n in range(65)
     ]
@@ -179,7 +179,7 @@ def test_a_late_event_that_could_not_be_delivered_is_owed_to_the_next_batch() ->
     )
 
     async def given_up_and_read_again() -> None:
-        with pytest.raises(ShuttingDown):
+        with pytest.raises(ShuttingDownError):
             await pipeline.begin([*records, late])
         assert edges.delivered == []
         leaving[0] = False
@@ -339,8 +339,8 @@ def test_an_erasure_of_nobody_goes_to_its_dead_letter_topic(key: bytes | None, r
 @pytest.mark.parametrize(
     ("edge", "failure"),
     [
-        ("deliver", BrokerUnavailable("down")),
-        ("infer", InferenceUnavailable("down")),
+        ("deliver", BrokerUnavailableError("down")),
+        ("infer", InferenceUnavailableError("down")),
         ("write", StoreUnavailableError("down")),
     ],
 )
@@ -354,8 +354,8 @@ def test_a_dependency_that_comes_back_is_retried_until_the_batch_is_through(
 
 
 def test_a_worker_that_leaves_gives_up_instead_of_acknowledging() -> None:
-    edges = Edges(failures={"infer": [InferenceUnavailable("down")]})
-    with pytest.raises(ShuttingDown):
+    edges = Edges(failures={"infer": [InferenceUnavailableError("down")]})
+    with pytest.raises(ShuttingDownError):
         process(edges, message({}), gives_up=lambda: True)
     assert edges.rows == []
 
@@ -393,7 +393,7 @@ def test_a_dependency_that_does_not_answer_is_told_as_back_pressure(
         await beginning
 
     if leaves:
-        with pytest.raises(ShuttingDown):
+        with pytest.raises(ShuttingDownError):
             asyncio.run(begin())
     else:
         asyncio.run(begin())
@@ -409,8 +409,8 @@ def test_a_kind_of_dead_letter_that_never_came_is_counted_as_none() -> None:
 
 
 def test_a_refused_request_is_not_retried() -> None:
-    edges = Edges(failures={"infer": [InferenceRefused("no such input")]})
-    with pytest.raises(InferenceRefused):
+    edges = Edges(failures={"infer": [InferenceRefusedError("no such input")]})
+    with pytest.raises(InferenceRefusedError):
         process(edges, message({}))
     assert edges.log.count("infer") == 1
 
@@ -604,6 +604,6 @@ def test_without_a_repartition_the_partition_is_trusted() -> None:
 
 def test_no_record_of_a_partition_that_was_added_is_taken_in() -> None:
     edges = Edges()
-    with pytest.raises(PartitionsChanged, match="intentstream repartition"):
+    with pytest.raises(PartitionsChangedError, match="intentstream repartition"):
         process(edges, message({}, partition=4), topology=Topology(partitions=4))
     assert edges.log == []

@@ -10,7 +10,7 @@ import pytest
 
 from stream.domain import codec
 from stream.domain.profile_state import Rules, state_of
-from stream.exceptions import BadState
+from stream.exceptions import BadStateError
 from stream.settings import Settings
 from stream.worker.app import create_app
 from tests.unit.stream.domain.test_window import play
@@ -31,7 +31,7 @@ def recovered(*values: bytes | None) -> tuple[bytes | None, list[BaseException]]
         app.crash = crash  # type: ignore[method-assign]
         try:
             app.table.apply_changelog_batch(changelog(values))
-        except BadState:
+        except BadStateError:
             await asyncio.sleep(0)
 
     asyncio.run(apply())

@@ -13,8 +13,8 @@ from aiokafka.errors import (
 )
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from stream.exceptions import BrokerRefused, BrokerUnavailable, InvalidSettings
-from stream.kafka.client import broker_error, client_options
+from stream.exceptions import BrokerRefusedError, BrokerUnavailableError, InvalidSettingsError
+from stream.kafka.connection import broker_error, client_options
 from stream.kafka.transport import credentials
 from stream.settings import Settings
 
@@ -97,27 +97,31 @@ def test_our_certificate_is_shown_with_its_encrypted_key(tmp_path: Path) -> None
     }
     client_options(Settings.model_validate({**given, "kafka_ssl_key_password": "hush-hush"}))
     for password in (None, "wrong"):
-        with pytest.raises(InvalidSettings, match="INTENT_KAFKA_SSL_KEY_PASSWORD"):
+        with pytest.raises(InvalidSettingsError, match="INTENT_KAFKA_SSL_KEY_PASSWORD"):
             client_options(Settings.model_validate({**given, "kafka_ssl_key_password": password}))
 
 
 def test_an_authority_that_can_t_be_read_is_named(tmp_path: Path) -> None:
     settings = Settings(kafka_security_protocol="SSL", kafka_ssl_cafile=tmp_path / "absent.pem")
-    with pytest.raises(InvalidSettings, match="INTENT_KAFKA_SSL_CAFILE"):
+    with pytest.raises(InvalidSettingsError, match="INTENT_KAFKA_SSL_CAFILE"):
         client_options(settings)
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "advice"),
     [
-        (SaslAuthenticationFailed("Invalid credentials"), BrokerRefused, "SASL_PASSWORD"),
-        (TopicAuthorizationFailedError("browse-events"), BrokerRefused, "ACLs"),
-        (ssl.SSLCertVerificationError("self-signed"), BrokerRefused, "INTENT_KAFKA_SSL_CAFILE"),
-        (KafkaConnectionError("nobody"), BrokerUnavailable, "INTENT_KAFKA_BOOTSTRAP"),
+        (SaslAuthenticationFailed("Invalid credentials"), BrokerRefusedError, "SASL_PASSWORD"),
+        (TopicAuthorizationFailedError("browse-events"), BrokerRefusedError, "ACLs"),
+        (
+            ssl.SSLCertVerificationError("self-signed"),
+            BrokerRefusedError,
+            "INTENT_KAFKA_SSL_CAFILE",
+        ),
+        (KafkaConnectionError("nobody"), BrokerUnavailableError, "INTENT_KAFKA_BOOTSTRAP"),
     ],
 )
 def test_what_failed_says_what_to_check(
-    error: Exception, kind: type[BrokerUnavailable], advice: str
+    error: Exception, kind: type[BrokerUnavailableError], advice: str
 ) -> None:
     settings = Settings.model_validate({"kafka_security_protocol": "SASL_SSL", **LOGIN})
     told = broker_error(settings, error)

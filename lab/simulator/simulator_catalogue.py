@@ -37,7 +37,7 @@ _DAYS_BEYOND: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class SimulatorCatalogue:
     """T titles in NumPy columns. Days count from 1970 but where they index a table.
 
     Attributes:
@@ -84,7 +84,7 @@ class Catalogue:
         return np.where(last, day, _LONG_AGO).astype(np.int64)
 
 
-def load(parameters: SimulatorParameters, rng: Generator) -> Catalogue:
+def load(parameters: SimulatorParameters, rng: Generator) -> SimulatorCatalogue:
     """The Netflix catalogue with what it lacks drawn by `rng`: episodes, popularity, taste."""
     titles = netflix.titles()
     count = len(titles)
@@ -125,7 +125,7 @@ def load(parameters: SimulatorParameters, rng: Generator) -> Catalogue:
         {name: titles[name] for name in ("title_id", "name", "kind", "genres", "release_day")}
         | {"duration_s": pa.array(duration.astype(np.float32))},
     )
-    return Catalogue(
+    return SimulatorCatalogue(
         title_ids=np.array(titles["title_id"].to_pylist(), dtype=object),
         names=np.array(titles["name"].to_pylist(), dtype=object),
         table=table,

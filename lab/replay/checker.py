@@ -24,7 +24,7 @@ from stream.domain.topics import (
     PLAYBACK_DLQ,
     PLAYBACK_EVENTS,
 )
-from stream.kafka.client import running
+from stream.kafka.connection import running
 from stream.kafka.consumer import Consumer
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from features.reading.client import IntentReader
+    from features.reading.reader import IntentReader
     from stream.settings import Settings
 
 REASON_HEADER: Final = "intent.reason"
@@ -57,7 +57,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedAway:
+class Rejection:
     """A record found on a dead-letter topic or on late-events: which topic, and its reason."""
 
     topic: str
@@ -65,7 +65,7 @@ class TurnedAway:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class FeatureFacts:
     """What a profile's features say, or must say, of the events in them."""
 
     sequence_no: int
@@ -125,23 +125,23 @@ def check(sent: pa.Table, settings: Settings) -> CheckResult:
         settings: where Kafka and Feast's online store are, and the window's length.
 
     Raises:
-        BrokerUnavailable: when the topics can't be read.
+        BrokerUnavailableError: when the topics can't be read.
     """
-    from features.reading.client import (
+    from features.reading.reader import (
         IntentReader,  # Feast takes seconds to import; `compare` needs none
     )
 
     records = sent.to_pandas()
-    turned_away = asyncio.run(read_turned_away(settings))
+    rejected = asyncio.run(read_rejected(settings))
     profiles = records.loc[records.fate == Fate.GOOD, "profile_id"].unique()
     served = read_served(IntentReader(settings), profiles)
-    return compare(records, turned_away, served, window_length=settings.window_length)
+    return compare(records, rejected, served, window_length=settings.window_length)
 
 
 def compare(
     records: pd.DataFrame,
-    turned_away: dict[Origin, TurnedAway],
-    served: dict[str, Served],
+    rejected: dict[Origin, Rejection],
+    served: dict[str, FeatureFacts],
     *,
     window_length: int,
 ) -> CheckResult:
@@ -149,13 +149,13 @@ def compare(
 
     Args:
         records: rows by `lab.replay.producer.SENT_SCHEMA`.
-        turned_away: everything found on the dead-letter and late-events topics.
+        rejected: everything found on the dead-letter and late-events topics.
         served: features by profile; profiles without features are absent.
         window_length: interactions that the worker's window holds.
     """
     result = CheckResult(events_sent=len(records))
     origins = map(Origin, records.topic, records.partition, records.offset)
-    found = [turned_away.get(origin) for origin in origins]
+    found = [rejected.get(origin) for origin in origins]
     records = records.assign(
         found_on=[place.topic if place else "" for place in found],
         found_reason=[place.reason if place else "" for place in found],
@@ -191,13 +191,13 @@ def _check_crafted(crafted: pd.DataFrame, result: CheckResult) -> None:
 def _check_profiles(
     clean: pd.DataFrame,
     stateful: pd.Series[bool],
-    served: dict[str, Served],
+    served: dict[str, FeatureFacts],
     window_length: int,
     result: CheckResult,
 ) -> None:
     excused = _excused(clean, stateful, window_length)
-    turned_away = clean.found_on != ""
-    for record in clean[turned_away & ~excused].itertuples():
+    rejected = clean.found_on != ""
+    for record in clean[rejected & ~excused].itertuples():
         result.complain(
             f"{_name(record)}, a valid event, was turned away to {record.found_on} "
             f"for {record.found_reason}",
@@ -206,7 +206,7 @@ def _check_profiles(
     everything = expected_features(clean[stateful])
     without_late = expected_features(clean[stateful & ~excused])
     bounded = set(clean.loc[excused, "profile_id"])
-    good = clean[stateful & (clean.fate == Fate.GOOD) & ~turned_away]
+    good = clean[stateful & (clean.fate == Fate.GOOD) & ~rejected]
     events_of = good.groupby("profile_id").size()
     result.profiles = len(everything)
     result.bounded_profiles = len(bounded)
@@ -250,7 +250,7 @@ def _excused(clean: pd.DataFrame, stateful: pd.Series[bool], window_length: int)
     return claims
 
 
-def expected_features(events: pd.DataFrame) -> dict[str, Served]:
+def expected_features(events: pd.DataFrame) -> dict[str, FeatureFacts]:
     """Recompute, from stateful events, what the features of their profiles must say.
 
     `sequence_no` sums over a profile's interactions: 1, their length and watch time in
@@ -270,7 +270,7 @@ def expected_features(events: pd.DataFrame) -> dict[str, Served]:
     for profile, tied in newest.groupby("profile_id"):
         last = max(tied.event_id, key=hash64)
         at_ms = int(tied.occurred_at_ms.iloc[0])
-        expected[str(profile)] = Served(int(sequence_no[profile]), last, at_ms)
+        expected[str(profile)] = FeatureFacts(int(sequence_no[profile]), last, at_ms)
     return expected
 
 
@@ -297,7 +297,7 @@ def _interactions(events: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _difference(features: Served, least: Served, most: Served) -> str | None:
+def _difference(features: FeatureFacts, least: FeatureFacts, most: FeatureFacts) -> str | None:
     if not least.sequence_no <= features.sequence_no <= most.sequence_no:
         bounds = (
             f"{most.sequence_no}"
@@ -320,14 +320,14 @@ def _name(record: Any) -> str:
     return f"{fate} record{event} ({record.topic} {record.partition}@{record.offset})"
 
 
-async def read_turned_away(settings: Settings) -> dict[Origin, TurnedAway]:
+async def read_rejected(settings: Settings) -> dict[Origin, Rejection]:
     """Everything on the dead-letter and late-events topics, by where it was sent to first.
 
     A record that was redelivered after a crash may lie there twice; it counts once.
     """
     names = {settings.topic(name): name for name in (PLAYBACK_DLQ, BROWSE_DLQ, LATE_EVENTS)}
     plain = {settings.topic(name): name for name in (PLAYBACK_EVENTS, BROWSE_EVENTS)}
-    found: dict[Origin, TurnedAway] = {}
+    found: dict[Origin, Rejection] = {}
     async with running(Consumer, settings) as consumer:
         partitions = [
             TopicPartition(name, partition)
@@ -340,20 +340,20 @@ async def read_turned_away(settings: Settings) -> dict[Origin, TurnedAway]:
         async for record in consumer.until(ends):
             headers = dict(record.headers)
             topic, partition, offset = (headers[h].decode() for h in ORIGIN_HEADERS)
-            found[Origin(plain[topic], int(partition), int(offset))] = TurnedAway(
+            found[Origin(plain[topic], int(partition), int(offset))] = Rejection(
                 names[record.topic], headers[REASON_HEADER].decode()
             )
     return found
 
 
-def read_served(reader: IntentReader, profiles: Iterable[str]) -> dict[str, Served]:
+def read_served(reader: IntentReader, profiles: Iterable[str]) -> dict[str, FeatureFacts]:
     """What Feast's own API answers for `profiles`; those without features are left out."""
     profiles = list(profiles)
     served = {}
     for start in range(0, len(profiles), _READ_PROFILES):
         for intent in reader.read(profiles[start : start + _READ_PROFILES]):
             if row := intent.row:
-                served[row.profile_id] = Served(
+                served[row.profile_id] = FeatureFacts(
                     row.sequence_no, row.last_event_id, row.last_event_at_ms
                 )
     return served

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Intents:
+class HiddenIntents:
     """The four parts of N intents, as indices into the label sets of `INTENTS`."""
 
     action: Ints
@@ -28,11 +28,11 @@ class Intents:
     kind: Ints
     age: Ints
 
-    def take(self, rows: Any) -> Intents:
+    def take(self, rows: Any) -> HiddenIntents:
         """Those of `rows`."""
-        return Intents(*(column[rows] for column in self.columns()))
+        return HiddenIntents(*(column[rows] for column in self.columns()))
 
-    def put(self, rows: Any, others: Intents) -> None:
+    def put(self, rows: Any, others: HiddenIntents) -> None:
         """Write `others` over `rows`, in place."""
         for own, other in zip(self.columns(), others.columns(), strict=True):
             own[rows] = other
@@ -57,9 +57,9 @@ class Mixtures:
         for own, other in zip(self.parts, others.parts, strict=True):
             own[rows] = other
 
-    def drawn(self, rng: Generator) -> Intents:
+    def drawn(self, rng: Generator) -> HiddenIntents:
         """An intent of each row."""
-        return Intents(*(pick_rows(rng, shares) for shares in self.parts))
+        return HiddenIntents(*(pick_rows(rng, shares) for shares in self.parts))
 
 
 def mixtures(members: Members, rows: Ints, at_s: Floats, first_day: int) -> Mixtures:
@@ -75,8 +75,8 @@ def mixtures(members: Members, rows: Ints, at_s: Floats, first_day: int) -> Mixt
 
 
 def carried(
-    rng: Generator, before: Intents, old: Mixtures, new: Mixtures, persistence: float
-) -> Intents:
+    rng: Generator, before: HiddenIntents, old: Mixtures, new: Mixtures, persistence: float
+) -> HiddenIntents:
     """The next session's intents: each part stays with probability `persistence`.
 
     The time of day changes the mixture from `old` to `new`. A part that stays follows it by maximal
@@ -92,4 +92,4 @@ def carried(
         grown = pick_rows(rng, np.maximum(shares - was, 0.0))
         fresh = pick_rows(rng, shares)
         parts.append(np.where(stays, np.where(keeps, label, grown), fresh))
-    return Intents(*parts)
+    return HiddenIntents(*parts)

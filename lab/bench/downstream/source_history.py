@@ -28,7 +28,7 @@ _LOOKS: Final = ("title_open", "trailer_play", "search", "list_add")
 
 
 @dataclass(frozen=True, slots=True)
-class Titles:
+class TitleColumns:
     """The catalogue; a title's code is its row."""
 
     ids: list[str]
@@ -69,11 +69,11 @@ class Looks:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class SourceHistory:
     """Everything that happened in a source."""
 
     profiles: list[str]
-    titles: Titles
+    titles: TitleColumns
     plays: Plays
     looks: Looks
     repeats: bool
@@ -109,13 +109,13 @@ class History:
         )
 
 
-def _titles(catalogue: pa.Table) -> Titles:
+def _titles(catalogue: pa.Table) -> TitleColumns:
     named = catalogue["genres"].to_pylist()
     genres = np.zeros((len(named), len(GENRES)), np.float32)
     for row, names in enumerate(named):
         genres[row, [GENRES.index(name) for name in names]] = 1
     kind = pc.fill_null(pc.index_in(catalogue["kind"], pa.array(KINDS)), -1)
-    return Titles(
+    return TitleColumns(
         ids=catalogue["title_id"].to_pylist(),
         genres=genres,
         primary=np.array(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from features.definitions import intent_title_match, profile_intent, title, title_profile
 from features.reading.rerank import MATCHES
-from lab.bench.downstream.history import DAY_MS, UNKNOWN_DAY
+from lab.bench.downstream.source_history import DAY_MS, UNKNOWN_DAY
 from stream.domain.labels import ACTIONS, INTENTS, RELEASE_AGE_EDGES_DAYS
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lab.bench.downstream.history import Titles
     from lab.bench.downstream.requests import Requests
+    from lab.bench.downstream.source_history import TitleColumns
 
 FEATURES: Final = (
     *MATCHES,
@@ -51,7 +51,7 @@ class Live:
         known: what Feast says of each title, in the catalogue's order.
     """
 
-    def __init__(self, titles: Titles, known: pd.DataFrame) -> None:
+    def __init__(self, titles: TitleColumns, known: pd.DataFrame) -> None:
         self._titles = titles
         self._known = {name: [_plain(one) for one in known[name]] for name in _TITLE_INPUTS}
         self._code = {title_id: code for code, title_id in enumerate(titles.ids)}

@@ -24,10 +24,10 @@ from aiokafka.helpers import create_ssl_context
 from pydantic import SecretStr
 
 from stream.exceptions import (
-    BrokerRefused,
-    BrokerUnavailable,
-    InvalidSettings,
-    TokenUnavailable,
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    InvalidSettingsError,
+    TokenUnavailableError,
 )
 from stream.kafka.tokens import NoToken, tokens
 from stream.settings import Settings
@@ -48,7 +48,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """The arguments of every aiokafka client that say where Kafka is and how to connect to it.
 
     Raises:
-        InvalidSettings: when a certificate or key can't be read, or a package is missing.
+        InvalidSettingsError: when a certificate or key can't be read, or a package is missing.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap,
@@ -74,9 +74,9 @@ async def running(kind: Any, settings: Settings, **options: Any) -> AsyncIterato
         options: the client's further arguments.
 
     Raises:
-        InvalidSettings: when a certificate or key can't be read.
-        BrokerRefused: when Kafka refuses the login or an operation, or TLS with it fails.
-        BrokerUnavailable: when Kafka does not answer. Both also for errors in the block.
+        InvalidSettingsError: when a certificate or key can't be read.
+        BrokerRefusedError: when Kafka refuses the login or an operation, or TLS with it fails.
+        BrokerUnavailableError: when Kafka does not answer. Both also for errors in the block.
     """
     client = kind(**client_options(settings), **options)
     try:
@@ -92,8 +92,8 @@ async def start(client: Any, settings: Settings) -> None:
     """Start an aiokafka client; one that can't be started is stopped.
 
     Raises:
-        BrokerRefused: when Kafka refuses the login, or TLS with it fails.
-        BrokerUnavailable: when Kafka does not answer, or takes too long.
+        BrokerRefusedError: when Kafka refuses the login, or TLS with it fails.
+        BrokerUnavailableError: when Kafka does not answer, or takes too long.
     """
     try:
         async with asyncio.timeout(_PATIENCE_S):
@@ -114,7 +114,7 @@ async def answering(settings: Settings, within_s: float = _PATIENCE_S) -> AsyncI
         within_s: how long the block may take, in seconds.
 
     Raises:
-        BrokerUnavailable: when the block takes longer, or a client fails in it.
+        BrokerUnavailableError: when the block takes longer, or a client fails in it.
     """
     try:
         async with asyncio.timeout(within_s):
@@ -131,7 +131,7 @@ async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition
         topics: their full names.
 
     Raises:
-        BrokerUnavailable: when Kafka does not answer.
+        BrokerUnavailableError: when Kafka does not answer.
     """
     async with running(AIOKafkaAdminClient, settings) as admin:
         described = await admin.describe_topics(list(topics))
@@ -142,32 +142,34 @@ async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition
     ]
 
 
-def broker_error(settings: Settings, error: Exception) -> BrokerUnavailable:
+def broker_error(settings: Settings, error: Exception) -> BrokerUnavailableError:
     """What an aiokafka client's error means, and what to check."""
     where = f"Kafka at {settings.kafka_bootstrap}"
     if isinstance(error, NoToken):
-        return TokenUnavailable(f"no connection to {where}: {error.args[0]}")
+        return TokenUnavailableError(f"no connection to {where}: {error.args[0]}")
     if isinstance(error, _LOGIN) and settings.kafka_sasl_mechanism == "OAUTHBEARER":
-        return BrokerRefused(
+        return BrokerRefusedError(
             f"{where} refused the token ({error}); check that the listener takes OAUTHBEARER, and "
             "that issuer, audience and INTENT_KAFKA_OAUTH_SCOPE are those that it expects"
         )
     if isinstance(error, _LOGIN):
-        return BrokerRefused(
+        return BrokerRefusedError(
             f"{where} refused the login of {settings.kafka_sasl_username} by "
             f"{settings.kafka_sasl_mechanism} ({error}); check INTENT_KAFKA_SASL_USERNAME, "
             "INTENT_KAFKA_SASL_PASSWORD and INTENT_KAFKA_SASL_MECHANISM"
         )
     if isinstance(error, _RIGHTS):
-        return BrokerRefused(f"{where} does not allow it ({error!r}); check the account's ACLs")
+        return BrokerRefusedError(
+            f"{where} does not allow it ({error!r}); check the account's ACLs"
+        )
     if isinstance(error, ssl.SSLError):
-        return BrokerRefused(
+        return BrokerRefusedError(
             f"TLS with {where} failed ({error}); check INTENT_KAFKA_SECURITY_PROTOCOL, "
             "INTENT_KAFKA_SSL_CAFILE and INTENT_KAFKA_SSL_CERTFILE, and that the broker's "
             "certificate names the host in INTENT_KAFKA_BOOTSTRAP"
         )
     what = "did not answer in time" if isinstance(error, TimeoutError) else f"failed ({error!r})"
-    return BrokerUnavailable(
+    return BrokerUnavailableError(
         f"{where} {what}; check that it runs, INTENT_KAFKA_BOOTSTRAP and, for its listener, "
         f"INTENT_KAFKA_SECURITY_PROTOCOL (now {settings.kafka_security_protocol})"
     )
@@ -210,7 +212,7 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
         )
         return context
     except OSError as error:
-        raise InvalidSettings(
+        raise InvalidSettingsError(
             f"the keys for TLS with Kafka can't be read ({error}); INTENT_KAFKA_SSL_CAFILE, "
             "INTENT_KAFKA_SSL_CERTFILE and INTENT_KAFKA_SSL_KEYFILE must name PEM files, and "
             "INTENT_KAFKA_SSL_KEY_PASSWORD must fit an encrypted key"

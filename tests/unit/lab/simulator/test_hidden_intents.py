@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lab.simulator import SimulatorParameters
-from lab.simulator.catalogue import MOVIE, SHOW
-from lab.simulator.intents import Mixtures, carried
+from lab.simulator.hidden_intents import Mixtures, carried
 from lab.simulator.members import DAY_S, day_part
 from lab.simulator.output import blocks, load_catalogue
+from lab.simulator.simulator_catalogue import MOVIE, SHOW
 
 ROWS = 100_000
 MEMBERS = SimulatorParameters(members=150, days=40)

@@ -38,7 +38,7 @@ def send(
         How many events were sent.
 
     Raises:
-        BrokerUnavailable: When Kafka does not take a record.
+        BrokerUnavailableError: When Kafka does not take a record.
     """
     with progress("members", parameters.members) as advance:
         events = generate(parameters, advance).events

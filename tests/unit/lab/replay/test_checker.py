@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from fm_intent.data import contract
+from lab.replay.checker import CheckResult, FeatureFacts, Origin, Rejection, compare
 from lab.replay.plan import Fate, Mix, Plan, json_values, plan_replay, span_s, topic_of
-from lab.replay.truth import CheckResult, Origin, Served, TurnedAway, compare
 from stream.domain.events import decode
 from stream.domain.profile_state import Outcome, ProfileState, Rules
 
@@ -65,15 +65,15 @@ class IdealWorker:
     def __init__(self, plan: Plan, window: int) -> None:
         self.sent = _sent(plan)
         self.window = window
-        self.turned_away: dict[Origin, TurnedAway] = {}
+        self.rejected: dict[Origin, Rejection] = {}
         self.states: dict[str, ProfileState] = {}
         values = json_values(plan.events)
         for i, record in enumerate(self.sent.itertuples()):
             origin = Origin(record.topic, 0, i)
             if record.fate == Fate.TOO_LATE:
-                self.turned_away[origin] = TurnedAway("late-events", "behind_broker")
+                self.rejected[origin] = Rejection("late-events", "behind_broker")
             elif record.fate == Fate.MALFORMED:
-                self.turned_away[origin] = TurnedAway(f"{record.topic}.dlq", record.reason)
+                self.rejected[origin] = Rejection(f"{record.topic}.dlq", record.reason)
             else:
                 event = decode(
                     record.topic,
@@ -82,20 +82,20 @@ class IdealWorker:
                     broker_time_ms=NOW_MS,
                 )
                 state = self.states.setdefault(record.profile_id, ProfileState())
-                if state.take_in(event, Rules(window_length=window)) is Outcome.LATE:
-                    self.turned_away[origin] = TurnedAway("late-events", "before_window")
+                if state.apply(event, Rules(window_length=window)) is Outcome.LATE:
+                    self.rejected[origin] = Rejection("late-events", "before_window")
 
     @property
-    def served(self) -> dict[str, Served]:
+    def served(self) -> dict[str, FeatureFacts]:
         return {
-            profile: Served(state.sequence_no, state.last_event_id, state.last_at_ms)
+            profile: FeatureFacts(state.sequence_no, state.last_event_id, state.last_at_ms)
             for profile, state in self.states.items()
         }
 
-    def check(self, served: dict[str, Served] | None = None) -> CheckResult:
+    def check(self, served: dict[str, FeatureFacts] | None = None) -> CheckResult:
         return compare(
             self.sent,
-            self.turned_away,
+            self.rejected,
             self.served if served is None else served,
             window_length=self.window,
         )
@@ -164,7 +164,7 @@ def test_a_profile_without_features_is_missing_with_all_its_events(worker) -> No
 
 def test_a_lost_event_shows_in_the_sequence_number(worker) -> None:
     served = worker.served
-    served["p3"] = Served(
+    served["p3"] = FeatureFacts(
         served["p3"].sequence_no - 1, served["p3"].last_event_id, served["p3"].last_event_at_ms
     )
     result = worker.check(served)
@@ -174,7 +174,7 @@ def test_a_lost_event_shows_in_the_sequence_number(worker) -> None:
 
 def test_state_that_counts_something_twice_is_wrong(worker) -> None:
     served = worker.served
-    served["p3"] = Served(
+    served["p3"] = FeatureFacts(
         served["p3"].sequence_no + 1, served["p3"].last_event_id, served["p3"].last_event_at_ms
     )
     assert worker.check(served).wrong == 1
@@ -182,7 +182,7 @@ def test_state_that_counts_something_twice_is_wrong(worker) -> None:
 
 def test_features_that_name_another_last_event_are_wrong(worker) -> None:
     served = worker.served
-    served["p3"] = Served(served["p3"].sequence_no, "e000000", served["p3"].last_event_at_ms)
+    served["p3"] = FeatureFacts(served["p3"].sequence_no, "e000000", served["p3"].last_event_at_ms)
     result = worker.check(served)
     assert result.wrong == 1
     assert "the last event is e000000" in result.mismatches[0]
@@ -190,7 +190,7 @@ def test_features_that_name_another_last_event_are_wrong(worker) -> None:
 
 def test_a_valid_event_on_a_dead_letter_topic_is_wrong(worker) -> None:
     origin = _first(worker, Fate.GOOD)
-    worker.turned_away[origin] = TurnedAway(f"{origin.topic}.dlq", "not_json")
+    worker.rejected[origin] = Rejection(f"{origin.topic}.dlq", "not_json")
     assert worker.check().wrong >= 1
 
 
@@ -198,7 +198,7 @@ def test_a_valid_event_on_late_events_with_its_window_still_open_is_wrong(worker
     row = worker.sent[(worker.sent.fate == Fate.GOOD) & (worker.sent.event_type == "search")]
     newest = row.iloc[-1]
     origin = Origin(newest.topic, newest.partition, newest.offset)
-    worker.turned_away[origin] = TurnedAway("late-events", "before_window")
+    worker.rejected[origin] = Rejection("late-events", "before_window")
     result = worker.check()
     assert result.wrong >= 1
     assert "was turned away" in result.mismatches[0]
@@ -206,7 +206,7 @@ def test_a_valid_event_on_late_events_with_its_window_still_open_is_wrong(worker
 
 @pytest.mark.parametrize("fate", [Fate.TOO_LATE, Fate.MALFORMED])
 def test_a_bad_record_that_lies_nowhere_is_missing(worker, fate) -> None:
-    del worker.turned_away[_first(worker, fate)]
+    del worker.rejected[_first(worker, fate)]
     result = worker.check()
     assert (result.missing, result.wrong) == (1, 0)
 
@@ -214,7 +214,7 @@ def test_a_bad_record_that_lies_nowhere_is_missing(worker, fate) -> None:
 @pytest.mark.parametrize("fate", [Fate.TOO_LATE, Fate.MALFORMED])
 def test_a_bad_record_with_another_reason_is_wrong(worker, fate) -> None:
     origin = _first(worker, fate)
-    worker.turned_away[origin] = TurnedAway(worker.turned_away[origin].topic, "bad_mood")
+    worker.rejected[origin] = Rejection(worker.rejected[origin].topic, "bad_mood")
     result = worker.check()
     assert (result.missing, result.wrong) == (0, 1)
     assert "bad_mood" in result.mismatches[0]
@@ -222,6 +222,6 @@ def test_a_bad_record_with_another_reason_is_wrong(worker, fate) -> None:
 
 def test_a_bad_record_on_the_other_topics_dead_letters_is_wrong(worker) -> None:
     origin = _first(worker, Fate.MALFORMED)
-    reason = worker.turned_away[origin].reason
-    worker.turned_away[origin] = TurnedAway("late-events", reason)
+    reason = worker.rejected[origin].reason
+    worker.rejected[origin] = Rejection("late-events", reason)
     assert worker.check().wrong == 1

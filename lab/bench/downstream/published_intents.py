@@ -133,7 +133,7 @@ def moments(
                 yield Moment(profile_id, state, t1_ms)
         key = profile_id.encode()
         outcomes = [
-            state.take_in(decode(topic, key, value, broker_time_ms=at_ms), rules)
+            state.apply(decode(topic, key, value, broker_time_ms=at_ms), rules)
             for _, topic, value in records
         ]
         touched = any(one in (Outcome.APPLIED, Outcome.UNCHANGED) for one in outcomes)

@@ -26,7 +26,7 @@ from intentstream.paths import MODEL_REPOSITORY
 from lab.bench.inference import DEPTHS, SERVED_DEPTH, WINDOW, full_windows, unmeasured, untrained
 from stream.domain import topics
 from stream.kafka.admin import create_topics
-from stream.kafka.client import client_options
+from stream.kafka.connection import client_options
 from stream.kafka.consumer import Consumer
 from stream.plain_text import PlainConsole
 from stream.ports import free_ports
