@@ -33,11 +33,9 @@ from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch
 from stream.exceptions import (
     BadRecordError,
-    DeploymentError,
-    InferenceRefusedError,
-    InferenceUnavailableError,
+    InferenceError,
+    IntentstreamError,
     ReleaseError,
-    StreamError,
     VersionNotServedError,
 )
 from stream.inference.client import InferenceClient
@@ -335,7 +333,7 @@ async def undone_on_failure(
 def _logged(what: str) -> Iterator[None]:
     try:
         yield
-    except (DeploymentError, StreamError) as error:
+    except IntentstreamError as error:
         _log.error("%s: %s", what, error)
 
 
@@ -389,7 +387,7 @@ async def _check_server(settings: Settings, exported: ExportedVersion) -> None:
     version, windows = exported.manifest.version, golden_windows(exported)
     try:
         answers = await _ask_gently(settings, windows, str(version))
-    except (InferenceUnavailableError, InferenceRefusedError) as error:
+    except InferenceError as error:
         raise refused(version, [f"the server doesn't answer for it: {error}"]) from error
     problems = [*violations(answers), *differences(exported.answer(windows), answers)]
     if problems:

@@ -15,7 +15,7 @@ from fm_intent.data.sources import prepare
 from intentstream.extras import missing_extra
 from intentstream.paths import MODEL_REPOSITORY, REPOSITORY
 from intentstream.publishing import alone
-from stream.exceptions import DeploymentError, FeaturesError, ModelError, TitlesNotServedError
+from stream.exceptions import IntentstreamError, TitlesNotServedError
 from stream.inference.release import read_release
 from stream.steps import step
 
@@ -108,7 +108,7 @@ def publish_live_titles(settings: Settings, home: Path) -> int:
             data_dir = prepare(read_manifest(models, int(live)).source, home)
             with step(f"serve the title vectors of version {live}"):
                 return publish_titles_of(int(live), models, data_dir, settings)
-        except (FeaturesError, DeploymentError, ModelError, OSError, ImportError) as error:
+        except (IntentstreamError, OSError, ImportError) as error:
             raise TitlesNotServedError(
                 f"version {live} is live, but its title vectors are not served: "
                 f"{missing_extra(error) or error}. "

@@ -1,34 +1,36 @@
 """Every error of the product, as one tree. No message holds a password; each says what to do.
 
 IntentstreamError
+    UnavailableError           a server didn't answer, or can't now: the same again later
+    RefusedError               a server refused: somebody has to change something first
+    BrokerError
+        BrokerUnavailableError (UnavailableError)
+            TokenUnavailableError
+        BrokerRefusedError (RefusedError)
+    InferenceError
+        InferenceUnavailableError (UnavailableError)
+            VersionNotServedError
+        InferenceRefusedError (RefusedError)
+    StoreError
+        StoreUnavailableError (UnavailableError)
+        StoreRefusedError (RefusedError)
+            DefinitionsError
     StreamError
         BadRecordError
         BadStateError
         CatalogueError
-        InferenceUnavailableError
-            VersionNotServedError
-        InferenceRefusedError
         TopicsMissingError
         TopicsMisconfiguredError
+        TopicMismatchError
+        TopicCreationError
         PartitionsChangedError
         ChangelogLostError
         RepartitionRefusedError
         LogReplacedError
-        ShuttingDownError
-        InvalidSettingsError
-        BrokerUnavailableError
-            TokenUnavailableError
-            BrokerRefusedError
         DeliveryFailedError
         InstanceIdTakenError
-        TopicMismatchError
-        TopicCreationError
-    MissingExtraError
-    PortTakenError
+        ShuttingDownError
     FeaturesError
-        StoreUnavailableError
-        StoreRefusedError
-            DefinitionsError
         NotStartedError
         CandidatesError
         WeightsError
@@ -53,6 +55,11 @@ IntentstreamError
         ModelVersionError
         ModelFolderError
         ServedOtherwiseError
+    InvalidSettingsError
+    MissingExtraError
+    PortTakenError
+
+The packages `infra` and `lab` hang theirs below the same root.
 """
 
 from __future__ import annotations
@@ -84,8 +91,67 @@ class IntentstreamError(Exception):
     """Root of every error that is raised on purpose."""
 
 
+class UnavailableError(IntentstreamError):
+    """A server did not answer, or can't do now what it was asked: do the same again later."""
+
+
+class RefusedError(IntentstreamError):
+    """A server refused what it was asked, and will again until somebody changes something."""
+
+
+class BrokerError(IntentstreamError):
+    """Base of what comes of asking Kafka."""
+
+
+class BrokerUnavailableError(BrokerError, UnavailableError):
+    """Kafka did not answer, or did not take records. Try again later."""
+
+
+class TokenUnavailableError(BrokerUnavailableError):
+    """There is no token to connect to Kafka with."""
+
+
+class BrokerRefusedError(BrokerError, RefusedError):
+    """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""
+
+
+class InferenceError(IntentstreamError):
+    """Base of what comes of asking Triton."""
+
+
+class InferenceUnavailableError(InferenceError, UnavailableError):
+    """Triton did not answer in time, or can't take the request now. Retry it later."""
+
+
+class VersionNotServedError(InferenceUnavailableError):
+    """Triton doesn't serve this version of the model, yet or any more."""
+
+
+class InferenceRefusedError(InferenceError, RefusedError):
+    """Triton refused a request for good: the model and the worker disagree on the contract."""
+
+
+class StoreError(IntentstreamError):
+    """Base of what comes of asking the online store, the registry or a feature server."""
+
+
+class StoreUnavailableError(StoreError, UnavailableError):
+    """The online store did not answer, or can't take writes now. Retry the same write later."""
+
+
+class StoreRefusedError(StoreError, RefusedError):
+    """The online store answered with an error that needs an operator: access rights, wrong data.
+
+    Retrying is harmless, because every write is fenced, but helps only after the cause is removed.
+    """
+
+
+class DefinitionsError(StoreRefusedError):
+    """The registry, or a feature server, doesn't hold the definitions of this release."""
+
+
 class StreamError(IntentstreamError):
-    """Base of every error that `stream` raises on purpose."""
+    """Base of what records, states, topics and the worker raise."""
 
 
 class BadRecordError(StreamError):
@@ -103,18 +169,6 @@ class BadStateError(StreamError):
 
 class CatalogueError(StreamError):
     """The title catalogue can't be read, or lacks columns that the worker needs."""
-
-
-class InferenceUnavailableError(StreamError):
-    """Triton did not answer in time, or can't take the request now. Retry it later."""
-
-
-class VersionNotServedError(InferenceUnavailableError):
-    """Triton doesn't serve this version of the model, yet or any more."""
-
-
-class InferenceRefusedError(StreamError):
-    """Triton refused a request for good: the model and the worker disagree on the contract."""
 
 
 class TopicsMissingError(StreamError):
@@ -145,22 +199,6 @@ class ShuttingDownError(StreamError):
     """Work was given up unacknowledged because the worker stops or loses its partitions."""
 
 
-class InvalidSettingsError(StreamError):
-    """Settings of the environment are wrong, or don't go together."""
-
-
-class BrokerUnavailableError(StreamError):
-    """Kafka did not answer, or did not take records. Try again later."""
-
-
-class TokenUnavailableError(BrokerUnavailableError):
-    """There is no token to connect to Kafka with."""
-
-
-class BrokerRefusedError(BrokerUnavailableError):
-    """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""
-
-
 class DeliveryFailedError(StreamError):
     """Kafka will not take records from this producer any more; a new process has a new one."""
 
@@ -177,47 +215,8 @@ class TopicCreationError(StreamError):
     """The broker refused to create a topic."""
 
 
-class MissingExtraError(IntentstreamError):
-    """A command needs a package that this installation lacks."""
-
-    def __init__(self, module: str, extras: Sequence[str]) -> None:
-        super().__init__(
-            f"{module} is not installed here; it comes with the extra {' or '.join(extras)}: run "
-            f"`pip install --editable '.[{extras[0]}]'` in a checkout, or `make setup`, which "
-            "brings all. The worker's image has none on purpose: the publisher's has `serve`, and "
-            "what else there is runs on a checkout"
-        )
-
-
-class PortTakenError(IntentstreamError):
-    """A port that a program needs is in use by another process."""
-
-    def __init__(self, program: str, port: int, variable: str) -> None:
-        super().__init__(
-            f"port {port} on 127.0.0.1, which {program} needs, is taken; "
-            f"set {variable} to a free port or stop the process that listens there"
-        )
-        self.port = port
-        self.variable = variable
-
-
 class FeaturesError(IntentstreamError):
-    """Base of what the feature store's side raises."""
-
-
-class StoreUnavailableError(FeaturesError):
-    """The online store did not answer, or can't take writes now. Retry the same write later."""
-
-
-class StoreRefusedError(FeaturesError):
-    """The online store answered with an error that needs an operator: access rights, wrong data.
-
-    Retrying is harmless, because every write is fenced, but helps only after the cause is removed.
-    """
-
-
-class DefinitionsError(StoreRefusedError):
-    """The registry, or a feature server, doesn't hold the definitions of this release."""
+    """Base of what rows, readers and the re-ranker raise."""
 
 
 class NotStartedError(FeaturesError):
@@ -320,3 +319,31 @@ class ModelFolderError(DeploymentError):
 
 class ServedOtherwiseError(DeploymentError):
     """A served model version answers otherwise than the one that was exported."""
+
+
+class InvalidSettingsError(IntentstreamError):
+    """Settings of the environment are wrong, or don't go together."""
+
+
+class MissingExtraError(IntentstreamError):
+    """A command needs a package that this installation lacks."""
+
+    def __init__(self, module: str, extras: Sequence[str]) -> None:
+        super().__init__(
+            f"{module} is not installed here; it comes with the extra {' or '.join(extras)}: run "
+            f"`pip install --editable '.[{extras[0]}]'` in a checkout, or `make setup`, which "
+            "brings all. The worker's image has none on purpose: the publisher's has `serve`, and "
+            "what else there is runs on a checkout"
+        )
+
+
+class PortTakenError(IntentstreamError):
+    """A port that a program needs is in use by another process."""
+
+    def __init__(self, program: str, port: int, variable: str) -> None:
+        super().__init__(
+            f"port {port} on 127.0.0.1, which {program} needs, is taken; "
+            f"set {variable} to a free port or stop the process that listens there"
+        )
+        self.port = port
+        self.variable = variable

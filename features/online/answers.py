@@ -22,7 +22,7 @@ from redis import exceptions as redis_errors
 from redis import sentinel
 from redis.asyncio import sentinel as asyncio_sentinel
 
-from stream.exceptions import FeaturesError, StoreRefusedError, StoreUnavailableError
+from stream.exceptions import StoreError, StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,7 +168,7 @@ def typed_errors() -> Iterator[None]:
         raise typed(error) from error
 
 
-def typed(error: Exception) -> FeaturesError:
+def typed(error: Exception) -> StoreError:
     """This package's error for one of an online store's client."""
     meaning = meaning_of(error)
     reason = f"{type(error).__name__}: {_words(error)}"

@@ -182,7 +182,7 @@ def batched(rows: list[Any], size: int = BATCH) -> list[list[Any]]:
 async def measure_writes(
     settings: Settings, feast: FeatureStore
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians over the rounds of `WriteCost`'s two numbers; the ways take turns within each round."""
+    """Medians of `WriteCost`'s two numbers; the ways take turns within each round."""
     writer = IntentWriter(settings)
     await writer.start()
     view = feast.get_feature_view(definitions.profile_intent.name)

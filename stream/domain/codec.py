@@ -67,7 +67,7 @@ def decode(data: bytes) -> ProfileState:
     """The state that `data` was made from.
 
     Raises:
-        BadStateError: when the bytes are damaged, cut short, or of a version that this code can't read.
+        BadStateError: when the bytes are damaged, cut short, or of a version that is unknown here.
     """
     if len(data) < 3 or data[:2] != _MAGIC:
         raise BadStateError("not session state: the header is missing")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import metrics
 from stream.domain import topics
-from stream.exceptions import BrokerUnavailableError
+from stream.exceptions import BrokerError
 from stream.kafka.connection import answering, client_options, running, start
 from stream.kafka.consumer import Consumer
 from stream.settings import Settings
@@ -72,7 +72,7 @@ class ReleaseFollower:
         try:
             async with answering(self._settings, within_s=_READ_S):
                 await self._read_to_end()
-        except BrokerUnavailableError:
+        except BrokerError:
             await self._consumer.stop()
             raise
         self._following = asyncio.create_task(self._follow())

@@ -36,7 +36,8 @@ class ReleasedInference:
         """The intents of every profile of `batch`, in its order, all of one version.
 
         Raises:
-            InferenceUnavailableError: when a retry may help; it asks the version that is live by then.
+            InferenceUnavailableError: when a retry may help, which asks the version that is live
+                by then.
             InferenceRefusedError: when it can't.
         """
         release = self._release()

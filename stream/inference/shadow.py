@@ -23,11 +23,7 @@ from stream.domain import topics
 from stream.domain.divergence import HEADS, Divergence, divergence
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch, joined_windows
-from stream.exceptions import (
-    BrokerUnavailableError,
-    InferenceRefusedError,
-    InferenceUnavailableError,
-)
+from stream.exceptions import BrokerError, InferenceError
 from stream.inference.release import Release
 from stream.kafka.outbox import Outgoing
 
@@ -110,7 +106,7 @@ class Shadow:
     async def _compare(self, version: str, batch: WindowBatch, live: Intents) -> None:
         try:
             shadow = await self._client.infer(batch, version)
-        except (InferenceUnavailableError, InferenceRefusedError) as error:
+        except InferenceError as error:
             _log.warning("Version %s did not answer as the shadow: %s", version, error)
             metrics.SHADOW_ROWS.labels("failed").inc(len(batch))
             await self._report([{"failed": len(batch), "version": version, "error": str(error)}])
@@ -136,7 +132,7 @@ class Shadow:
         ]
         try:
             await self._outbox.deliver(records)
-        except BrokerUnavailableError as error:
+        except BrokerError as error:
             _log.warning("%d comparisons were not written: %s", len(records), error)
 
 

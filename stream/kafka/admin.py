@@ -37,7 +37,7 @@ async def create_topics(settings: Settings, *, begin_anew: bool = False) -> None
     Raises:
         TopicMismatchError: when an existing topic has another number of partitions; none is created
             then.
-        TopicsMisconfiguredError: when an existing topic would lose what it is given, or take nothing.
+        TopicsMisconfiguredError: when an existing topic would lose records, or take none.
         PartitionsChangedError: when states have to be moved to other partitions first.
         ChangelogLostError: when the changelog was made anew.
         TopicCreationError: when the broker refuses a topic.

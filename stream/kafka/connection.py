@@ -24,16 +24,17 @@ from aiokafka.helpers import create_ssl_context
 from pydantic import SecretStr
 
 from stream.exceptions import (
+    BrokerError,
     BrokerRefusedError,
     BrokerUnavailableError,
     InvalidSettingsError,
     TokenUnavailableError,
 )
-from stream.kafka.tokens import NoToken, tokens
+from stream.kafka.tokens import NoTokenError, tokens
 from stream.settings import Settings
 
 _LOGIN: Final = (SaslAuthenticationFailed, UnsupportedSaslMechanismError)
-_REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, NoToken, ssl.SSLError)
+_REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, NoTokenError, ssl.SSLError)
 _RIGHTS: Final = (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -142,10 +143,10 @@ async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition
     ]
 
 
-def broker_error(settings: Settings, error: Exception) -> BrokerUnavailableError:
+def broker_error(settings: Settings, error: Exception) -> BrokerError:
     """What an aiokafka client's error means, and what to check."""
     where = f"Kafka at {settings.kafka_bootstrap}"
-    if isinstance(error, NoToken):
+    if isinstance(error, NoTokenError):
         return TokenUnavailableError(f"no connection to {where}: {error.args[0]}")
     if isinstance(error, _LOGIN) and settings.kafka_sasl_mechanism == "OAUTHBEARER":
         return BrokerRefusedError(

@@ -30,6 +30,10 @@ _DLQ_OF: Final = {
 }
 
 
+_CLASS: Final = "BadRecord"
+"""What dead letters have always said of their error, which readers may go by."""
+
+
 class Record(Protocol):
     """What is needed of a consumed record; Faust's and aiokafka's messages both have it."""
 
@@ -48,7 +52,7 @@ def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecordE
         "partition": str(record.partition),
         "offset": str(record.offset),
         "stage": "VALUE_CONVERTER",
-        "exception.class.name": type(error).__name__,
+        "exception.class.name": _CLASS,
         "exception.message": str(error),
     }
     return _copy(_DLQ_OF[topic], record, timestamp_ms, errors, error.reason)

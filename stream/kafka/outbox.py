@@ -70,8 +70,8 @@ class Outbox:
         All attempts have ended when this returns or raises: none writes behind the caller's back.
 
         Raises:
-            BrokerUnavailableError: when one could not be delivered. Some may have been: deliver all of
-                them again.
+            BrokerError: when one could not be delivered. Some may have been: deliver all of them
+                again.
             DeliveryFailedError: when this producer can't deliver it, however often it is asked.
         """
         by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)

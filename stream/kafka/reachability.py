@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Final
 
 from stream import metrics
-from stream.exceptions import BrokerUnavailableError
+from stream.exceptions import BrokerError
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Reachability:
         self._away_since_s = None
         metrics.KAFKA_UP.set(1)
 
-    def failed(self, error: BrokerUnavailableError) -> None:
+    def failed(self, error: BrokerError) -> None:
         """Kafka has not answered, or not as it should; nobody knows the lag now."""
         now_s = self._clock()
         if self._away_since_s is None:

@@ -31,7 +31,7 @@ _RENEW_AT: Final = 0.8
 _PATIENCE_S: Final = 10.0
 
 
-class NoToken(KafkaConnectionError):  # type: ignore[misc]
+class NoTokenError(KafkaConnectionError):  # type: ignore[misc]
     """There is no token to connect with; clients of Kafka try again, as without a connection."""
 
 
@@ -81,14 +81,14 @@ class Tokens(AbstractTokenProvider, ABC):  # type: ignore[misc]
         """A new token; blocks.
 
         Raises:
-            NoToken: when there is none to be had; says what to check.
+            NoTokenError: when there is none to be had; says what to check.
         """
 
     async def token(self) -> str:
         """The token to connect with.
 
         Raises:
-            NoToken: when there is none that is valid.
+            NoTokenError: when there is none that is valid.
         """
         return await asyncio.to_thread(self._current)
 
@@ -98,7 +98,7 @@ class Tokens(AbstractTokenProvider, ABC):  # type: ignore[misc]
             if kept is None or now_s >= kept.got_s + _RENEW_AT * (kept.expires_s - kept.got_s):
                 try:
                     self._token = self.fetch()
-                except NoToken:
+                except NoTokenError:
                     if kept is None or now_s >= kept.expires_s:
                         raise
             assert self._token is not None
@@ -157,12 +157,12 @@ class OidcTokens(Tokens):
                 verify=ssl.create_default_context(),
             )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise NoToken(
+            raise NoTokenError(
                 f"no answer from the token endpoint {self._url} ({error!r}); "
                 "check INTENT_KAFKA_OAUTH_TOKEN_URL"
             ) from error
         if not answer.is_success:
-            raise NoToken(
+            raise NoTokenError(
                 f"the token endpoint {self._url} refused {self._client_id} "
                 f"(HTTP {answer.status_code}{_reason(answer)}); check "
                 "INTENT_KAFKA_OAUTH_CLIENT_ID, INTENT_KAFKA_OAUTH_CLIENT_SECRET and "
@@ -171,7 +171,7 @@ class OidcTokens(Tokens):
         try:
             grant = _Grant.model_validate_json(answer.content)
         except ValidationError as error:
-            raise NoToken(
+            raise NoTokenError(
                 f"what {self._url} answers is no token; check INTENT_KAFKA_OAUTH_TOKEN_URL"
             ) from error
         return Token(grant.access_token, asked_s, asked_s + grant.expires_in)
@@ -207,7 +207,7 @@ class AmazonTokens(Tokens):
             text, expires_ms = self._signer.generate_auth_token(self._region)
         except Exception as error:
             # Of botocore and of the package, which have no base in common.
-            raise NoToken(
+            raise NoTokenError(
                 f"no token for Amazon MSK in {self._region} ({error!r}); check the process's AWS "
                 "credentials and INTENT_KAFKA_OAUTH_AWS_REGION"
             ) from error

@@ -21,7 +21,7 @@ from mode import Service
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream.domain import topics
-from stream.exceptions import BrokerUnavailableError, ChangelogLostError, PartitionsChangedError
+from stream.exceptions import BrokerError, ChangelogLostError, PartitionsChangedError
 from stream.kafka.changelog import HEAD_KEY, Changelog, Whereabouts
 from stream.kafka.connection import broker_error, client_options, partitions_of, running, start
 from stream.kafka.consumer import Consumer, high_watermarks
@@ -280,7 +280,7 @@ class TopologyWatch(Service):
                 await self.check()
                 await check_changelog(self._settings, self._topology.partitions)
                 break
-            except BrokerUnavailableError as error:
+            except BrokerError as error:
                 self.log.warning("%s", error)
                 await self.sleep(1.0)
 
@@ -293,7 +293,7 @@ class TopologyWatch(Service):
                         await self.check()
                         await self._count(admin)
                         await self.sleep(_INTERVAL_S)
-            except BrokerUnavailableError:
+            except BrokerError:
                 await self.sleep(_INTERVAL_S)  # the watchdog tells of it
 
     async def _count(self, admin: Any) -> None:

@@ -27,12 +27,7 @@ from features.online.inspection import FencePosition
 from stream import metrics
 from stream.domain import codec
 from stream.domain.profile_state import ProfileState
-from stream.exceptions import (
-    BadStateError,
-    ShuttingDownError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
+from stream.exceptions import BadStateError, ShuttingDownError, StoreError
 from stream.settings import Settings
 from stream.worker.kept import Kept
 
@@ -217,7 +212,7 @@ class Healer(Service):
             await self.sleep(_BEAT_S)
             try:
                 await self.look()
-            except (StoreUnavailableError, StoreRefusedError) as error:
+            except StoreError as error:
                 if self._answers:
                     _log.warning("The online store is not watched now: %s", error)
                 self._answers = False
@@ -273,7 +268,7 @@ class Healer(Service):
                     swept_at = monotonic()
             except ShuttingDownError as error:
                 _log.info("Publishing again is given up: %s", error)
-            except (StoreUnavailableError, StoreRefusedError):
+            except StoreError:
                 pass  # `_watch` tells it; the partitions stay doubted
 
     async def _make_whole(self) -> None:

@@ -42,14 +42,7 @@ from stream.domain.prediction import Intents
 from stream.domain.profile_state import LogPosition, Outcome, ProfileState, Rules
 from stream.domain.row_building import intent_rows
 from stream.domain.window import WindowBatch, window_batch
-from stream.exceptions import (
-    BadRecordError,
-    BrokerUnavailableError,
-    InferenceUnavailableError,
-    Reason,
-    ShuttingDownError,
-    StoreUnavailableError,
-)
+from stream.exceptions import BadRecordError, Reason, ShuttingDownError, UnavailableError
 from stream.kafka.deadletters import Record, dead_letter, late_event
 from stream.kafka.outbox import Outgoing
 from stream.kafka.topology import Topology
@@ -235,8 +228,8 @@ class Pipeline:
         The next batch may be begun while this one is asked and finished.
 
         Raises:
-            ShuttingDownError: when a dependency is down and `gives_up` says to stop waiting. Nothing may
-                be acknowledged then.
+            ShuttingDownError: when a dependency is down and `gives_up` says to stop waiting.
+                Nothing may be acknowledged then.
             PartitionsChangedError: when a record is in a partition that there wasn't before.
         """
         if self._topology:
@@ -567,9 +560,7 @@ class Pipeline:
             raise ShuttingDownError(f"gave up on {dependency}: {_error_of(state)}")
 
         retries = AsyncRetrying(
-            retry=retry_if_exception_type(
-                (BrokerUnavailableError, InferenceUnavailableError, StoreUnavailableError)
-            ),
+            retry=retry_if_exception_type(UnavailableError),
             wait=wait_random_exponential(multiplier=_FIRST_RETRY_S, max=_LONGEST_RETRY_S),
             stop=lambda _: self._gives_up(),
             before_sleep=hold,

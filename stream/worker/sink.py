@@ -27,7 +27,7 @@ from features.offline.rewriting import rewrite
 from features.registry.store import source_folder
 from stream import metrics
 from stream.domain.topics import INTENT_FEATURES
-from stream.exceptions import BrokerUnavailableError, InstanceIdTakenError
+from stream.exceptions import BrokerError, InstanceIdTakenError
 from stream.kafka.connection import answering, client_options, start
 from stream.kafka.consumer import Consumer
 from stream.kafka.lag import LagReader
@@ -351,7 +351,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                             if lag.replaced_at is not None:
                                 await self._begin_anew(lag, lag.replaced_at)
                         await asyncio.sleep(_WATCH_INTERVAL_S)
-            except BrokerUnavailableError as error:
+            except BrokerError as error:
                 self._kafka.failed(error)
                 self._stalls.observe([], monotonic(), is_held=False)
                 await asyncio.sleep(_WATCH_INTERVAL_S)

@@ -21,7 +21,7 @@ from mode import Service
 
 from stream import metrics
 from stream.domain.topics import CONSUMED_TOPICS, SESSIONS_CHANGELOG, TOPICS
-from stream.exceptions import BrokerUnavailableError, ChangelogLostError, LogReplacedError
+from stream.exceptions import BrokerError, ChangelogLostError, LogReplacedError
 from stream.kafka.connection import answering
 from stream.kafka.lag import LagReader, PartitionLag
 from stream.kafka.reachability import Reachability
@@ -148,7 +148,7 @@ class Watchdog(Service):
                         if error := self.replaced(lags):
                             await self.crash(error)
                         await self.sleep(_INTERVAL_S)
-            except BrokerUnavailableError as error:
+            except BrokerError as error:
                 self.kafka.failed(error)
                 self.judge([], monotonic())
                 await self.sleep(_INTERVAL_S)

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(weights(one), weights(other))
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -65,11 +65,11 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
         nonlocal steps
         steps += 1
         if steps > 6:
-            raise _Killed
+            raise _KilledError
         return losses(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("fm_intent.train.losses", killed_in_the_third_round)
-    with pytest.raises(_Killed):
+    with pytest.raises(_KilledError):
         run(tmp_path / "killed")
     monkeypatch.undo()
     resumed = run(tmp_path / "killed")

@@ -12,20 +12,20 @@ from redis._parsers.base import BaseParser
 from redis.sentinel import MasterNotFoundError
 
 from features.online.answers import ANSWERS, typed_errors
-from stream.exceptions import FeaturesError, StoreRefusedError, StoreUnavailableError
+from stream.exceptions import StoreError, StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def answered(error: Exception) -> FeaturesError:
+def answered(error: Exception) -> StoreError:
     """What a caller gets of an error of the store's client."""
-    with pytest.raises(FeaturesError) as failure, typed_errors():
+    with pytest.raises(StoreError) as failure, typed_errors():
         raise error
     return failure.value
 
 
-def of_server(text: str) -> FeaturesError:
+def of_server(text: str) -> StoreError:
     """What a caller gets of a server's answer, which the client's own parser has read."""
     return answered(BaseParser.parse_error(text))
 
@@ -162,7 +162,7 @@ def test_a_server_that_can_not_be_asked_passes(error: Exception) -> None:
     ],
 )
 def test_a_cluster_that_can_not_be_explored_is_judged_by_what_its_nodes_answered(
-    cause: Exception, kind: type[FeaturesError]
+    cause: Exception, kind: type[StoreError]
 ) -> None:
     error = redis_errors.RedisClusterException("Redis Cluster cannot be connected")
     error.__cause__ = cause

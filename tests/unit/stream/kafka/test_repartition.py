@@ -27,7 +27,7 @@ standing = st.dictionaries(
 )
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process ended."""
 
 
@@ -50,7 +50,7 @@ class Log:
     async def deliver(self, records: Collection[Outgoing]) -> None:
         for record in records:
             if self.left == 0:
-                raise Killed
+                raise KilledError
             self.left = None if self.left is None else self.left - 1
             self.write(record.key, record.partition, record.value, record.timestamp_ms)
 
@@ -89,7 +89,7 @@ def test_every_state_ends_where_it_belongs_joined_with_what_is_there(
 
     for left in deaths:
         log.left = left
-        with suppress(Killed):
+        with suppress(KilledError):
             move()
     log.left = None
     move()

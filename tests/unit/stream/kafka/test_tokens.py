@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from stream.exceptions import InvalidSettingsError, TokenUnavailableError
 from stream.kafka.connection import broker_error, client_options
-from stream.kafka.tokens import AmazonTokens, NoToken, OidcTokens
+from stream.kafka.tokens import AmazonTokens, NoTokenError, OidcTokens
 from stream.settings import Settings
 from tests.tokens import CLIENT, SECRET, Endpoint, endpoint
 
@@ -61,7 +61,7 @@ def test_a_token_that_can_not_be_renewed_is_used_until_it_expires(server: Endpoi
     clock.now_s += 99
     assert asyncio.run(provider.token()) == first
     clock.now_s += 1
-    with pytest.raises(NoToken, match="HTTP 503"):
+    with pytest.raises(NoTokenError, match="HTTP 503"):
         asyncio.run(provider.token())
 
 
@@ -86,7 +86,7 @@ def test_an_endpoint_that_gives_no_token_is_named_with_what_to_check(
     server: Endpoint, secret: str, fault: tuple[int, bytes] | None, advice: str
 ) -> None:
     server.fault = fault
-    with pytest.raises(NoToken, match=advice) as refused:
+    with pytest.raises(NoTokenError, match=advice) as refused:
         asyncio.run(tokens(server, Clock(), secret).token())
     told = broker_error(Settings(), refused.value)
     assert type(told) is TokenUnavailableError
@@ -96,7 +96,7 @@ def test_an_endpoint_that_gives_no_token_is_named_with_what_to_check(
 
 def test_an_endpoint_that_is_not_there_is_named() -> None:
     absent = OidcTokens("http://127.0.0.1:1/token", CLIENT, SecretStr(SECRET), None)
-    with pytest.raises(NoToken, match=r"127\.0\.0\.1:1.*INTENT_KAFKA_OAUTH_TOKEN_URL"):
+    with pytest.raises(NoTokenError, match=r"127\.0\.0\.1:1.*INTENT_KAFKA_OAUTH_TOKEN_URL"):
         asyncio.run(absent.token())
 
 
@@ -144,7 +144,7 @@ def test_credentials_that_amazon_s_package_does_not_find_are_told(
     module = ModuleType("aws_msk_iam_sasl_signer")
     vars(module)["MSKAuthTokenProvider"] = MSKAuthTokenProvider
     monkeypatch.setitem(sys.modules, "aws_msk_iam_sasl_signer", module)
-    with pytest.raises(NoToken, match=r"no credentials.*AWS credentials"):
+    with pytest.raises(NoTokenError, match=r"no credentials.*AWS credentials"):
         asyncio.run(AmazonTokens("eu-west-1").token())
 
 

@@ -16,12 +16,14 @@ from stream.domain.labels import hash64
 from stream.domain.prediction import Intents
 from stream.domain.window import FORGET, WindowBatch
 from stream.exceptions import (
+    BrokerRefusedError,
     BrokerUnavailableError,
     InferenceRefusedError,
     InferenceUnavailableError,
     PartitionsChangedError,
     Reason,
     ShuttingDownError,
+    StoreRefusedError,
     StoreUnavailableError,
 )
 from stream.kafka.outbox import Outgoing
@@ -121,7 +123,7 @@ def test_a_bad_record_goes_to_its_dead_letter_topic_as_it_came() -> None:
     assert header(letter, "intent.reason") == "not_json"
     assert header(letter, "__connect.errors.topic") == "playback-events"
     assert header(letter, "__connect.errors.offset") == "17"
-    assert header(letter, "__connect.errors.exception.class.name") == "BadRecordError"
+    assert header(letter, "__connect.errors.exception.class.name") == "BadRecord"
 
 
 def test_bad_records_do_not_keep_their_good_neighbours_from_being_published() -> None:
@@ -408,11 +410,19 @@ def test_a_kind_of_dead_letter_that_never_came_is_counted_as_none() -> None:
     assert REGISTRY.get_sample_value("intentstream_dead_letters_total", kind) == 0
 
 
-def test_a_refused_request_is_not_retried() -> None:
-    edges = Edges(failures={"infer": [InferenceRefusedError("no such input")]})
-    with pytest.raises(InferenceRefusedError):
+@pytest.mark.parametrize(
+    ("edge", "failure"),
+    [
+        ("deliver", BrokerRefusedError("no rights")),
+        ("infer", InferenceRefusedError("no such input")),
+        ("write", StoreRefusedError("no rights")),
+    ],
+)
+def test_a_refusal_is_not_retried_whoever_refuses(edge: str, failure: Exception) -> None:
+    edges = Edges(failures={edge: [failure]})
+    with pytest.raises(type(failure)):
         process(edges, message({}))
-    assert edges.log.count("infer") == 1
+    assert edges.log.count(edge) == 1
 
 
 def test_the_changelog_record_of_a_profile_is_its_encoded_state() -> None:
