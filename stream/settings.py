@@ -27,24 +27,22 @@ KAFKA_SECURITY: Final = ("kafka_security_protocol", *_SASL, *_TLS)
 """The settings that say how a connection to Kafka is secured."""
 
 
-class Settings(BaseSettings):
-    """Typed settings; each field is the environment variable `INTENT_<FIELD>`."""
-
+class _Group(BaseSettings):
     # The input of a failed validation holds the passwords.
     model_config = SettingsConfigDict(
         env_prefix="INTENT_", env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
     )
 
-    # Local stack: ports of the servers that `make up` starts on loopback. They come first, because
-    # addresses that aren't set are made of them.
+
+class KafkaSettings(_Group):
+    """Where Kafka is, how to connect to it, and our names there.
+
+    Ports here and below are those of the servers that `make up` starts on loopback; they come
+    first, because addresses that aren't set are made of them.
+    """
+
     kafka_port: int = Field(9092, ge=1, le=65535)
     kafka_controller_port: int = Field(9093, ge=1, le=65535)
-    redis_port: int = Field(6379, ge=1, le=65535)
-    triton_http_port: int = Field(8000, ge=1, le=65535)
-    triton_grpc_port: int = Field(8001, ge=1, le=65535)
-    triton_metrics_port: int = Field(8002, ge=1, le=65535)
-
-    # Kafka
     kafka_bootstrap: str = Field(
         default_factory=lambda given: f"127.0.0.1:{given['kafka_port']}",
         description="Kafka bootstrap servers; default: at INTENT_KAFKA_PORT of this machine.",
@@ -90,119 +88,6 @@ class Settings(BaseSettings):
     topic_partitions: int = Field(4, ge=1, description="Partitions of the topics we create.")
     topic_replicas: int = Field(1, ge=1, description="Replicas of the topics we create.")
 
-    # Session state
-    window_length: int = Field(64, ge=2, le=256, description="Interactions a window holds (L).")
-    session_gap_s: int = Field(1800, gt=0, description="Idle time that ends a session.")
-    allowed_lateness_s: int = Field(
-        24 * 3600, gt=0, description="How far behind the broker's time an event may be."
-    )
-    max_ahead_s: int = Field(300, ge=0, description="How far ahead of the broker's time.")
-    idle_profile_s: int = Field(
-        400 * 86_400,
-        ge=0,
-        description="A profile without an event for so long by the broker's time loses its state; "
-        "longer than the topics keep events, or erased ones could come back. 0: never.",
-    )
-    max_event_bytes: int = Field(65_536, gt=0, description="A larger record is a dead letter.")
-    catalogue: Path | None = Field(
-        None, description="Parquet title catalogue (ids, durations); optional."
-    )
-
-    # Micro-batches
-    batch_max_events: int = Field(1024, ge=1, description="Events in one micro-batch at most.")
-
-    # Triton
-    triton_url: str = Field(
-        default_factory=lambda given: f"127.0.0.1:{given['triton_grpc_port']}",
-        pattern=r"[^,\s]",
-        description="Triton's gRPC address; of several, separated by commas, a profile is always "
-        "asked at the same. Default: at INTENT_TRITON_GRPC_PORT of this machine.",
-    )
-    model_name: str = "fm_intent"
-    model_version: str = Field(
-        "",
-        description="Version to pin; empty follows what `model publish` made live, and takes "
-        "Triton's default before that.",
-    )
-    triton_models: Path = Field(
-        Path(".local/triton/models"),
-        description="The model repository that Triton reads; `model publish` writes into it.",
-    )
-    release_max_divergence: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Mean divergence of a head, in bits, that a new version may have.",
-    )
-    release_min_overlap: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="Mean share of next titles that a new version must propose too.",
-    )
-    inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
-    inference_concurrency: int = Field(
-        4, ge=1, description="Requests in flight at most, for each Triton."
-    )
-    inference_deadline_s: float = Field(2.0, gt=0, description="Deadline of one Triton request.")
-
-    # Feast
-    online_store: Literal["redis", "sqlite"] = "redis"
-    redis_url: SecretStr = Field(
-        default_factory=lambda given: SecretStr(f"127.0.0.1:{given['redis_port']}"),
-        description="Feast's Redis connection string; default: INTENT_REDIS_PORT of this machine.",
-    )
-    redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = Field(
-        "redis", description="One server, a cluster, or a master that Sentinels name."
-    )
-    redis_sentinel_master: str = Field(
-        "mymaster", description="Sentinel's name of the master; INTENT_REDIS_URL: the Sentinels."
-    )
-    feature_registry: Path | None = Field(
-        None, description="Feast registry file; default features/data/registry.db."
-    )
-    feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
-    title_ttl_s: int = Field(0, ge=0, description="Redis TTL of a title's features; 0: none.")
-    store_sweep_s: int = Field(
-        3600,
-        ge=0,
-        description="Within so long every row is looked at once and, where the store has lost it, "
-        "published again; 0: only when the store is doubted.",
-    )
-    offline_dir: Path | None = Field(
-        None,
-        description="Holds the offline store's folders data/intent_features and "
-        "data/title_profiles; default features/, where the command `feast` looks.",
-    )
-
-    # Sink
-    sink_port: int = Field(9465, ge=0, le=65535, description="The sink's metrics and health.")
-    sink_interval_s: float = Field(60.0, gt=0, description="Time between a partition's files.")
-    erasure_rewrite_s: float = Field(
-        86_400.0, gt=0, description="Time between two looks for landed rows of erased profiles."
-    )
-    sink_max_rows: int = Field(20_000, ge=1, description="Rows that the sink holds at most.")
-
-    # Search re-ranking
-    search_host: str = Field("127.0.0.1", description="Where the re-ranking service binds.")
-    search_port: int = Field(6567, ge=1, le=65535, description="Of the re-ranking service.")
-    rerank_weights: Path | None = Field(
-        None, description="JSON file of the re-ranker's weights; default: those of the code."
-    )
-
-    # Worker
-    metrics_host: str = Field("127.0.0.1", description="Where the metrics server binds.")
-    metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and health.")
-    instance_id: str | None = Field(
-        None,
-        description="Static group membership (KIP-345): a restarted worker of the same id gets its "
-        "partitions back at once. Of two of one id in a group the older ends.",
-    )
-    session_timeout_s: int = Field(10, ge=6, description="Silence that loses a worker its place.")
-    commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
-    data_dir: Path = Field(Path(".local/worker"), description="Faust's data directory.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
     @model_validator(mode="after")
     def _kafka_security_is_whole(self) -> Self:
         protocol = self.kafka_security_protocol
@@ -241,15 +126,171 @@ class Settings(BaseSettings):
             return set(), {*_LOGIN, *_OAUTH} - {"kafka_oauth_aws_region"}
         return {*_OIDC}, {*_LOGIN}
 
+    def topic(self, name: str) -> str:
+        """The full name of the topic `name` under the configured prefix."""
+        return f"{self.topic_prefix}{name}"
+
+
+class StateSettings(_Group):
+    """What is kept of a profile, and which events are too late or too large for it."""
+
+    window_length: int = Field(64, ge=2, le=256, description="Interactions a window holds (L).")
+    session_gap_s: int = Field(1800, gt=0, description="Idle time that ends a session.")
+    allowed_lateness_s: int = Field(
+        24 * 3600, gt=0, description="How far behind the broker's time an event may be."
+    )
+    max_ahead_s: int = Field(300, ge=0, description="How far ahead of the broker's time.")
+    idle_profile_s: int = Field(
+        400 * 86_400,
+        ge=0,
+        description="A profile without an event for so long by the broker's time loses its state; "
+        "longer than the topics keep events, or erased ones could come back. 0: never.",
+    )
+    max_event_bytes: int = Field(65_536, gt=0, description="A larger record is a dead letter.")
+    catalogue: Path | None = Field(
+        None, description="Parquet title catalogue (ids, durations); optional."
+    )
+
+
+class TritonSettings(_Group):
+    """Where Triton is, and how it is asked."""
+
+    triton_http_port: int = Field(8000, ge=1, le=65535)
+    triton_grpc_port: int = Field(8001, ge=1, le=65535)
+    triton_metrics_port: int = Field(8002, ge=1, le=65535)
+    triton_url: str = Field(
+        default_factory=lambda given: f"127.0.0.1:{given['triton_grpc_port']}",
+        pattern=r"[^,\s]",
+        description="Triton's gRPC address; of several, separated by commas, a profile is always "
+        "asked at the same. Default: at INTENT_TRITON_GRPC_PORT of this machine.",
+    )
+    model_name: str = "fm_intent"
+    model_version: str = Field(
+        "",
+        description="Version to pin; empty follows what `model publish` made live, and takes "
+        "Triton's default before that.",
+    )
+    triton_models: Path = Field(
+        Path(".local/triton/models"),
+        description="The model repository that Triton reads; `model publish` writes into it.",
+    )
+    inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
+    inference_concurrency: int = Field(
+        4, ge=1, description="Requests in flight at most, for each Triton."
+    )
+    inference_deadline_s: float = Field(2.0, gt=0, description="Deadline of one Triton request.")
+
     @property
     def triton_urls(self) -> tuple[str, ...]:
         """The address of each Triton."""
         named = (address.strip() for address in self.triton_url.split(","))
         return tuple(dict.fromkeys(filter(None, named)))
 
-    def topic(self, name: str) -> str:
-        """The full name of the topic `name` under the configured prefix."""
-        return f"{self.topic_prefix}{name}"
+
+class ReleaseSettings(_Group):
+    """How far a new model version may be from the one that is live."""
+
+    release_max_divergence: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Mean divergence of a head, in bits, that a new version may have.",
+    )
+    release_min_overlap: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Mean share of next titles that a new version must propose too.",
+    )
+
+
+class StoreSettings(_Group):
+    """The online store, and Feast's registry."""
+
+    redis_port: int = Field(6379, ge=1, le=65535)
+    online_store: Literal["redis", "sqlite"] = "redis"
+    redis_url: SecretStr = Field(
+        default_factory=lambda given: SecretStr(f"127.0.0.1:{given['redis_port']}"),
+        description="Feast's Redis connection string; default: INTENT_REDIS_PORT of this machine.",
+    )
+    redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = Field(
+        "redis", description="One server, a cluster, or a master that Sentinels name."
+    )
+    redis_sentinel_master: str = Field(
+        "mymaster", description="Sentinel's name of the master; INTENT_REDIS_URL: the Sentinels."
+    )
+    feature_registry: Path | None = Field(
+        None, description="Feast registry file; default features/data/registry.db."
+    )
+    feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
+    title_ttl_s: int = Field(0, ge=0, description="Redis TTL of a title's features; 0: none.")
+    store_sweep_s: int = Field(
+        3600,
+        ge=0,
+        description="Within so long every row is looked at once and, where the store has lost it, "
+        "published again; 0: only when the store is doubted.",
+    )
+
+
+class SinkSettings(_Group):
+    """The offline store, and the process that fills it."""
+
+    offline_dir: Path | None = Field(
+        None,
+        description="Holds the offline store's folders data/intent_features and "
+        "data/title_profiles; default features/, where the command `feast` looks.",
+    )
+
+    sink_port: int = Field(9465, ge=0, le=65535, description="The sink's metrics and health.")
+    sink_interval_s: float = Field(60.0, gt=0, description="Time between a partition's files.")
+    erasure_rewrite_s: float = Field(
+        86_400.0, gt=0, description="Time between two looks for landed rows of erased profiles."
+    )
+    sink_max_rows: int = Field(20_000, ge=1, description="Rows that the sink holds at most.")
+
+
+class SearchSettings(_Group):
+    """The re-ranking service."""
+
+    search_host: str = Field("127.0.0.1", description="Where the re-ranking service binds.")
+    search_port: int = Field(6567, ge=1, le=65535, description="Of the re-ranking service.")
+    rerank_weights: Path | None = Field(
+        None, description="JSON file of the re-ranker's weights; default: those of the code."
+    )
+
+
+class WorkerSettings(_Group):
+    """The worker's process."""
+
+    batch_max_events: int = Field(1024, ge=1, description="Events in one micro-batch at most.")
+
+    metrics_host: str = Field("127.0.0.1", description="Where the metrics server binds.")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus metrics and health.")
+    instance_id: str | None = Field(
+        None,
+        description="Static group membership (KIP-345): a restarted worker of the same id gets its "
+        "partitions back at once. Of two of one id in a group the older ends.",
+    )
+    session_timeout_s: int = Field(10, ge=6, description="Silence that loses a worker its place.")
+    commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
+    data_dir: Path = Field(Path(".local/worker"), description="Faust's data directory.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(
+    WorkerSettings,
+    SearchSettings,
+    SinkSettings,
+    StoreSettings,
+    ReleaseSettings,
+    TritonSettings,
+    StateSettings,
+    KafkaSettings,
+):
+    """Typed settings; each field is the environment variable `INTENT_<FIELD>`.
+
+    Code that needs one group of them takes that group as its argument.
+    """
 
 
 def _variables(names: Iterable[str]) -> str:

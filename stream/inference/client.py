@@ -27,7 +27,7 @@ from stream.exceptions import (
 )
 from stream.inference.model_server import ModelServer
 from stream.inference.placement import placed
-from stream.settings import Settings
+from stream.settings import TritonSettings
 
 _NOBODY: Final = np.zeros(1, np.int64)
 """Whom a server is asked to forget that has only to show that it answers."""
@@ -70,7 +70,7 @@ class InferenceClient:
     """
 
     def __init__(
-        self, settings: Settings, connect: Callable[[str, Settings], Asks] = ModelServer
+        self, settings: TritonSettings, connect: Callable[[str, TritonSettings], Asks] = ModelServer
     ) -> None:
         self._settings = settings
         self._servers = {address: connect(address, settings) for address in settings.triton_urls}

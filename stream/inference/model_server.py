@@ -17,7 +17,7 @@ from stream.exceptions import (
     InferenceUnavailableError,
     VersionNotServedError,
 )
-from stream.settings import Settings
+from stream.settings import TritonSettings
 
 _RETRYABLE: Final = {
     f"StatusCode.{code.name}"
@@ -55,7 +55,7 @@ class ModelServer:
     its client has given up, and no more are in flight than the settings say.
     """
 
-    def __init__(self, address: str, settings: Settings) -> None:
+    def __init__(self, address: str, settings: TritonSettings) -> None:
         self._address = address
         self._settings = settings
         self._client = triton.InferenceServerClient(address, channel_args=_CHANNEL)

@@ -13,7 +13,7 @@ from stream.domain.profile_state import Rules
 from stream.exceptions import BadStateError
 from stream.kafka.connection import partitions_of, running
 from stream.kafka.consumer import Consumer
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 HEAD_KEY: Final = b""
 """Key of the tombstone that each partition begins with: one that has never held a record was made
@@ -36,7 +36,7 @@ class Changelog:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def of(cls, settings: KafkaSettings) -> AsyncIterator[Self]:
         """That of these settings, open while the block runs.
 
         Raises:

@@ -31,7 +31,7 @@ from stream.exceptions import (
     TokenUnavailableError,
 )
 from stream.kafka.tokens import NoTokenError, tokens
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _LOGIN: Final = (SaslAuthenticationFailed, UnsupportedSaslMechanismError)
 _REFUSALS: Final[tuple[type[Exception], ...]] = (*_LOGIN, NoTokenError, ssl.SSLError)
@@ -45,7 +45,7 @@ _PATIENCE_S: Final = 15.0
 _REFUSAL_MS: Final = 5_000
 
 
-def client_options(settings: Settings) -> dict[str, Any]:
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """The arguments of every aiokafka client that say where Kafka is and how to connect to it.
 
     Raises:
@@ -66,7 +66,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(kind: Any, settings: Settings, **options: Any) -> AsyncIterator[Any]:
+async def running(kind: Any, settings: KafkaSettings, **options: Any) -> AsyncIterator[Any]:
     """An aiokafka client of this class that runs while the block does.
 
     Args:
@@ -89,7 +89,7 @@ async def running(kind: Any, settings: Settings, **options: Any) -> AsyncIterato
         await _stop(client)
 
 
-async def start(client: Any, settings: Settings) -> None:
+async def start(client: Any, settings: KafkaSettings) -> None:
     """Start an aiokafka client; one that can't be started is stopped.
 
     Raises:
@@ -107,7 +107,7 @@ async def start(client: Any, settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def answering(settings: Settings, within_s: float = _PATIENCE_S) -> AsyncIterator[None]:
+async def answering(settings: KafkaSettings, within_s: float = _PATIENCE_S) -> AsyncIterator[None]:
     """Bounds what the block asks of Kafka: a client that lost its broker may wait for ever.
 
     Args:
@@ -124,7 +124,7 @@ async def answering(settings: Settings, within_s: float = _PATIENCE_S) -> AsyncI
         raise broker_error(settings, error) from error
 
 
-async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition]:
+async def partitions_of(settings: KafkaSettings, *topics: str) -> list[TopicPartition]:
     """The partitions that topics have, whatever the settings say; none of one that isn't there.
 
     Args:
@@ -143,7 +143,7 @@ async def partitions_of(settings: Settings, *topics: str) -> list[TopicPartition
     ]
 
 
-def broker_error(settings: Settings, error: Exception) -> BrokerError:
+def broker_error(settings: KafkaSettings, error: Exception) -> BrokerError:
     """What an aiokafka client's error means, and what to check."""
     where = f"Kafka at {settings.kafka_bootstrap}"
     if isinstance(error, NoTokenError):
@@ -176,7 +176,7 @@ def broker_error(settings: Settings, error: Exception) -> BrokerError:
     )
 
 
-def _login(settings: Settings) -> dict[str, Any]:
+def _login(settings: KafkaSettings) -> dict[str, Any]:
     if settings.kafka_sasl_mechanism == "OAUTHBEARER":
         return {"sasl_oauth_token_provider": tokens(settings)}
     return {
@@ -185,7 +185,7 @@ def _login(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def _refusal(settings: Settings) -> Exception | None:
+async def _refusal(settings: KafkaSettings) -> Exception | None:
     """Why the first server that refuses us does: aiokafka only logs it."""
     options = client_options(settings) | {"request_timeout_ms": _REFUSAL_MS}
     for host, port, _ in collect_hosts(options.pop("bootstrap_servers")):
@@ -202,7 +202,7 @@ async def _stop(client: Any) -> None:
     await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
 
 
-def _ssl_context(settings: Settings) -> ssl.SSLContext:
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
     try:
         context: ssl.SSLContext = create_ssl_context(
             cafile=settings.kafka_ssl_cafile,

@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaProducer
 from stream.domain import topics
 from stream.domain.events import erased_profile
 from stream.kafka.connection import answering, running
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 
-async def request_erasure(settings: Settings, profile_ids: Iterable[str]) -> int:
+async def request_erasure(settings: KafkaSettings, profile_ids: Iterable[str]) -> int:
     """Ask for profiles to be erased; return how many, once the broker has all requests.
 
     Asking again for a profile erases what it did since.

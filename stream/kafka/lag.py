@@ -25,7 +25,7 @@ from stream.kafka.bookmark import Bookmark, replaced
 from stream.kafka.connection import answering, broker_error, running
 from stream.kafka.consumer import Consumer, high_watermarks
 from stream.plain_text import PlainConsole, json_text
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _COORDINATOR_S: Final = 10.0
 _PATIENCE_S: Final = 20.0
@@ -65,7 +65,7 @@ class LagReader:
         settings: where Kafka is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
 
     async def __aenter__(self) -> Self:
@@ -150,7 +150,7 @@ class LagReader:
         )
 
 
-async def print_lag(settings: Settings, group: str | None, *, as_json: bool) -> None:
+async def print_lag(settings: KafkaSettings, group: str | None, *, as_json: bool) -> None:
     """Print a group's lag as a table, or as JSON: a list of objects, one for each partition.
 
     Args:

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 
 from stream.exceptions import BrokerRefusedError, DeliveryFailedError
 from stream.kafka.connection import broker_error, client_options, start
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _BATCH_BYTES: Final = 512 * 1024
 _REQUEST_BYTES: Final = 4 * 1024 * 1024
@@ -48,7 +48,7 @@ class Outbox:
         BrokerUnavailableError: on entering, when Kafka does not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._producer = AIOKafkaProducer(
             **client_options(settings),

@@ -18,12 +18,12 @@ from stream.domain.events import erased_profile
 from stream.exceptions import TopicsMissingError
 from stream.kafka.changelog import Changelog, Whereabouts
 from stream.kafka.connection import answering, partitions_of, running
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _PORTION_S: Final = 0.1
 
 
-async def request_republication(settings: Settings, profile_ids: Iterable[str]) -> int:
+async def request_republication(settings: KafkaSettings, profile_ids: Iterable[str]) -> int:
     """Ask for profiles to be published again; return how many, once the broker has all requests.
 
     Raises:
@@ -43,7 +43,7 @@ async def request_republication(settings: Settings, profile_ids: Iterable[str]) 
     return len(keys)
 
 
-async def all_profiles(settings: Settings) -> list[tuple[bytes, int]]:
+async def all_profiles(settings: KafkaSettings) -> list[tuple[bytes, int]]:
     """The keys of all profiles that have a state, each with its partition, from the changelog.
 
     Raises:
@@ -59,7 +59,7 @@ async def all_profiles(settings: Settings) -> list[tuple[bytes, int]]:
 
 
 async def request_all(
-    settings: Settings,
+    settings: KafkaSettings,
     profiles: Sequence[tuple[bytes, int]],
     *,
     per_s: float,
@@ -91,7 +91,7 @@ async def request_all(
             await asyncio.sleep(len(some) / per_s)
 
 
-async def _places(settings: Settings, name: str) -> Sequence[TopicPartition]:
+async def _places(settings: KafkaSettings, name: str) -> Sequence[TopicPartition]:
     places = await partitions_of(settings, settings.topic(name))
     if not places:
         raise TopicsMissingError(

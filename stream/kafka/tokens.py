@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaConnectionError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from stream.exceptions import InvalidSettingsError
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _RENEW_AT: Final = 0.8
 """Of a token's lifetime, as Kafka's own clients do."""
@@ -214,7 +214,7 @@ class AmazonTokens(Tokens):
         return Token(SecretStr(text), signed_s, expires_ms / 1000)
 
 
-def tokens(settings: Settings) -> Tokens:
+def tokens(settings: KafkaSettings) -> Tokens:
     """What all clients of this process with these settings get their tokens from.
 
     Raises:

@@ -26,7 +26,7 @@ from stream.kafka.changelog import HEAD_KEY, Changelog, Whereabouts
 from stream.kafka.connection import broker_error, client_options, partitions_of, running, start
 from stream.kafka.consumer import Consumer, high_watermarks
 from stream.kafka.partitioners import Partitioner, fitting, partition_of
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
 _KEY: Final = b"intentstream.topology"
@@ -87,7 +87,7 @@ class TopologyReader:
         BrokerUnavailableError: on entering, when Kafka does not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
         self._consumer = Consumer(**client_options(settings), auto_offset_reset="earliest")
@@ -128,7 +128,7 @@ class TopologyReader:
             ) from error
 
 
-async def read_topology(settings: Settings) -> Topology | None:
+async def read_topology(settings: KafkaSettings) -> Topology | None:
     """What is remembered now; None where nothing was yet.
 
     Raises:
@@ -138,7 +138,7 @@ async def read_topology(settings: Settings) -> Topology | None:
         return await reader.read()
 
 
-async def write_topology(settings: Settings, topology: Topology) -> None:
+async def write_topology(settings: KafkaSettings, topology: Topology) -> None:
     """Remember it; returns when the broker has it.
 
     Raises:
@@ -153,7 +153,7 @@ async def write_topology(settings: Settings, topology: Topology) -> None:
         )
 
 
-async def empty_partitions(settings: Settings) -> list[int]:
+async def empty_partitions(settings: KafkaSettings) -> list[int]:
     """The changelog's partitions that have never held a record.
 
     Raises:
@@ -165,7 +165,7 @@ async def empty_partitions(settings: Settings) -> list[int]:
     return sorted(place.partition for place, end in ends.items() if end == 0)
 
 
-async def begin_changelog(settings: Settings) -> None:
+async def begin_changelog(settings: KafkaSettings) -> None:
     """Have each of the changelog's partitions that is empty begin with a tombstone of nobody.
 
     Raises:
@@ -178,7 +178,7 @@ async def begin_changelog(settings: Settings) -> None:
             await producer.send_and_wait(topic, None, key=HEAD_KEY, partition=partition)
 
 
-async def check_changelog(settings: Settings, partitions: int) -> None:
+async def check_changelog(settings: KafkaSettings, partitions: int) -> None:
     """Make sure that the changelog is the one that states were put into.
 
     A worker that went on with an empty one would begin every profile anew, and its newer event
@@ -203,7 +203,7 @@ async def check_changelog(settings: Settings, partitions: int) -> None:
         )
 
 
-async def settle_topology(settings: Settings, partitions: int) -> Topology:
+async def settle_topology(settings: KafkaSettings, partitions: int) -> Topology:
     """What is remembered, after making sure that a worker may run; at the first start, remember it.
 
     Args:
@@ -225,7 +225,7 @@ async def settle_topology(settings: Settings, partitions: int) -> Topology:
     return topology
 
 
-async def _placed_by(settings: Settings, partitions: int) -> int:
+async def _placed_by(settings: KafkaSettings, partitions: int) -> int:
     """How many partitions states were put into, while nobody remembered that."""
     known = Whereabouts()
     async with Changelog.of(settings) as changelog:
@@ -245,7 +245,7 @@ class TopologyWatch(Service):
     Its own clients would go on for minutes without reading the new partitions.
     """
 
-    def __init__(self, settings: Settings, reader: TopologyReader, topology: Topology) -> None:
+    def __init__(self, settings: KafkaSettings, reader: TopologyReader, topology: Topology) -> None:
         self._settings = settings
         self._reader = reader
         self._topology = topology

@@ -44,7 +44,7 @@ from stream.kafka.connection import client_options
 from stream.kafka.consumer import ISOLATION
 from stream.kafka.membership import give_way
 from stream.kafka.salvage import Fetched, fetched, positions
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _YIELD_EVERY = 100
 _FETCH_S = 0.2
@@ -55,7 +55,7 @@ fetch before it; Faust has each wait for 1.5 s where nothing arrives.
 """
 
 
-def credentials(settings: Settings) -> Credentials | None:
+def credentials(settings: KafkaSettings) -> Credentials | None:
     """What Faust's consumer, which also reads the changelog, and its producer connect with.
 
     Raises:

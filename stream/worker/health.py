@@ -8,7 +8,7 @@ from typing import Self
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from stream.settings import Settings
+from stream.settings import WorkerSettings
 
 
 class HealthServer:
@@ -21,7 +21,7 @@ class HealthServer:
     """
 
     def __init__(
-        self, settings: Settings, is_ready: Callable[[], bool], is_alive: Callable[[], bool]
+        self, settings: WorkerSettings, is_ready: Callable[[], bool], is_alive: Callable[[], bool]
     ) -> None:
         self._settings = settings
         self._is_ready = is_ready
