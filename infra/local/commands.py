@@ -45,7 +45,7 @@ def up() -> None:
         ModelError: when there is no such version, or it must not be served.
     """
     from fm_intent.export import read_manifest
-    from intentstream.served_titles import publish_titles_of
+    from intentstream.served_titles import serve_titles, titles_in
 
     current = on_loopback(settings())
     stack = Stack(LOCAL, current)
@@ -60,7 +60,7 @@ def up() -> None:
     console.print(f"model version {live}, trained on {source}")
     if catalogue.exists():
         with step("publish the titles and their vectors"):
-            publish_titles_of(int(live), stack.models, catalogue.parent, current)
+            serve_titles(current, titles_in(int(live), stack.models, catalogue.parent))
     stack = Stack(LOCAL, current)
     with step("start the worker and the sink"):
         stack.start("worker", "sink")

@@ -31,10 +31,10 @@ def titles(
 ) -> None:
     """Publish what is known of titles, with their vectors of a model version."""
     from intentstream.paths import LOCAL
-    from intentstream.served_titles import publish_chosen_titles
+    from intentstream.publishing import publish_titles_again
     from stream.settings import settings
 
-    number, count = publish_chosen_titles(settings(), LOCAL, version)
+    number, count = asyncio.run(publish_titles_again(settings(), LOCAL, version))
     typer.echo(f"published {count} titles with their vectors of version {number}")
 
 

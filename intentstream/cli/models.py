@@ -26,24 +26,21 @@ def model_publish(
     """Validate an exported version, load it, shadow live traffic, make it live with its titles."""
     import os
 
-    from features.registry.store import check_online
     from intentstream.paths import LOCAL
-    from intentstream.publishing import publish, show_drift
-    from intentstream.served_titles import publish_live_titles
+    from intentstream.publishing import publish
+    from intentstream.release_report import show_drift
     from intentstream.signals import unwind_on_sigterm
     from stream.plain_text import visible
     from stream.settings import settings
 
     os.nice(10)  # a server and workers on this machine go first
     config = settings()
-    # Now, because a version that is live without its title vectors would be half a release.
-    check_online(config)
     with unwind_on_sigterm():
-        done = asyncio.run(publish(config, str(version or ""), share=share, shadow_s=shadow_s))
+        trial = publish(config, str(version or ""), share=share, shadow_s=shadow_s, home=LOCAL)
+        done = asyncio.run(trial)
     show_drift(done)
     now = done.release
     typer.echo(visible(f"version {now.live} is live; {now.previous or 'none'} is kept"))
-    publish_live_titles(config, LOCAL)
 
 
 @model.command("rollback")
@@ -51,20 +48,17 @@ def model_rollback() -> None:
     """Make the version before the live one live again, and serve its title vectors again."""
     from intentstream.paths import LOCAL
     from intentstream.publishing import rollback
-    from intentstream.served_titles import publish_live_titles
     from stream.plain_text import visible
     from stream.settings import settings
 
-    config = settings()
-    now = asyncio.run(rollback(config))
+    now = asyncio.run(rollback(settings(), home=LOCAL))
     typer.echo(visible(f"version {now.live} is live again; {now.previous or 'none'} is kept"))
-    publish_live_titles(config, LOCAL)
 
 
 @model.command("status")
 def model_status() -> None:
     """Show all versions, and which is live, kept for a rollback, or a shadow."""
-    from intentstream.publishing import show_releases
+    from intentstream.release_report import show_releases
     from stream.settings import settings
 
     asyncio.run(show_releases(settings()))

@@ -179,7 +179,7 @@ class _System:
     def start_servers(self, version: str, data_dir: Path) -> None:
         """Start what does not run yet, all but the worker and the sink."""
         from features.registry.store import apply
-        from intentstream.served_titles import publish_titles_of
+        from intentstream.served_titles import serve_titles, titles_in
 
         with step("start Kafka, Redis and Triton"):
             self.stack.start("kafka", "redis", "triton")
@@ -189,7 +189,8 @@ class _System:
         with step(f"load model version {version}"):
             self.stack.load_model(version)
         with step("publish the titles and their vectors"):
-            publish_titles_of(int(version), MODEL_REPOSITORY, data_dir, self.settings)
+            titles = titles_in(int(version), MODEL_REPOSITORY, data_dir)
+            serve_titles(self.settings, titles)
 
 
 def _system(overrides: dict[str, object], to_stop: ExitStack) -> _System:

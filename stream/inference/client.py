@@ -30,7 +30,10 @@ from stream.inference.placement import placed
 from stream.settings import TritonSettings
 
 _NOBODY: Final = np.zeros(1, np.int64)
-"""Whom a server is asked to forget that has only to show that it answers."""
+"""A profile that there is not. A server that is asked to forget it shows that it answers."""
+
+_PATIENCE_S: Final = 30.0
+"""Deadline of a request that no event waits for."""
 
 _PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -77,6 +80,11 @@ class InferenceClient:
         self._left: dict[str, _Absence] = {}
         self._pause_s: dict[str, float] = {}
         self._version = settings.model_version
+
+    @classmethod
+    def patient(cls, settings: TritonSettings) -> Self:
+        """One whose requests may take long, for what no event waits for."""
+        return cls(settings.model_copy(update={"inference_deadline_s": _PATIENCE_S}))
 
     async def __aenter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from features.reading.rerank import Candidate, Order, Reranker
 from features.registry.store import open_store
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from intentstream.publishing import publish
-from intentstream.served_titles import publish_titles_of
+from intentstream.served_titles import serve_titles, titles_in
 from lab.replay.checker import check
 from lab.replay.plan import plan_replay, span_s
 from lab.replay.producer import Replayed, replay
@@ -82,7 +82,7 @@ def whole(
     now_ms = round(time.time() * 1000)
     plan = plan_replay(events, seed=1, now_ms=now_ms, lateness_s=lateness_s)
     with worker(settings, home / "worker.log", wait=True), sink(settings):
-        publish_titles_of(manifest.version, model_repository, data_dir, settings)
+        serve_titles(settings, titles_in(manifest.version, model_repository, data_dir))
         sent = asyncio.run(replay(plan, settings, events_per_s=None, progress=lambda _: None))
         until(lambda: lag(settings) == 0, "no lag", within_s=180)
         until(lambda: unlanded(settings) == 0, "all rows in the offline store")

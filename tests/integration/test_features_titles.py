@@ -19,7 +19,7 @@ from features.online.writer import IntentWriter
 from features.registry.store import open_store
 from fm_intent.data import contract
 from fm_intent.exported import exported_vectors
-from intentstream.served_titles import publish_titles_of
+from intentstream.served_titles import serve_titles, titles_in
 from stream.domain.labels import hash64
 from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
@@ -218,7 +218,7 @@ def test_the_titles_of_a_version_are_dated_by_the_last_event_of_its_source(
     ):
         arrays = {name: pa.array(values) for name, values in columns.items()}
         pq.write_table(contract.table(schema, arrays), tmp_path / file)
-    assert publish_titles_of(int(small_model), model_repository, tmp_path, settings) == 1
+    assert serve_titles(settings, titles_in(int(small_model), model_repository, tmp_path)) == 1
     store = open_store(settings)
     versions = "title_profile:title_embedding_version"
     served = store.get_online_features([versions], {"title_id": ["title-0"]}).to_dict()

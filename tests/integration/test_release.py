@@ -24,8 +24,13 @@ from fm_intent.export import export
 from fm_intent.exported import exported_vectors
 from infra.local.programs import worker_environment
 from intentstream.paths import LOCAL
-from intentstream.publishing import Publication, publish, rollback, served_models
-from intentstream.served_titles import publish_chosen_titles, publish_live_titles
+from intentstream.publishing import (
+    Publication,
+    publish,
+    publish_titles_again,
+    rollback,
+    served_models,
+)
 from stream.domain import codec, topics
 from stream.domain.events import Browse
 from stream.domain.labels import hash64
@@ -121,7 +126,7 @@ def spoiled(model_repository: Path, version: str, name: str, before: str, after:
 PROGRAM = """\
 import sys
 from pathlib import Path
-from infra.local import paths
+from intentstream import paths
 paths.MODEL_REPOSITORY = Path(sys.argv.pop(1))
 from intentstream.cli.main import main
 main()
@@ -208,7 +213,8 @@ def scene(
     }
 
     def attempt(version: str, **shadow: float) -> Publication:
-        return asyncio.run(publish(settings, version, exports=model_repository, **shadow))
+        trial = publish(settings, version, exports=model_repository, home=LOCAL, **shadow)
+        return asyncio.run(trial)
 
     stack.load_model(first)
     log = home / "worker.log"
@@ -216,6 +222,7 @@ def scene(
         command(settings, model_repository, "model", "publish", first, "--shadow-s", "0")
         titles = [title_vector(settings)]
         published = attempt(second, share=0.5, shadow_s=4.0)
+        titles.append(title_vector(settings))
         until_published(settings, second)
         # What serves must be enough to go back to it.
         export_of_first = model_repository / "fm_intent" / first
@@ -227,8 +234,6 @@ def scene(
             refused[why] = caught.value
         served = served_models(settings, model_repository)
         after_refusals = asyncio.run(read_release(settings)), served.versions()
-        publish_live_titles(settings, LOCAL)
-        titles.append(title_vector(settings))
         kill_while_it_shadows(settings, model_repository, third)
         after_kill = asyncio.run(read_release(settings))
         rolled_back = command(settings, model_repository, "model", "rollback")
@@ -367,12 +372,15 @@ def test_the_title_vectors_that_are_served_are_always_those_of_the_live_version(
     assert [vector for _, vector in scene.titles] == [vectors[version] for version in live]
 
 
-def test_title_vectors_that_can_t_be_served_are_told_with_the_command_that_serves_them(
-    scene: Scene,
+def test_a_version_is_gone_back_to_though_its_titles_can_t_be_served_and_that_is_told(
+    scene: Scene, model_repository: Path
 ) -> None:
-    settings = scene.settings.model_copy(update={"redis_url": SecretStr("127.0.0.1:1")})
+    away = scene.settings.model_copy(update={"redis_url": SecretStr("127.0.0.1:1")})
     with pytest.raises(TitlesNotServedError, match="Run `intentstream titles` then"):
-        publish_live_titles(settings, LOCAL)
+        asyncio.run(rollback(away, exports=model_repository, home=LOCAL))
+    assert asyncio.run(read_release(scene.settings)).live == scene.second
+    asyncio.run(rollback(scene.settings, exports=model_repository, home=LOCAL))
+    assert title_vector(scene.settings)[0] == scene.first
 
 
 def test_without_the_feature_store_nothing_is_published(
@@ -483,7 +491,8 @@ def test_where_none_is_live_the_titles_are_those_of_the_newest_export(
 ) -> None:
     asyncio.run(create_topics(isolated))
     newest = exported(model_repository)
-    version, count = publish_chosen_titles(isolated, LOCAL, exports=model_repository)
+    again = publish_titles_again(isolated, LOCAL, exports=model_repository)
+    version, count = asyncio.run(again)
     assert (str(version), count > 0) == (newest, True)
     assert title_vector(isolated) == (newest, vector_of(model_repository, newest))
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from intentstream.cli.main import main
-from intentstream.publishing import alone, undone_on_failure
-from intentstream.served_titles import publish_chosen_titles
+from intentstream.publishing import alone, publish_titles_again
 from intentstream.served_versions import ServedModels
+from intentstream.undoing import undone_on_failure
 from stream.exceptions import ModelFolderError, ModelVersionError, ReleaseError
 from stream.inference.release import Release
 from stream.settings import Settings
@@ -76,9 +76,7 @@ def test_a_release_that_can_t_be_put_back_hides_no_reason_and_is_told(
     settings: Settings, served: ServedModels, caplog: pytest.LogCaptureFixture
 ) -> None:
     refuse(settings, served, served, "3")
-    (told,) = (
-        record.message for record in caplog.records if record.name == "intentstream.publishing"
-    )
+    (told,) = (record.message for record in caplog.records if record.name == "intentstream.undoing")
     assert told.startswith("The release that was in force is not put back: Kafka")
 
 
@@ -165,4 +163,4 @@ def test_a_models_folder_that_can_t_be_written_ends_the_command_with_what_to_do(
 
 def test_titles_are_not_published_while_a_version_is(settings: Settings, tmp_path: Path) -> None:
     with alone(settings), pytest.raises(ReleaseError, match="another publication runs"):
-        publish_chosen_titles(settings, tmp_path, 1)
+        asyncio.run(publish_titles_again(settings, tmp_path, 1))
