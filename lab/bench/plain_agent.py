@@ -27,6 +27,7 @@ from stream.domain.catalogue import read_catalogue
 from stream.domain.events import decode
 from stream.domain.profile_state import ProfileState, Rules
 from stream.domain.row_building import intent_rows
+from stream.domain.sessions import live_session
 from stream.domain.window import window_batch
 from stream.inference.client import InferenceClient
 from stream.settings import settings
@@ -72,9 +73,9 @@ class Steps:
         profiles = [(key.decode(), state) for key, state in touched.items()]
         rows = intent_rows(
             profiles,
+            [live_session(state.window, self._settings.session_gap_s) for _, state in profiles],
             await self._inference.infer(window_batch(profiles, self._rules)),
             self._catalogue,
-            session_gap_s=self._settings.session_gap_s,
             now_ms=round(time() * 1000),
         )
         await self._store.provider.online_write_batch_async(

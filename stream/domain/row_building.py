@@ -12,18 +12,18 @@ from stream.domain.feature_row import IntentRow
 from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import ProfileState
-from stream.domain.window import live_session
+from stream.domain.sessions import Session
 
 
 def intent_rows(
     profiles: Sequence[tuple[str, ProfileState]],
+    sessions: Sequence[Session],
     intents: Intents,
     catalogue: Catalogue,
     *,
-    session_gap_s: int,
     now_ms: int,
 ) -> list[IntentRow]:
-    """One row for each profile, in order; `now_ms` becomes `published_at_ms`."""
+    """One row for each profile with its session, in order; `now_ms` becomes `published_at_ms`."""
     action_probs, action = _head(intents.action_probs, ACTIONS)
     genre_probs, genre = _head(intents.genre_probs, GENRES)
     kind_probs, kind = _head(intents.kind_probs, KINDS)
@@ -36,8 +36,7 @@ def intent_rows(
     log_norm = intents.title_log_norm[:, 0].tolist()
     user = intents.user_embedding.tolist()
     rows = []
-    for i, (profile_id, state) in enumerate(profiles):
-        session_id, session_length = live_session(state.window, session_gap_s)
+    for i, ((profile_id, state), session) in enumerate(zip(profiles, sessions, strict=True)):
         rows.append(
             IntentRow(
                 profile_id=profile_id,
@@ -55,8 +54,8 @@ def intent_rows(
                 next_title_scores=scores[i],
                 title_log_norm=log_norm[i],
                 user_embedding=user[i],
-                session_id=session_id,
-                session_length=session_length,
+                session_id=session.id,
+                session_length=session.length,
                 intent_cluster=cluster[i],
                 model_version=intents.model_version[i],
                 sequence_no=state.sequence_no,

@@ -1,4 +1,4 @@
-"""What of a profile's window the model is sent, and the session that the window ends in."""
+"""The windows of profiles as the model is sent them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.actions import action_types
-from stream.domain.interactions import InteractionArray
 from stream.domain.labels import hash64
 from stream.domain.profile_state import ProfileState, Rules, watched_share
 
@@ -102,30 +101,3 @@ def joined_windows(batches: Sequence[WindowBatch]) -> WindowBatch:
         return np.concatenate(parts)
 
     return WindowBatch(**{f.name: column(f.name) for f in fields(WindowBatch)})
-
-
-def session_starts(window: InteractionArray, gap_s: int) -> NDArray[np.intp]:
-    """Where in a window each session starts, `[S]` ascending indices.
-
-    A session ends when nothing happens for more than `gap_s` after the latest end so far, so a late
-    event may join two sessions.
-    """
-    if not len(window):
-        return np.empty(0, np.intp)
-    busy_until = np.maximum.accumulate(window["end_ms"])[:-1]
-    idle = window["start_ms"][1:] - busy_until > gap_s * 1000
-    return np.concatenate([[0], np.flatnonzero(idle) + 1]).astype(np.intp)
-
-
-def live_session(window: InteractionArray, gap_s: int) -> tuple[str, int]:
-    """Id and number of interactions of the session that the window ends in.
-
-    The id is made of the session's first interaction in the window, so that it is the same whoever
-    computes it; it changes when an earlier interaction turns up.
-    """
-    if not len(window):
-        return "", 0
-    start = session_starts(window, gap_s)[-1]
-    first = window[start]
-    key = int(first["key"]) & 0xFFFF_FFFF_FFFF_FFFF
-    return f"{int(first['start_ms'])}-{key:016x}", len(window) - int(start)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import orjson
@@ -24,8 +24,9 @@ from stream.domain.divergence import HEADS, Divergence, divergence
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch, joined_windows
 from stream.exceptions import BrokerError, InferenceError
+from stream.inference.backend import VersionedBackend
 from stream.inference.release import Release
-from stream.kafka.outbox import Outgoing
+from stream.kafka.outbox import Outgoing, RecordProducer
 
 PARTITION: Final = 0
 
@@ -33,20 +34,6 @@ _log = logging.getLogger(__name__)
 _LOGGED: Final = ("model_version", *HEADS.values(), "next_title_hash", "next_title_score")
 _PARTS: Final = 1 << 32
 """Profiles are dealt into so many parts by their hash; the first of them are shadowed."""
-
-
-class Infers(Protocol):
-    """The inference client, as far as the shadow knows it."""
-
-    async def infer(self, batch: WindowBatch, version: str) -> Intents:
-        """The intents of every profile of the batch, by this version."""
-
-
-class Delivers(Protocol):
-    """The outbox, as far as the shadow knows it."""
-
-    async def deliver(self, records: Sequence[Outgoing]) -> None:
-        """Write records; return when the broker has them all."""
 
 
 class Shadow:
@@ -59,7 +46,9 @@ class Shadow:
         gather_s: for how long they are gathered.
     """
 
-    def __init__(self, client: Infers, outbox: Delivers, most: int, gather_s: float = 0.1) -> None:
+    def __init__(
+        self, client: VersionedBackend, outbox: RecordProducer, most: int, gather_s: float = 0.1
+    ) -> None:
         self._client = client
         self._outbox = outbox
         self._most = most

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -39,6 +39,13 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
     timestamp_ms: int | None = None
+
+
+class RecordProducer(Protocol):
+    """What delivers records, as its callers know it."""
+
+    async def deliver(self, records: Sequence[Outgoing]) -> None:
+        """Write records; return when the broker has them all."""
 
 
 class Outbox:

@@ -4,51 +4,94 @@ Whatever has arrived is one micro-batch; the pipeline carries it to published fe
 is acknowledged, in offset order. What arrives meanwhile is the next batch. So batches grow with
 load, and no event waits while the worker is idle.
 
-Where a whole batch waits already nothing is gained by letting it wait: it is taken in while the one
-ahead is with the model, and asks the model while that is published, so that neither the worker nor
-Triton idles. Each step takes batches in their order, and what is begun behind a batch that is given
-up is given up, too.
+Where a whole batch waits already nothing is gained by letting it wait: it is decoded and joined
+into the sessions while the one ahead is with the model, and is inferred while that is published,
+so that neither the worker nor Triton idles. Each step takes batches in their order, and what is begun
+behind a batch that is given up is given up, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
+from stream.domain.prediction import Intents
 from stream.exceptions import ShuttingDownError
+from stream.worker.micro_batch import MicroBatch, StampedRecord
 
-if TYPE_CHECKING:
-    from stream.worker.app import IntentApp
-    from stream.worker.pipeline import MicroBatch
-
+_log = logging.getLogger(__name__)
 
 _BEHIND_BEGINNING: Final = 2
 """Batches that may be with the model or the store while another is begun."""
+
+
+class Steps(Protocol):
+    """The pipeline, as far as the agent knows it."""
+
+    async def decode(self, records: Sequence[StampedRecord]) -> MicroBatch:
+        """What records say."""
+
+    async def session(self, batch: MicroBatch) -> None:
+        """Join it into the states, and save these."""
+
+    async def infer(self, batch: MicroBatch) -> Intents | None:
+        """Ask the model."""
+
+    async def publish(self, batch: MicroBatch, intents: Intents | None) -> None:
+        """Publish what it answered; then the records may be acknowledged."""
+
+
+class Worker(Protocol):
+    """The app, as far as the agent knows it."""
+
+    @property
+    def pipeline(self) -> Steps | None:
+        """Its steps; there while it runs."""
+
+    @property
+    def consumer(self) -> Any:
+        """Faust's consumer."""
+
+    @property
+    def consumer_generation_id(self) -> int:
+        """Counts the assignments of partitions."""
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether it stops."""
+
+    @property
+    def batch_max_events(self) -> int:
+        """Records of a micro-batch at most."""
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the process."""
 
 
 @dataclass
 class _Turns:
     """What batches that are under way know of each other."""
 
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    inferring: asyncio.Lock = field(default_factory=asyncio.Lock)
     given_up: int | None = None
     """The generation of the consumer of which a batch was given up: what follows it in that
     generation must not be acknowledged, and the next generation gets all of it again."""
 
-    async def give_up(self, app: IntentApp, messages: Sequence[Any], error: Exception) -> None:
+    async def give_up(self, app: Worker, messages: Sequence[Any], error: Exception) -> None:
         self.given_up = messages[0].generation_id
         if isinstance(error, ShuttingDownError):
-            app.log.warning("%s; the batch stays unacknowledged", error)
+            _log.warning("%s; the batch stays unacknowledged", error)
         else:
             # Faust would restart the agent and go on behind the unacknowledged batch. Ending the
             # process instead has it delivered again.
             await app.crash(error)
 
 
-async def serve(app: IntentApp, queue: Any) -> None:
+async def serve(app: Worker, queue: Any) -> None:
     """Carry what arrives on the agent's queue through the app's pipeline, until the worker stops.
 
     Any error but that of a worker that leaves ends the process.
@@ -65,7 +108,7 @@ async def serve(app: IntentApp, queue: Any) -> None:
                 await under_way.popleft()
             ahead = under_way[-1] if under_way else None
             under_way.append(asyncio.create_task(_carry(app, messages, batch, turns, ahead)))
-            if queue.qsize() < app.worker_settings.batch_max_events:
+            if queue.qsize() < app.batch_max_events:
                 await under_way[-1]
     except StopAsyncIteration:
         pass  # Faust closed the queue: the worker stops
@@ -76,9 +119,9 @@ async def serve(app: IntentApp, queue: Any) -> None:
     await asyncio.gather(*under_way)
 
 
-async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
+async def _next_batch(app: Worker, queue: Any) -> list[Any]:
     messages = [(await queue.get()).message]
-    while len(messages) < app.worker_settings.batch_max_events and not queue.empty():
+    while len(messages) < app.batch_max_events and not queue.empty():
         messages.append(queue.get_nowait().message)
     current = [m for m in messages if m.generation_id == app.consumer_generation_id]
     # Faust lets go of partitions only after the messages in this set are done with.
@@ -86,18 +129,20 @@ async def _next_batch(app: IntentApp, queue: Any) -> list[Any]:
     return current
 
 
-async def _begun(app: IntentApp, messages: Sequence[Any], turns: _Turns) -> MicroBatch | None:
-    """The batch, taken in and saved; None when the worker gave up on that."""
+async def _begun(app: Worker, messages: Sequence[Any], turns: _Turns) -> MicroBatch | None:
+    """The batch, with its states saved; None when the worker gave up on that."""
     assert app.pipeline is not None
     try:
-        return await app.pipeline.begin(messages)
+        batch = await app.pipeline.decode(messages)
+        await app.pipeline.session(batch)
+        return batch
     except Exception as error:
         await turns.give_up(app, messages, error)
         return None
 
 
 async def _carry(
-    app: IntentApp,
+    app: Worker,
     messages: Sequence[Any],
     batch: MicroBatch | None,
     turns: _Turns,
@@ -108,12 +153,12 @@ async def _carry(
     try:
         if batch is None:
             return
-        async with turns.asking:
-            intents = await app.pipeline.ask(batch)
+        async with turns.inferring:
+            intents = await app.pipeline.infer(batch)
         if ahead is not None:
             await ahead
         if turns.given_up != messages[0].generation_id:
-            await app.pipeline.finish(batch, intents)
+            await app.pipeline.publish(batch, intents)
             _acknowledge(app, messages)
     except Exception as error:
         await turns.give_up(app, messages, error)
@@ -121,7 +166,7 @@ async def _carry(
         app.consumer.unacked.difference_update(messages)
 
 
-def _acknowledge(app: IntentApp, messages: Sequence[Any]) -> None:
+def _acknowledge(app: Worker, messages: Sequence[Any]) -> None:
     # Faust may commit past a message that is not acknowledged when a later one is.
     for message in sorted(messages, key=lambda message: (message.tp, message.offset)):
         if message.generation_id == app.consumer_generation_id:

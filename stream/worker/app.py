@@ -140,6 +140,11 @@ class IntentApp(faust.App):
             return
         await super()._on_partitions_assigned(assigned, generation_id)
 
+    @property
+    def batch_max_events(self) -> int:
+        """Records of a micro-batch at most."""
+        return self.worker_settings.batch_max_events
+
     def is_leaving(self) -> bool:
         """Whether the worker stops or loses its partitions: the time to give up retrying."""
         return self.should_stop or not self.flow_control.is_active()

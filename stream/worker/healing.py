@@ -29,7 +29,7 @@ from stream.domain import codec
 from stream.domain.profile_state import ProfileState
 from stream.exceptions import BadStateError, ShuttingDownError, StoreError
 from stream.settings import Settings
-from stream.worker.kept import Kept
+from stream.worker.states import Kept, States
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -58,16 +58,6 @@ _SETTLED_S: Final = 10.0
 
 LOSSES: Final = ("missing", "older")
 """What a store may have instead of a profile's row."""
-
-
-class KnownStates(Protocol):
-    """The profiles' states, as far as the healer knows them."""
-
-    def fetch(self, key: bytes) -> bytes | None:
-        """The encoded state of a profile."""
-
-    def newest_first(self) -> Sequence[Kept]:
-        """Every state that is kept, those kept last first."""
 
 
 class Inspects(Protocol):
@@ -176,7 +166,7 @@ class Healer(Service):
         self,
         settings: Settings,
         *,
-        states: KnownStates,
+        states: States,
         store: Inspects,
         pipeline: Republishes,
         live: Callable[[], str],

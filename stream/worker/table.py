@@ -21,7 +21,7 @@ from stream.domain.events import Unreadable
 from stream.domain.profile_state import Rules
 from stream.exceptions import BadStateError
 from stream.settings import Settings
-from stream.worker.kept import Kept
+from stream.worker.states import Kept
 
 
 class SessionTable(faust.Table[bytes, bytes]):

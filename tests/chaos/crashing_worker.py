@@ -29,12 +29,11 @@ def crashing(step: str, wanted: str) -> type[Pipeline]:
     class CrashingPipeline(Pipeline):
         armed = False
 
-        async def take_in(self, records: Any) -> Any:
-            batch = await super().take_in(records)
+        async def join(self, batch: Any) -> None:
+            await super().join(batch)
             newest = (state.last_event_id for _, state in batch.profiles)
             self.armed = wanted in batch.erased or wanted in newest
-            self.crash_after("take_in")
-            return batch
+            self.crash_after("join")
 
         def crash_after(self, name: str) -> None:
             if self.armed and name == step:
@@ -49,7 +48,7 @@ def crashing(step: str, wanted: str) -> type[Pipeline]:
         return method
 
     for name, member in vars(Pipeline).items():
-        if inspect.iscoroutinefunction(member) and name[0] != "_" and name != "take_in":
+        if inspect.iscoroutinefunction(member) and name[0] != "_" and name != "join":
             setattr(CrashingPipeline, name, wrapped(name))
     return CrashingPipeline
 

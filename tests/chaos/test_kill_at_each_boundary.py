@@ -15,7 +15,7 @@ from stream.kafka.erasure import request_erasure
 from stream.settings import Settings
 from tests.workers import exit_code, lag, online, records, send, title_open, until, worker
 
-BOUNDARIES: Final = ("take_in", "save", "infer", "publish", "announce", "finish")
+BOUNDARIES: Final = ("join", "save", "infer", "write", "announce", "publish")
 """After the state change, the changelog, the inference, the online write, the announcement, and
 before the acknowledgement."""
 
@@ -29,7 +29,7 @@ def reached(settings: Settings, event_id: str) -> dict[str, bool]:
     rows = [record.value for record in records(settings, topics.INTENT_FEATURES)]
     return {
         "save": any(state.last_event_id == event_id for state in states),
-        "publish": online(settings, PROFILE) == event_id,
+        "write": online(settings, PROFILE) == event_id,
         "announce": any(f'"{event_id}"'.encode() in row for row in rows),
     }
 
@@ -55,7 +55,7 @@ def test_the_last_event_survives_a_kill_at_every_boundary(
             assert exit_code(process) == -signal.SIGKILL, log.read_text()[-3000:]
         assert reached(settings, last["event_id"]) == {
             effect: BOUNDARIES.index(step) >= BOUNDARIES.index(effect)
-            for effect in ("save", "publish", "announce")
+            for effect in ("save", "write", "announce")
         }
         assert lag(settings) > 0, "acknowledged before its batch was through"
 

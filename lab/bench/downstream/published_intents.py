@@ -35,6 +35,7 @@ from lab.replay.plan import STATELESS, json_values, topic_of
 from stream.domain.events import decode
 from stream.domain.profile_state import Outcome, ProfileState, Rules
 from stream.domain.row_building import intent_rows
+from stream.domain.sessions import live_session
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 from stream.domain.window import window_batch
 from stream.settings import Settings
@@ -172,9 +173,9 @@ async def published_rows(
             if batch:
                 states = [(one.profile_id, one.state) for one in batch]
                 intents = await inference.infer(window_batch(states, rules))
-                rows = intent_rows(
-                    states, intents, catalogue, session_gap_s=settings.session_gap_s, now_ms=0
-                )
+                gap_s = settings.session_gap_s
+                sessions = [live_session(state.window, gap_s) for _, state in states]
+                rows = intent_rows(states, sessions, intents, catalogue, now_ms=0)
                 yield [
                     replace(row, published_at_ms=moment.published_at_ms)
                     for row, moment in zip(rows, batch, strict=True)

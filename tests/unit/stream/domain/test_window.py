@@ -1,4 +1,4 @@
-"""What the model is sent of a window, and which session it ends in."""
+"""What the model is sent of windows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import numpy as np
 
 from stream.domain.events import Event, Playback, Search
 from stream.domain.labels import NO_TITLE, hash64
-from stream.domain.profile_state import ProfileState, Rules, state_of
+from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import (
     WindowBatch,
     joined_windows,
-    live_session,
-    session_starts,
     window_batch,
 )
 
@@ -55,30 +53,6 @@ def test_a_search_is_sent_without_a_title() -> None:
     batch = window_batch([("p", state_of([search], RULES))], RULES)
     assert batch.title_hash.tolist() == [[NO_TITLE]]
     assert np.isclose(batch.watched_share, -1).all()
-
-
-def test_a_session_ends_after_the_idle_gap() -> None:
-    state = state_of(play(1, 0) + play(2, 1800) + play(3, 3601), RULES)
-    assert session_starts(state.window, gap_s=1800).tolist() == [0, 2]
-    assert live_session(state.window, gap_s=1800)[1] == 1
-
-
-def test_a_long_sitting_is_not_idle_time() -> None:
-    state = state_of(play(1, 0, end_s=7200) + play(2, 7300), RULES)
-    assert session_starts(state.window, gap_s=1800).tolist() == [0]
-
-
-def test_a_late_event_may_join_two_sessions() -> None:
-    events = play(1, 0) + play(2, 3000)
-    state = state_of(events, RULES)
-    assert len(session_starts(state.window, gap_s=1800)) == 2
-    for event in play(3, 1500):
-        state.apply(event, RULES)
-    assert len(session_starts(state.window, gap_s=1800)) == 1
-
-
-def test_an_empty_window_has_no_session() -> None:
-    assert live_session(ProfileState().window, gap_s=1800) == ("", 0)
 
 
 def test_joined_windows_are_those_of_all_profiles_together() -> None:

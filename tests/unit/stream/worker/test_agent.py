@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -43,37 +42,37 @@ class Worker:
     crashed: BaseException | None = None
     should_stop: bool = False
     consumer_generation_id: int = 1
+    batch_max_events: int = FULL
 
     def __post_init__(self) -> None:
         self.answers = asyncio.Event()
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
         self.arrive(self.events)
         self.consumer = SimpleNamespace(unacked=set())
-        self.worker_settings = SimpleNamespace(batch_max_events=FULL)
         self.pipeline = self
-        self.log_of = logging.getLogger(__name__)
 
     def arrive(self, events: int) -> None:
         for offset in range(events):
             message = Delivered(offset, self.log, self.consumer_generation_id)
             self.queue.put_nowait(SimpleNamespace(message=message))
 
-    async def begin(self, records: Sequence[Delivered]) -> str:
-        name = f"{records[0].offset}-{records[-1].offset}"
-        self.log_step(f"begin {name}")
-        return name
+    async def decode(self, records: Sequence[Delivered]) -> str:
+        return f"{records[0].offset}-{records[-1].offset}"
 
-    async def ask(self, name: str) -> str:
-        self.log.append(f"ask {name}")
+    async def session(self, name: str) -> None:
+        self.log_step(f"session {name}")
+
+    async def infer(self, name: str) -> str:
+        self.log.append(f"infer {name}")
         await self.answers.wait()
         self.log_step(f"answer {name}")
         return f"intents {name}"
 
-    async def finish(self, name: str, intents: str) -> None:
+    async def publish(self, name: str, intents: str) -> None:
         assert intents == f"intents {name}"
-        self.log.append(f"write {name}")
+        self.log.append(f"publish {name}")
         await asyncio.sleep(0)
-        self.log_step(f"finish {name}")
+        self.log_step(f"published {name}")
 
     def answer(self) -> None:
         """Have the model answer, from now on."""
@@ -91,24 +90,12 @@ class Worker:
 
     async def serve(self, then: Callable[[], None]) -> None:
         """Serve until nothing moves any more, do something, and serve what is left."""
-        app = SimpleApp(self)
-        serving = asyncio.create_task(serve(app, self.queue))  # type: ignore[arg-type]
+        serving = asyncio.create_task(serve(self, self.queue))  # type: ignore[arg-type]
         await settled()
         then()
         await settled()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-
-
-class SimpleApp:
-    """The worker, with a logger where the app has one."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self.log = worker.log_of
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._worker, name)
 
 
 async def settled() -> None:
@@ -124,18 +111,18 @@ def served(events: int, fails: dict[str, Exception] | None = None) -> Worker:
 
 def test_a_whole_batch_that_waits_is_begun_while_the_one_ahead_is_with_the_model() -> None:
     log = served(5 * FULL).log
-    begun = {"begin 0-3", "begin 4-7", "begin 8-11"}
-    assert set(log[: log.index("answers")]) == {"ask 0-3", *begun}
+    begun = {"session 0-3", "session 4-7", "session 8-11"}
+    assert set(log[: log.index("answers")]) == {"infer 0-3", *begun}
 
 
 def test_the_model_is_asked_for_a_batch_while_the_one_ahead_is_published() -> None:
     log = served(3 * FULL).log
-    assert log.index("write 0-3") < log.index("ask 4-7") < log.index("finish 0-3")
+    assert log.index("publish 0-3") < log.index("infer 4-7") < log.index("published 0-3")
 
 
 def test_no_step_takes_a_batch_before_the_one_ahead() -> None:
     log = served(6 * FULL).log
-    for first, last in (("begin", "begin"), ("ask", "answer"), ("write", "finish")):
+    for first, last in (("session", "session"), ("infer", "answer"), ("publish", "published")):
         steps = [step for step in log if step.split()[0] in (first, last)]
         names = [step.split()[1] for step in steps]
         assert names == sorted(names, key=lambda name: int(name.split("-")[0]))
@@ -144,17 +131,17 @@ def test_no_step_takes_a_batch_before_the_one_ahead() -> None:
 
 def test_less_than_a_whole_batch_waits_for_more_to_come() -> None:
     log = served(2 * FULL - 1).log
-    assert log[: log.index("answers")] == ["begin 0-3", "ask 0-3"]
+    assert log[: log.index("answers")] == ["session 0-3", "infer 0-3"]
 
 
 def test_batches_are_finished_and_acknowledged_in_order() -> None:
     log = served(4 * FULL).log
-    finished = [step for step in log if step.startswith("finish")]
-    assert finished == ["finish 0-3", "finish 4-7", "finish 8-11", "finish 12-15"]
+    finished = [step for step in log if step.startswith("published")]
+    assert finished == ["published 0-3", "published 4-7", "published 8-11", "published 12-15"]
     assert [step for step in log if step.startswith("ack")] == [f"ack {n}" for n in range(4 * FULL)]
 
 
-@pytest.mark.parametrize("step", ["begin 0-3", "answer 0-3", "finish 0-3"])
+@pytest.mark.parametrize("step", ["session 0-3", "answer 0-3", "published 0-3"])
 def test_what_was_begun_behind_a_batch_that_was_given_up_is_not_acknowledged(step: str) -> None:
     worker = served(3 * FULL, {step: ShuttingDownError("leaving")})
     assert not [one for one in worker.log if one.startswith("ack")]
@@ -163,7 +150,7 @@ def test_what_was_begun_behind_a_batch_that_was_given_up_is_not_acknowledged(ste
 
 
 def test_the_next_generation_goes_on_behind_a_batch_that_was_given_up() -> None:
-    worker = Worker(3 * FULL, {"finish 0-3": ShuttingDownError("leaving")})
+    worker = Worker(3 * FULL, {"published 0-3": ShuttingDownError("leaving")})
 
     def rebalance() -> None:
         assert not [step for step in worker.log if step.startswith("ack")]
@@ -180,7 +167,7 @@ def test_the_next_generation_goes_on_behind_a_batch_that_was_given_up() -> None:
 def test_a_worker_that_stops_finishes_what_it_has_begun() -> None:
     async def run() -> Worker:
         worker = Worker(3 * FULL)
-        serving = asyncio.create_task(serve(SimpleApp(worker), worker.queue))  # type: ignore[arg-type]
+        serving = asyncio.create_task(serve(worker, worker.queue))  # type: ignore[arg-type]
         await settled()
         worker.should_stop = True
         worker.answer()
@@ -188,13 +175,13 @@ def test_a_worker_that_stops_finishes_what_it_has_begun() -> None:
         return worker
 
     worker = asyncio.run(run())
-    begun = sum(step.startswith("begin") for step in worker.log)
+    begun = sum(step.startswith("session") for step in worker.log)
     assert begun > 1
     assert sum(step.startswith("ack") for step in worker.log) == begun * FULL
     assert worker.consumer.unacked == set()
 
 
-@pytest.mark.parametrize("step", ["begin 0-3", "answer 0-3", "finish 0-3"])
+@pytest.mark.parametrize("step", ["session 0-3", "answer 0-3", "published 0-3"])
 def test_an_error_that_nobody_expects_ends_the_worker(step: str) -> None:
     worker = served(3 * FULL, {step: InferenceRefusedError("no such input")})
     assert isinstance(worker.crashed, InferenceRefusedError)

@@ -18,7 +18,7 @@ from stream.exceptions import StoreUnavailableError
 from stream.settings import Settings
 from stream.worker import healing
 from stream.worker.healing import Doubts, Healer, loss
-from stream.worker.kept import Kept
+from stream.worker.states import Kept
 
 NOW_S = 1_700_000_000.0
 LONG_AGO_S = NOW_S - 3600

@@ -29,9 +29,17 @@ from stream.exceptions import (
 from stream.kafka.outbox import Outgoing
 from stream.kafka.topology import Topology
 from stream.settings import Settings
-from stream.worker.kept import Kept
+from stream.worker.micro_batch import MicroBatch
 from stream.worker.pipeline import Pipeline
+from stream.worker.states import Kept
 from tests.unit.stream.fakes import NOW_MS, NOW_S, Edges, Message, erasure, message
+
+
+async def begun(pipeline: Pipeline, records: Sequence[Any]) -> MicroBatch:
+    """The batch of these records, decoded and in the states."""
+    batch = await pipeline.decode(records)
+    await pipeline.session(batch)
+    return batch
 
 
 def pipeline_of(edges: Edges, now_s: float, **dependencies: Any) -> Pipeline:
@@ -68,8 +76,8 @@ def process(
     )
 
     async def process_all() -> None:
-        batch = await pipeline.begin(messages)
-        await pipeline.finish(batch, await pipeline.ask(batch))
+        batch = await begun(pipeline, messages)
+        await pipeline.publish(batch, await pipeline.infer(batch))
 
     asyncio.run(process_all())
 
@@ -151,7 +159,7 @@ def test_an_event_older_than_a_full_window_is_late_and_its_profile_still_publish
     assert edges.rows[0].last_event_id == "e4"
 
 
-def test_what_was_turned_away_is_delivered_before_a_state_says_that_it_was_read() -> None:
+def test_what_was_rejected_is_delivered_before_a_state_says_that_it_was_read() -> None:
     records = [
         message({"event_id": f"e{n}", "occurred_at_ms": NOW_MS + n}, offset=n) for n in range(65)
     ]
@@ -182,10 +190,10 @@ def test_a_late_event_that_could_not_be_delivered_is_owed_to_the_next_batch() ->
 
     async def given_up_and_read_again() -> None:
         with pytest.raises(ShuttingDownError):
-            await pipeline.begin([*records, late])
+            await begun(pipeline, [*records, late])
         assert edges.delivered == []
         leaving[0] = False
-        await pipeline.begin([*records, late])
+        await begun(pipeline, [*records, late])
 
     asyncio.run(given_up_and_read_again())
     assert edges.topics() == [topics.LATE_EVENTS, topics.SESSIONS_CHANGELOG]
@@ -366,7 +374,7 @@ def test_a_worker_that_leaves_gives_up_instead_of_acknowledging() -> None:
 def test_a_dependency_that_does_not_answer_is_told_as_back_pressure(
     leaves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream.worker.pipeline._SLOW_S", 0.01)
+    monkeypatch.setattr("stream.worker.retrying._SLOW_S", 0.01)
     answers = asyncio.Event()
     waited_for: list[str | None] = []
 
@@ -386,7 +394,7 @@ def test_a_dependency_that_does_not_answer_is_told_as_back_pressure(
     )
 
     async def begin() -> None:
-        beginning = asyncio.create_task(pipeline.begin([message({})]))
+        beginning = asyncio.create_task(begun(pipeline, [message({})]))
         while pipeline.waits_for is None:
             await asyncio.sleep(0.001)
         waited_for.append(pipeline.waits_for)
@@ -500,7 +508,7 @@ def test_an_erasure_and_what_is_published_again_wait_for_each_other() -> None:
             await erase(erasures)
 
         edges.infer, edges.erase = slow_infer, slow_erase  # type: ignore[method-assign]
-        batch = await pipeline.begin([erasure()])
+        batch = await begun(pipeline, [erasure()])
         before = [asyncio.create_task(pipeline.republish([kept])) for kept in others]
         await asyncio.sleep(0.01)
         forgetting = asyncio.create_task(pipeline.forget(batch))
