@@ -6,8 +6,8 @@ load, and no event waits while the worker is idle.
 
 Where a whole batch waits already nothing is gained by letting it wait: it is decoded and joined
 into the sessions while the one ahead is with the model, and is inferred while that is published,
-so that neither the worker nor Triton idles. Each step takes batches in their order, and what is begun
-behind a batch that is given up is given up, too.
+so that neither the worker nor Triton idles. Each step takes batches in their order, and what is
+begun behind a batch that is given up is given up, too.
 """
 
 from __future__ import annotations
