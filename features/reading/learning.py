@@ -27,11 +27,11 @@ _RIDGE: Final = 1e-3
 """Keeps a weight finite whose term alone tells every choice, or none."""
 
 
-def learn(queries: Sequence[NDArray[np.float64]], chosen: Sequence[int]) -> Weights:
+def learn_weights(queries: Sequence[NDArray[np.float64]], chosen: Sequence[int]) -> Weights:
     """The weights under which the choices are likeliest.
 
     Args:
-        queries: Of each query its candidates' `features.reading.rerank.terms`, `[C, len(TERMS)]`.
+        queries: Of each query its candidates' `score_terms`, `[C, len(TERMS)]`.
         chosen: Of each query the index of the candidate that was chosen.
 
     Raises:

@@ -182,7 +182,9 @@ class Reranking:
     candidates: tuple[Ranked, ...]
 
 
-def terms(engine_score: NDArray[np.float64], matches: NDArray[np.float64]) -> NDArray[np.float64]:
+def score_terms(
+    engine_score: NDArray[np.float64], matches: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The terms of one query's candidates before they are weighted, `[C, len(TERMS)]`.
 
     Args:
@@ -355,7 +357,7 @@ def _by_intent(
     matches: NDArray[np.float64],
     weights: NDArray[np.float64],
 ) -> Iterator[Ranked]:
-    contributions = terms(engine_score, matches) * weights
+    contributions = score_terms(engine_score, matches) * weights
     # Stable, so that equals stay as the engine had them.
     order = np.argsort(-contributions.sum(1), kind="stable").tolist()
     added, read = contributions.tolist(), matches.tolist()

@@ -37,8 +37,7 @@ definitions.
 In Python, with the verdict whether they are live:
 
 ```python
-from features.reading.reader import IntentReader
-from stream.settings import Settings
+from intentstream import IntentReader, Settings
 
 for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
     print(intent.profile_id, intent.freshness, intent.age_ms, intent.row and intent.row.genre)
@@ -48,7 +47,7 @@ for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
 from a feature server, without the store's address and password:
 
 ```python
-from features.reading.reader import HttpIntentReader
+from intentstream import HttpIntentReader
 
 (intent,) = HttpIntentReader("http://127.0.0.1:6566").read(["profile-1"])
 print(intent.freshness, intent.age_ms, intent.model_version)
@@ -57,8 +56,7 @@ print(intent.freshness, intent.age_ms, intent.model_version)
 With Feast alone:
 
 ```python
-from features.registry.store import open_store
-from stream.settings import Settings
+from intentstream import Settings, open_store
 
 store = open_store(Settings())
 service = store.get_feature_service("ranker_v1")
@@ -92,8 +90,7 @@ profile did before is in no answer, from a minute after its erasure on.
 
 ```python
 import pandas as pd
-from features.registry.store import open_store
-from stream.settings import Settings
+from intentstream import Settings, open_store
 
 store = open_store(Settings())
 noon = pd.Timestamp("2026-01-31 12:00", tz="UTC")

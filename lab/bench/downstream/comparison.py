@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from features.reading.learning import learn
-from features.reading.rerank import MATCHES, Weights, terms
+from features.reading.learning import learn_weights
+from features.reading.rerank import MATCHES, Weights, score_terms
 from lab.bench.downstream import baseline, live_features
 from lab.bench.downstream.ranker import Ranker
 from lab.bench.downstream.significance import Lift, lift, ndcg
@@ -109,7 +109,7 @@ def compare_engines(training: Part, test: Part, *, fresh_s: float, seed: int) ->
         learnt: NDArray[np.float32], tested: NDArray[np.float32], up_to_s: float = fresh_s
     ) -> tuple[Weights, NDArray[np.float64]]:
         queries = [_terms(known, learnt, row) for row in _fresh_rows(learnt, up_to_s)]
-        weights = learn(queries, [0] * len(queries))
+        weights = learn_weights(queries, [0] * len(queries))
         scores = shown.copy()
         for row in _fresh_rows(tested, up_to_s):
             there = ~np.isnan(shown[row])
@@ -137,7 +137,7 @@ def _terms(
     """The re-ranker's terms of one request's candidates."""
     there = ~np.isnan(scores[row])
     matches = features[row, there, : len(MATCHES)].astype(np.float64)
-    return terms(scores[row, there], matches)
+    return score_terms(scores[row, there], matches)
 
 
 def _fresh_rows(features: NDArray[np.float32], up_to_s: float) -> list[int]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.reading.learning import learn
-from features.reading.rerank import MATCHES, TERMS, Weights, place_scores, terms
+from features.reading.learning import learn_weights
+from features.reading.rerank import MATCHES, TERMS, Weights, place_scores, score_terms
 from stream.exceptions import WeightsError
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ def test_terms_are_finite_and_average_to_nothing(
     query: tuple[list[float], list[list[float]]],
 ) -> None:
     engine, matches = map(np.array, query)
-    found = terms(engine, matches)
+    found = score_terms(engine, matches)
     assert np.isfinite(found).all()
     assert np.allclose(found.mean(0), 0, atol=1e-3)
 
 
 def test_a_missing_feature_counts_as_average() -> None:
     matches = np.array([[0.0, 0.2, 5.0], [0.0, 0.2, np.nan], [0.0, 0.2, 3.0]])
-    assert terms(np.zeros(3), matches)[:, 3].tolist() == [1.0, 0.0, -1.0]
+    assert score_terms(np.zeros(3), matches)[:, 3].tolist() == [1.0, 0.0, -1.0]
 
 
 def test_the_engine_s_scale_does_not_matter() -> None:
     scores, nothing = np.array([3.0, 1.0, 2.0]), np.full((3, len(MATCHES)), np.nan)
-    assert np.allclose(terms(scores, nothing), terms(1000 * scores - 7, nothing))
+    assert np.allclose(score_terms(scores, nothing), score_terms(1000 * scores - 7, nothing))
 
 
 def test_scores_made_of_places_fall() -> None:
@@ -68,12 +68,12 @@ def _choices(
 def test_weights_behind_choices_are_found_again() -> None:
     weights = np.array([1.5, -0.5, 0.0, 2.0])
     queries, chosen = _choices(weights, np.random.default_rng(7))
-    assert np.allclose(learn(queries, chosen).vector(), weights, atol=0.15)
+    assert np.allclose(learn_weights(queries, chosen).vector(), weights, atol=0.15)
 
 
 def test_nothing_is_learnt_without_queries() -> None:
     with pytest.raises(WeightsError, match="collect choices"):
-        learn([], [])
+        learn_weights([], [])
 
 
 def test_weights_are_read_from_a_file(tmp_path: Path) -> None:
