@@ -7,32 +7,23 @@ its user interface. Fields are the ones of `stream.domain.feature_row.IntentRow`
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, ValueType
 from feast.data_format import ParquetFormat
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
+from google.protobuf.json_format import MessageToDict
 
-from stream.domain import labels as taxonomy
 from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 OWNER: Final = "intentstream"
 TAGS: Final = {"team": OWNER, "model": "fm_intent"}
-
-DIGEST: Final = hashlib.sha256(
-    Path(__file__).read_bytes() + Path(taxonomy.__file__).read_bytes()
-).hexdigest()
-"""Changes with the definitions; the registry keeps it, so that it shows whether it is current."""
-
-project = Project(
-    name="intentstream",
-    description="Live viewing intents of member profiles, for rankers and search.",
-    owner=OWNER,
-    tags=TAGS | {"definitions": DIGEST},
-)
 
 profile = Entity(
     name="profile",
@@ -398,8 +389,7 @@ search_rerank_v1 = FeatureService(
     owner=OWNER,
 )
 
-OBJECTS: Final = [
-    project,
+_DEFINED: Final = (
     profile,
     title,
     intent_features,
@@ -409,5 +399,33 @@ OBJECTS: Final = [
     intent_title_match,
     ranker_v1,
     search_rerank_v1,
-]
+)
+
+
+_NOT_OURS: Final = ("meta", "body")
+"""When something was registered, and the bytes of a function, which differ from Python to Python;
+its text is kept beside them."""
+
+
+def digest(defined: Iterable[Any]) -> str:
+    """Changes with whatever Feast keeps of objects' definitions, and with nothing else."""
+    kept = [_without(MessageToDict(one.to_proto()), _NOT_OURS) for one in defined]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(one, names) for name, one in value.items() if name not in names}
+    return [_without(one, names) for one in value] if isinstance(value, list) else value
+
+
+project = Project(
+    name="intentstream",
+    description="Live viewing intents of member profiles, for rankers and search.",
+    owner=OWNER,
+    # A registry shows by it whether it holds these definitions or those of another release.
+    tags=TAGS | {"definitions": digest(_DEFINED)},
+)
+
+OBJECTS: Final = [project, *_DEFINED]
 """All of the above, in the order in which `FeatureStore.apply` takes them."""

@@ -1,14 +1,13 @@
-"""Where the checkout and the files that it makes for itself are."""
+"""Where the files are that the command line makes for itself."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
-LOCAL: Final = REPOSITORY / ".local"
-"""Everything that set-up and the local stack write; `make clean` removes it."""
+from stream.home import HOME
 
-KAFKA_LIBS: Final = LOCAL / "kafka" / "libs"
-TRITON_BACKENDS: Final = LOCAL / "triton" / "backends"
-MODEL_REPOSITORY: Final = REPOSITORY / "model_repo"
+LOCAL: Final = HOME / ".local"
+"""Prepared data, runs, and what set-up and the local stack write."""
+
+MODEL_REPOSITORY: Final = HOME / "model_repo"
+"""Versions are exported into it, and published from it."""

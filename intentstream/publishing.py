@@ -16,13 +16,14 @@ from pathlib import Path
 
 from features.registry.store import check_online
 from intentstream.extras import missing_extra
-from intentstream.paths import MODEL_REPOSITORY, REPOSITORY
+from intentstream.paths import MODEL_REPOSITORY
 from intentstream.served_titles import serve_titles, titles_of
 from intentstream.served_versions import ServedModels, writing
 from intentstream.trial import check_server, compare_recent, shadow_traffic, warm
 from intentstream.undoing import erasures_followed, undone_on_failure
 from stream.domain.divergence import Drift
 from stream.exceptions import IntentstreamError, ReleaseError, TitlesNotServedError
+from stream.home import HOME
 from stream.inference.release import Release, read_release, write_release
 from stream.settings import Settings
 from stream.steps import step
@@ -216,7 +217,7 @@ async def publish_titles_again(
 
 def served_folder(settings: Settings) -> Path:
     """The model repository that Triton reads."""
-    return REPOSITORY / settings.triton_models
+    return HOME / settings.triton_models
 
 
 def served_models(settings: Settings, exports: Path) -> ServedModels:

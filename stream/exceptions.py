@@ -31,6 +31,7 @@ IntentstreamError
         InstanceIdTakenError
         ShuttingDownError
     FeaturesError
+        RepositoryExistsError
         NotStartedError
         CandidatesError
         WeightsError
@@ -219,6 +220,10 @@ class FeaturesError(IntentstreamError):
     """Base of what rows, readers and the re-ranker raise."""
 
 
+class RepositoryExistsError(FeaturesError):
+    """The folder that a Feast repository was to be written to holds one already."""
+
+
 class NotStartedError(FeaturesError):
     """The writer was used before `start` or after `close`."""
 
@@ -331,7 +336,7 @@ class MissingExtraError(IntentstreamError):
     def __init__(self, module: str, extras: Sequence[str]) -> None:
         super().__init__(
             f"{module} is not installed here; it comes with the extra {' or '.join(extras)}: run "
-            f"`pip install --editable '.[{extras[0]}]'` in a checkout, or `make setup`, which "
+            f"`pip install 'intentstream[{extras[0]}]'`, or `make setup` in a checkout, which "
             "brings all. The worker's image has none on purpose: the publisher's has `serve`, and "
             "what else there is runs on a checkout"
         )

@@ -172,7 +172,8 @@ class TritonSettings(_Group):
     )
     triton_models: Path = Field(
         Path(".local/triton/models"),
-        description="The model repository that Triton reads; `model publish` writes into it.",
+        description="The model repository that Triton reads; `model publish` writes into it. A "
+        "relative path begins at the checkout, or where there is none in the working directory.",
     )
     inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
     inference_concurrency: int = Field(
@@ -220,7 +221,9 @@ class StoreSettings(_Group):
         "mymaster", description="Sentinel's name of the master; INTENT_REDIS_URL: the Sentinels."
     )
     feature_registry: Path | None = Field(
-        None, description="Feast registry file; default features/data/registry.db."
+        None,
+        description="Feast registry file; default features/data/registry.db in the checkout, or "
+        "where there is none in the working directory.",
     )
     feature_ttl_s: int = Field(0, ge=0, description="Redis TTL of a profile's features; 0: none.")
     title_ttl_s: int = Field(0, ge=0, description="Redis TTL of a title's features; 0: none.")

@@ -119,7 +119,7 @@ ERR_ANSWERS: Final[Mapping[str, Meaning]] = {
 SQLITE_ERRORS: Final[Mapping[int, Meaning]] = {
     sqlite3.SQLITE_ERROR: Meaning(
         False,
-        "Its tables are missing or those of another release: run `feast apply` in features/, or "
+        "Its tables are missing or those of another release: run `intentstream features apply`, or "
         "start a worker.",
     ),
     sqlite3.SQLITE_PERM: Meaning(False, "Check the rights of the database's file."),

@@ -273,7 +273,7 @@ class HttpIntentReader:
                 ) from error
             raise StoreRefusedError(
                 f"The feature server at {self._url} refused a read ({told}). Check that the "
-                "definitions that it serves are the ones of this release (`feast apply`)."
+                "definitions that it serves are this release's (`intentstream features apply`)."
             ) from error
         except (LookupError, ValueError, TypeError) as error:
             raise DefinitionsError(

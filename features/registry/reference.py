@@ -1,19 +1,19 @@
-"""Writes the reference for downstream users, `docs/features.md`, from the definitions.
+"""Prints the reference for downstream users, `docs/features.md`, from the definitions.
 
-    python -m features.registry.reference
+    python -m features.registry.reference > docs/features.md
 
 The page can't drift from the definitions: a test compares it with what this module writes.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 from feast.types import from_feast_to_pyarrow_type
 
 from features import definitions
 from features.reading.reader import MAX_PROFILES
-from features.registry.store import REPOSITORY
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from feast import FeatureService, FeatureView, Field
     from feast.on_demand_feature_view import OnDemandFeatureView
 
-PAGE: Final = REPOSITORY.parent / "docs" / "features.md"
-
 _HEAD: Final = """\
 # Features
 
-<!-- Written by `python -m features.registry.reference` from the definitions. Don't edit. -->
+<!-- Printed by `python -m features.registry.reference` from the definitions. Don't edit. -->
 
-{project} Registered in Feast as the project `{name}`; `feast ui` in `features/` shows the same
-definitions.
+{project} Registered in Feast as the project `{name}`; `feast ui` shows the same
+definitions. Feast's commands run in `features/` of a checkout, or in the folder that `intentstream
+features init` writes; `intentstream features apply` registers the definitions without one, as a
+worker that starts does.
 
 ## Read them
 
@@ -63,7 +63,7 @@ service = store.get_feature_service("ranker_v1")
 print(store.get_online_features(service, [{{"profile_id": "profile-1"}}]).to_dict())
 ```
 
-Over HTTP, from `feast serve` in `features/`:
+Over HTTP, from `feast serve`:
 
 ```sh
 curl -s localhost:6566/get-online-features -H 'Content-Type: application/json' \\
@@ -213,4 +213,4 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    sys.stdout.write(page())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore, FeatureView, Field
     from feast.feature_view_projection import FeatureViewProjection
 
-REMEDY: Final = "Run `feast apply` of this release in features/, or start a worker of it."
+REMEDY: Final = "Run `intentstream features apply` of this release, or start a worker of it."
 
 
 class Needed:

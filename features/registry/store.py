@@ -13,20 +13,21 @@ from feast.errors import FeastObjectNotFoundException
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 from feast.repo_config import MaterializationConfig, RegistryConfig
 
-import features
 from features import definitions
 from features.offline.as_served import AsServedOfflineStoreConfig
 from features.online.answers import typed_errors
 from features.online.fenced_redis import FencedRedisOnlineStoreConfig, view_ttls
 from features.registry.registered import Needed
 from stream.exceptions import DefinitionsError
+from stream.home import HOME
 
 if TYPE_CHECKING:
     from feast import FileSource
 
     from stream.settings import Settings
 
-REPOSITORY: Final = Path(features.__file__).parent
+REPOSITORY: Final = HOME / "features"
+"""Where `feast` runs: the folder of a checkout, or what `intentstream features init` wrote."""
 
 
 def open_store(settings: Settings) -> FeatureStore:

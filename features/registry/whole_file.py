@@ -39,8 +39,8 @@ class WholeFileRegistryStore(FileRegistryStore):  # type: ignore[misc]
         except (OSError, DecodeError) as error:
             raise DefinitionsError(
                 f"The registry {self._filepath} can't be read ({type(error).__name__}: {error}). "
-                "Check its rights; one that is damaged can be moved away: `feast apply` in "
-                "features/, or a worker that starts, makes it anew."
+                "Check its rights; one that is damaged can be moved away: `intentstream features "
+                "apply`, or a worker that starts, makes it anew."
             ) from error
         return registry
 

@@ -11,6 +11,7 @@ import sysconfig
 import uuid
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,8 @@ from pydantic import SecretStr
 from infra.exceptions import SetupIncompleteError, StackError
 from infra.local.remote import SOCKET
 from infra.local.server_checks import kafka_ready, redis_ready, triton_serves, worker_ready
-from intentstream.paths import KAFKA_LIBS, REPOSITORY, TRITON_BACKENDS
+from intentstream.paths import LOCAL
+from stream.home import HOME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 REDIS_DATABASES: Final = 1024
 """Databases of the local Redis: enough for every integration test to have its own."""
 
-_LOG4J: Final = Path(__file__).with_name("log4j2.properties")
+KAFKA_LIBS: Final = LOCAL / "kafka" / "libs"
+TRITON_BACKENDS: Final = LOCAL / "triton" / "backends"
+
+_LOG4J: Final = files("infra.local").joinpath("log4j2.properties")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +244,7 @@ def _guard(socket: Path, settings: Settings) -> Program:
 
 def _worker(settings: Settings) -> Program:
     def prepare() -> None:
-        (REPOSITORY / settings.data_dir).mkdir(parents=True, exist_ok=True)
+        (HOME / settings.data_dir).mkdir(parents=True, exist_ok=True)
 
     return Program(
         command=(str(Path(sys.executable).with_name("intentstream")), "worker"),

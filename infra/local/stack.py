@@ -27,9 +27,10 @@ from pydantic import SecretStr
 from infra.exceptions import ProgramFailedError, StackError
 from infra.local.programs import Program, programs
 from infra.local.remote import SOCKET, supervisor_at
-from intentstream.paths import MODEL_REPOSITORY, REPOSITORY
+from intentstream.paths import MODEL_REPOSITORY
 from intentstream.served_versions import ServedModels
 from stream.exceptions import PortTakenError
+from stream.home import HOME
 from stream.patience import Patience
 from stream.ports import is_free
 from stream.settings import KAFKA_SECURITY
@@ -332,7 +333,7 @@ class Stack:
             "logfile=/dev/null",
             "logfile_maxbytes=0",
             f"pidfile={_escaped(self.home / 'supervisord.pid')}",
-            f"directory={_escaped(REPOSITORY)}",
+            f"directory={_escaped(HOME)}",
             "[unix_http_server]",
             f"file={_escaped(self._socket)}",
             "chmod=0700",

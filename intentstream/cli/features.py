@@ -1,13 +1,44 @@
-"""Features and titles: landed, published, read by a search."""
+"""Features and titles: defined, landed, published, read by a search."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer()
+
+features = typer.Typer(no_args_is_help=True, help="Feast's definitions: register them.")
+app.add_typer(features, name="features")
+
+
+@features.command("apply")
+def features_apply() -> None:
+    """Register the definitions of this release; a worker that starts does it, too.
+
+    Settings: INTENT_FEATURE_REGISTRY, INTENT_ONLINE_STORE.
+    """
+    from features.registry.store import apply
+    from stream.settings import settings
+
+    registry = apply(settings()).config.registry.path
+    typer.echo(f"the definitions of this release are registered in {registry}")
+
+
+@features.command("init")
+def features_init(
+    folder: Annotated[Path, typer.Argument(help="Made if need be.")] = Path("features"),
+) -> None:
+    """Write a folder for `feast apply`, `feast ui` and `feast serve` to run in.
+
+    A worker that is started beside the folder `features` registers where `feast` in it does.
+    """
+    from features.registry.folder import write_repository
+
+    write_repository(folder)
+    typer.echo(f"run `feast apply` in {folder}")
 
 
 @app.command()

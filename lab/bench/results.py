@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from intentstream.paths import REPOSITORY
+from stream.home import HOME
 
 
 def result_file(name: str, doc: str | None) -> Path:
@@ -22,7 +22,7 @@ def result_file(name: str, doc: str | None) -> Path:
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = REPOSITORY / "docs" / "results" / f"{name}.json"
+    default = HOME / "docs" / "results" / f"{name}.json"
     parser.add_argument(
         "--out", type=Path, default=default, help=f"the result's file, docs/results/{name}.json"
     )

@@ -22,7 +22,8 @@ from xml.etree import ElementTree
 import typer
 
 from infra.local.stack import Stack
-from intentstream.paths import LOCAL, REPOSITORY
+from intentstream.paths import LOCAL
+from stream.home import HOME as CHECKOUT
 from stream.ports import free_ports
 from stream.settings import settings
 from stream.steps import step
@@ -73,7 +74,7 @@ def main(
             cwd=tests,
             env={
                 **os.environ,
-                "PYTHONPATH": f"{tests}:{REPOSITORY}",
+                "PYTHONPATH": f"{tests}:{CHECKOUT}",
                 "FULL_REPO_CONFIGS_MODULE": "lab.feast_universal.stores",
                 "FEAST_IS_LOCAL_TEST": "True",
                 "INTENT_REDIS_URL": f"127.0.0.1:{port}",

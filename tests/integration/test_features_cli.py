@@ -235,7 +235,7 @@ def test_a_feature_server_of_older_definitions_is_named_with_what_to_do(
     apply_older(settings)
     try:
         until(lambda: "title_log_norm" in refusal(reader), "the older definitions")
-        assert "feast apply" in refusal(reader)
+        assert "features apply" in refusal(reader)
     finally:
         apply(settings)
     until(lambda: not refusal(reader), "the definitions of this release")

@@ -12,9 +12,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from infra.local.programs import programs
+from infra.local.programs import KAFKA_LIBS, programs
 from infra.local.stack import Stack
-from intentstream.paths import KAFKA_LIBS
 from stream.domain import codec, topics
 from stream.domain.events import decode
 from stream.domain.profile_state import ProfileState, Rules

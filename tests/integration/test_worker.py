@@ -32,11 +32,11 @@ from features.registry.store import open_store, source_folder
 from fm_intent.exported import exported_vectors
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack
-from intentstream.paths import REPOSITORY
 from stream.domain import topics
 from stream.kafka.admin import create_topics
 from stream.kafka.connection import running
 from stream.settings import Settings
+from tests.checkout import REPOSITORY
 from tests.conftest import isolate
 from tests.sinks import answer, landed, sink
 from tests.workers import (

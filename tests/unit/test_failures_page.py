@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from intentstream.paths import REPOSITORY
+from tests.checkout import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "failures.md").read_text()
 ROWS = [

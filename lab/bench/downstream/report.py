@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 
-from intentstream.paths import REPOSITORY
+from stream.home import HOME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RESULTS: Final = REPOSITORY / "docs" / "results"
+RESULTS: Final = HOME / "docs" / "results"
 TASKS: Final = ("ranker", "search")
 
 _PLOTTED: Final = {

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from copy import copy
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
-from feast import FeatureService, Field
+from feast import Entity, FeatureService, FeatureView, Field
 from feast.repo_operations import get_repo_files
 
 import features
@@ -73,3 +76,41 @@ def test_the_registered_function_imports_nothing_that_another_release_lacks() ->
     assert set(re.findall(r"^ *from (\S+) import", text, re.M)) == {
         *("math", "operator", "stream.taxonomy"),
     }
+
+
+def changed_view(description: str) -> FeatureView:
+    """The view of intents, of which one feature says something else."""
+    view = copy(definitions.profile_intent)
+    first, *rest = view.features
+    view.features = [Field(name=first.name, dtype=first.dtype, description=description), *rest]
+    return view
+
+
+def test_what_registries_show_their_release_by_changes_with_any_definition() -> None:
+    first, second, *_ = definitions.OBJECTS[1:]
+    renamed = Entity(name="member", join_keys=[first.join_key], value_type=first.value_type)
+    told = [
+        [first, second],
+        [second],
+        [renamed, second],
+        [definitions.profile_intent],
+        [changed_view("one")],
+        [changed_view("another")],
+    ]
+    assert len({definitions.digest(one) for one in told}) == len(told)
+
+
+def test_it_changes_with_the_text_of_a_registered_function() -> None:
+    view = copy(definitions.intent_title_match)
+    view.feature_transformation = copy(view.feature_transformation)
+    view.feature_transformation.udf_string += "\n"
+    before = definitions.digest([definitions.intent_title_match])
+    assert definitions.digest([view]) != before
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    ask = "from features.definitions import project; print(project.tags['definitions'])"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ask], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == definitions.project.tags["definitions"]

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from infra import bootstrap
-from intentstream.paths import REPOSITORY
 from stream.settings import Settings
+from tests.checkout import REPOSITORY
 
 BASE: Final = REPOSITORY / "docker-compose.yml"
 GPU: Final = REPOSITORY / "docker-compose.gpu.yml"

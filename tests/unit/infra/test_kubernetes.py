@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from intentstream.paths import REPOSITORY
 from stream.settings import Settings
+from tests.checkout import REPOSITORY
 
 HOME: Final = REPOSITORY / "infra" / "kubernetes"
 DOCS: Final = REPOSITORY / "docs" / "kubernetes.md"

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 import yaml
 
-from intentstream.paths import REPOSITORY
+from tests.checkout import REPOSITORY
 
 PROMTOOL: Final = shutil.which("promtool")
 CONFIG: Final = REPOSITORY / "infra" / "prometheus" / "prometheus.yml"

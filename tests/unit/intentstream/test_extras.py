@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from typing import Final
 
 from intentstream.extras import extras
-from intentstream.paths import REPOSITORY
+from tests.checkout import REPOSITORY
 
 BARE: Final = """\
 import runpy, sys

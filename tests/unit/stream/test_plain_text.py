@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from intentstream.paths import REPOSITORY
 from stream.plain_text import PlainConsole, json_text, log_plainly, visible, visible_lines
+from tests.checkout import REPOSITORY
 
 NASTY = "[/b]\x1b[2J\x9b31m\u202eevil\u2028\ud800\x7f\r\n:boom:"
 

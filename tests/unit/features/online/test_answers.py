@@ -171,7 +171,7 @@ def test_a_cluster_that_can_not_be_explored_is_judged_by_what_its_nodes_answered
 
 def test_a_full_disk_passes_and_a_missing_table_needs_an_operator(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "online.db")) as database:
-        with pytest.raises(StoreRefusedError, match="feast apply"), typed_errors():
+        with pytest.raises(StoreRefusedError, match="features apply"), typed_errors():
             database.execute("SELECT 1 FROM intents")
         database.execute("CREATE TABLE intents (a)")
         database.execute("PRAGMA max_page_count = 2")

@@ -71,7 +71,7 @@ def test_a_reader_that_finds_older_definitions_names_the_registry_the_feature_an
     with pytest.raises(DefinitionsError, match=f"profile_intent:{NEWER}") as failure:
         read(settings)
     assert str(settings.feature_registry) in str(failure.value)
-    assert "feast apply" in str(failure.value)
+    assert "features apply" in str(failure.value)
 
 
 def test_a_reader_says_so_when_its_registry_is_replaced_while_it_reads_and_goes_on_after_it(
@@ -146,7 +146,7 @@ def test_a_newer_release_that_only_added_a_feature_is_read(settings: Settings) -
 
 def test_an_empty_registry_says_what_is_missing_and_what_to_do(settings: Settings) -> None:
     for reader in (IntentReader, Reranker):
-        with pytest.raises(DefinitionsError, match=r"lacks profile_intent.*feast apply"):
+        with pytest.raises(DefinitionsError, match=r"lacks profile_intent.*features apply"):
             reader(settings)
 
 
