@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -32,7 +31,7 @@ from fm_intent.served.network import (
     TitleTable,
 )
 from stream.domain.events import Browse, Event, Playback, Search
-from stream.domain.history import histories
+from stream.domain.history import EDITION, histories
 from stream.domain.labels import (
     ACTIONS,
     DEVICES,
@@ -198,20 +197,14 @@ def data_sha256(data_dir: Path) -> str:
     return digest.hexdigest()
 
 
-_SESSION_CODE: Final = ("actions", "events", "history", "interactions", "labels", "profile_state")
-"""Modules of `stream.domain` that make histories of events."""
-
-
 def histories_id(data_dir: Path) -> str:
-    """Names the histories that the session code of now makes of a source's events.
+    """Names the histories that the session code of this edition makes of a source's events.
 
     Raises:
         DataUnusableError: when the files are missing.
     """
     digest = hashlib.sha256(data_sha256(data_dir).encode())
-    digest.update(" ".join(HistoryColumns._fields).encode())
-    for module in _SESSION_CODE:
-        digest.update(files("stream.domain").joinpath(f"{module}.py").read_bytes())
+    digest.update(repr((EDITION, HistoryColumns._fields, ACTIONS, DEVICES)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """The frozen simulations: their parameters and the digests of what they make.
 
 `python -m lab.simulator.frozen` simulates them again and compares, which takes minutes;
-`--write` freezes what the code makes now.
+`--write lab/simulator/frozen.json` freezes what the code makes now.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import io
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,7 +23,7 @@ from lab.exceptions import NotFrozenError
 from lab.simulator.output import generate
 from lab.simulator.parameters import SimulatorParameters
 
-FROZEN_FILE: Final = Path(__file__).with_name("frozen.json")
+_FILE: Final = files("lab.simulator").joinpath("frozen.json")
 
 FROZEN: Final = {
     "simulator": SimulatorParameters(),
@@ -43,24 +44,30 @@ def describe(parameters: SimulatorParameters) -> dict[str, Any]:
     }
 
 
+def frozen(name: str) -> dict[str, Any]:
+    """What `describe` said of the simulation `name` when it was frozen."""
+    known: dict[str, Any] = json.loads(_FILE.read_bytes())[name]
+    return known
+
+
 def check(name: str) -> None:
     """Simulate the frozen simulation `name` again.
 
     Raises:
         NotFrozenError: when its parameters or what they make have changed.
     """
-    frozen, now = json.loads(FROZEN_FILE.read_bytes())[name], describe(FROZEN[name])
+    then, now = frozen(name), describe(FROZEN[name])
     differing = [
         f"{part}.{key}"
         for part, values in now.items()
         for key, value in values.items()
-        if frozen[part].get(key) != value
+        if then[part].get(key) != value
     ]
     if differing:
         raise NotFrozenError(
             f"{name} is not what was frozen: {', '.join(differing)} differ; undo the change, or "
-            "freeze anew (`python -m lab.simulator.frozen --write`) and measure every table on "
-            "simulated data again"
+            "freeze anew (`python -m lab.simulator.frozen --write lab/simulator/frozen.json`) and "
+            "measure every table on simulated data again"
         )
 
 
@@ -95,11 +102,13 @@ def _plain(parameters: SimulatorParameters) -> dict[str, Any]:
 
 
 def _main(
-    write: Annotated[bool, typer.Option(help="Freeze what the code makes now.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="Freeze what the code makes now, in this file.")
+    ] = None,
 ) -> None:
-    if write:
+    if write is not None:
         made = {name: describe(parameters) for name, parameters in FROZEN.items()}
-        FROZEN_FILE.write_text(json.dumps(made, indent=1) + "\n")
+        write.write_text(json.dumps(made, indent=1) + "\n")
         return
     for name in FROZEN:
         check(name)

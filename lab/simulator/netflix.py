@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
+from importlib.resources import files
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
-DATA: Final = Path(__file__).parent / "carried" / "netflix-titles"
+DATA: Final = files("lab.simulator").joinpath("carried", "netflix-titles", "titles.csv.gz")
 
 _GENRES: Final[dict[str, tuple[str, ...]]] = {
     "Action & Adventure": ("action", "adventure"),
@@ -68,7 +68,7 @@ def titles() -> pa.Table:
     came, any other by the first day of its release year. The ten shows without a day of arrival
     count as having always been there.
     """
-    with gzip.open(DATA / "titles.csv.gz") as file:
+    with DATA.open("rb") as packed, gzip.open(packed) as file:
         options = csv.ConvertOptions(column_types={"date_added": pa.string()})
         rows = csv.read_csv(file, convert_options=options)
     is_movie = pc.equal(rows["type"], "Movie")

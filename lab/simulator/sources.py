@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from fm_intent.data.sources.preparation import COMMON, Source
+from fm_intent.data.sources.preparation import Source
 from lab import simulator
-from lab.simulator import netflix
+from lab.simulator.frozen import frozen
 from lab.simulator.hidden_truth import intents_in_force
 from stream.domain.labels import INTENTS
 from stream.steps import progress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -36,20 +38,10 @@ def _hidden(
 
 
 def _source(*, is_null_twin: bool) -> Source:
-    package = Path(__file__).parent
-    other_uses = {
-        package / f"{name}.py" for name in ("beliefs", "frozen", "live", "oracle", "sources")
-    }
-    return Source(
-        INTENTS,
-        partial(_make, is_null_twin),
-        (
-            *COMMON,
-            *sorted(netflix.DATA.iterdir()),
-            *sorted(set(package.glob("*.py")) - other_uses),
-        ),
-        hidden=_hidden,
-    )
+    # What the code makes is checked against the frozen digests, so these say what made the files.
+    frozen_as = frozen("simulator-null" if is_null_twin else "simulator")
+    made_by = json.dumps(frozen_as, sort_keys=True)
+    return Source(INTENTS, partial(_make, is_null_twin), made_by, hidden=_hidden)
 
 
 SOURCES: Final = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from stream.domain.actions import action_types
 from stream.domain.events import Event
 from stream.domain.interactions import INTERACTION, Interaction, interaction_of, join
 from stream.domain.profile_state import MEMORY, Rules, watched_share
+
+EDITION: Final = 1
+"""Raised when other histories come of the same events, so that kept ones are made anew."""
 
 
 @dataclass(frozen=True, slots=True)

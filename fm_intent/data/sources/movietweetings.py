@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
-from pathlib import Path
+from importlib.resources import files
 from typing import Final
 
 import numpy as np
@@ -14,8 +15,11 @@ from fm_intent.data import contract
 from fm_intent.data.sources.ratings import events_from_ratings, release_days
 from stream.exceptions import UnexpectedDataError
 
-DATA: Final = Path(__file__).parent / "carried" / "movietweetings-100k"
+DATA: Final = files("fm_intent.data.sources").joinpath("carried", "movietweetings-100k")
 RATINGS: Final = 100_000
+
+_RATINGS: Final = "ratings.dat.gz"
+_TITLES: Final = "movies.dat.gz"
 
 _GENRES: Final = {"Family": "children"}
 """Genres whose name here is more than the lower case of IMDb's."""
@@ -26,13 +30,19 @@ _UNMAPPED: Final = frozenset({"News", "Adult", ""})
 _YEAR: Final = re.compile(r"\((\d{4})\)$")
 
 
+def sha256() -> str:
+    """Digest of what this package carries of it."""
+    files_read = (DATA.joinpath(name).read_bytes() for name in (_RATINGS, _TITLES))
+    return hashlib.sha256(b"".join(files_read)).hexdigest()
+
+
 def convert() -> tuple[pa.Table, pa.Table]:
     """The catalogue and the events of MovieTweetings 100K.
 
     Raises:
         UnexpectedDataError: when the files do not hold the known number of ratings.
     """
-    users, titles, _, times = zip(*_read("ratings.dat.gz"), strict=True)
+    users, titles, _, times = zip(*_read(_RATINGS), strict=True)
     if len(users) != RATINGS:
         raise UnexpectedDataError(f"{DATA} has {len(users):,} ratings instead of {RATINGS:,}")
     rated_at_s = np.array(times, dtype=np.int64)
@@ -41,7 +51,7 @@ def convert() -> tuple[pa.Table, pa.Table]:
 
 
 def _catalogue() -> pa.Table:
-    titles, names, genres = zip(*_read("movies.dat.gz"), strict=True)
+    titles, names, genres = zip(*_read(_TITLES), strict=True)
     years = [int(match[1]) for name in names if (match := _YEAR.search(name))]
     if len(years) != len(names):
         raise UnexpectedDataError(f"a film in {DATA} has no release year in its name")
@@ -62,5 +72,5 @@ def _catalogue() -> pa.Table:
 
 
 def _read(name: str) -> list[list[str]]:
-    with gzip.open(DATA / name, "rt", encoding="utf-8") as lines:
+    with DATA.joinpath(name).open("rb") as file, gzip.open(file, "rt", encoding="utf-8") as lines:
         return [line.rstrip("\n").split("::") for line in lines]

@@ -8,17 +8,17 @@ import time
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fm_intent.data import contract
-from fm_intent.data.sources import movielens, movietweetings, ratings
-from stream.domain import labels
+from fm_intent.data.sources import movielens, movietweetings
+from stream.domain.labels import GENRES, KINDS
 from stream.exceptions import UnknownSourceError
 from stream.steps import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Source:
     Attributes:
         heads: The intent heads, of `INTENTS`, that its data can teach; the others are masked.
         make: Writes the source's files; takes the home of all local data and the source's folder.
-        depends_on: Files that the outcome depends on.
+        made_by: Names the code that makes the files, and what it makes them of.
         terms: To be shown before it is fetched.
         hidden: Tells the labels of the intents in force, of a simulated source: takes its
             folder, `[N]` profiles and `[N]` times in ms.
@@ -41,7 +41,7 @@ class Source:
 
     heads: tuple[str, ...]
     make: Callable[[Path, Path], None]
-    depends_on: tuple[Path, ...]
+    made_by: str
     terms: str = ""
     hidden: Callable[[Path, NDArray[np.str_], NDArray[np.int64]], dict[str, Any]] | None = None
 
@@ -54,26 +54,23 @@ def _make_movietweetings(_home: Path, directory: Path) -> None:
     contract.write(directory, *movietweetings.convert())
 
 
-COMMON: Final = (Path(contract.__file__), Path(labels.__file__))
-"""What the files of every source depend on."""
+_EDITION: Final = 1
+"""Raised when other files come of the same ratings, so that prepared ones are made anew."""
 
-_RATINGS: Final = (*COMMON, Path(ratings.__file__))
 _RATING_HEADS: Final = ("genre", "release_age")
 """Ratings know neither what else members did nor shows: every one is the first play of a film."""
 
 
 def _movielens(edition: movielens.Edition) -> Source:
-    depends_on = (*_RATINGS, Path(movielens.__file__))
-    return Source(_RATING_HEADS, partial(_make_movielens, edition), depends_on, movielens.TERMS)
+    made_by = f"{_EDITION} of {movielens.ARCHIVE_SHA256}"
+    return Source(_RATING_HEADS, partial(_make_movielens, edition), made_by, movielens.TERMS)
 
 
 _RATED: Final[dict[str, Source]] = {
     "ml-1m": _movielens(movielens.ML_1M),
     "ml-100k": _movielens(movielens.ML_100K),
     "movietweetings": Source(
-        _RATING_HEADS,
-        _make_movietweetings,
-        (*_RATINGS, Path(movietweetings.__file__), *sorted(movietweetings.DATA.iterdir())),
+        _RATING_HEADS, _make_movietweetings, f"{_EDITION} of {movietweetings.sha256()}"
     ),
 }
 
@@ -111,7 +108,7 @@ def prepare(source: str, home: Path) -> Path:
     made = sources()[source]
     directory = home / "data" / source
     stamp = directory / STAMP_FILE
-    fingerprint = _fingerprint(made.depends_on)
+    fingerprint = _fingerprint(made)
     if stamp.exists() and json.loads(stamp.read_bytes())["made_by"] == fingerprint:
         console.print(f"data {source}: reusing {directory}")
         return directory
@@ -126,9 +123,6 @@ def prepare(source: str, home: Path) -> Path:
     return directory
 
 
-def _fingerprint(paths: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+def _fingerprint(made: Source) -> str:
+    schemas = [str(one) for one in (contract.CATALOGUE_SCHEMA, contract.EVENTS_SCHEMA)]
+    return hashlib.sha256(repr((made.made_by, schemas, GENRES, KINDS)).encode()).hexdigest()

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from fm_intent.data import dataset
 from fm_intent.data.dataset import (
     PLAYS,
     Crop,
@@ -211,6 +212,18 @@ def test_histories_are_kept_until_the_events_change(source: Path) -> None:
     pq.write_table(events.slice(0, 5), source / "events.parquet")
     assert read_histories(source).offset.tolist() == [0, 3]
     assert list(source.glob("histories-*.npz")) != [kept]
+
+
+def test_histories_that_another_edition_of_the_session_code_made_are_not_read(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = read_histories(source)
+    (kept,) = source.glob("histories-*.npz")
+    np.savez(kept, **wanted._replace(start_ms=wanted.start_ms + 1)._asdict())
+    assert read_histories(source).start_ms.tolist() == (wanted.start_ms + 1).tolist()
+    monkeypatch.setattr(dataset, "EDITION", dataset.EDITION + 1)
+    assert read_histories(source).start_ms.tolist() == wanted.start_ms.tolist()
+    assert not kept.exists()
 
 
 def test_plays_keep_the_order_of_the_file_and_rare_titles_are_left_out(source: Path) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 from fm_intent.benchmark import source as benchmark_source
 from fm_intent.data import contract
-from fm_intent.data.sources import movielens, movietweetings, prepare, sources
+from fm_intent.data.sources import movielens, movietweetings, preparation, prepare, sources
 from fm_intent.data.sources.ratings import events_from_ratings, release_days
 from lab.simulator import frozen, netflix, simulate
 from stream.domain.labels import GENRES, INTENTS
 from stream.exceptions import ArchiveUnavailableError, UnexpectedDataError, UnknownSourceError
+
+SIMULATED = ("simulator", "simulator-null")
 
 
 def _ratings() -> pa.Table:
@@ -107,6 +109,37 @@ def test_a_source_is_made_once_and_again_when_its_stamp_is_another(tmp_path) -> 
     (directory / "stamp.json").write_text(json.dumps({"made_by": "older code"}))
     prepare("movietweetings", tmp_path)
     assert (directory / contract.EVENTS_FILE).stat().st_mtime_ns > made
+
+
+def test_a_source_that_is_made_otherwise_by_now_is_made_again(tmp_path, monkeypatch) -> None:
+    directory = prepare("movietweetings", tmp_path)
+    made = (directory / contract.EVENTS_FILE).stat().st_mtime_ns
+    other = replace(sources()["movietweetings"], made_by="the next edition")
+    monkeypatch.setitem(sources(), "movietweetings", other)
+    prepare("movietweetings", tmp_path)
+    assert (directory / contract.EVENTS_FILE).stat().st_mtime_ns > made
+
+
+def _made_of_ratings(catalogue: pa.Table, events: pa.Table) -> tuple[int, str]:
+    digests = frozen.digest(catalogue) + frozen.digest(events)
+    return preparation._EDITION, hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+def test_what_an_edition_makes_of_movietweetings_is_always_the_same() -> None:
+    made = _made_of_ratings(*movietweetings.convert())
+    assert made == (1, "3e74974050059ce9"), "raise _EDITION: other files are prepared"
+
+
+def test_what_an_edition_makes_of_movielens_is_always_the_same(tmp_path, tiny_edition) -> None:
+    made = _made_of_ratings(*movielens.convert(tmp_path, tiny_edition))
+    assert made == (1, "e181d763c6f3224a"), "raise _EDITION: other files are prepared"
+
+
+def test_a_simulated_source_is_named_by_what_was_frozen_of_it() -> None:
+    digests = {frozen.frozen(name)["sha256"]["events"]: name for name in SIMULATED}
+    assert [name for digest, name in digests.items() if digest in sources()[name].made_by] == list(
+        SIMULATED
+    )
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path) -> None:
