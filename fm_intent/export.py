@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fm_intent.served import network
 from fm_intent.served.network import FMIntent, Interactions
+from fm_intent.triton import configuration
 from stream.exceptions import ExportError, NoVersionError
 
 MODEL: Final = "fm_intent"
@@ -28,13 +29,6 @@ CENTRES_FILE: Final = "centres.pt"
 
 TOP: Final = 20
 """Next titles in an answer."""
-
-_CODE: Final = {
-    "network.py": "network.py",
-    "cache.py": "cache.py",
-    "triton_model.py": "model.py",
-}
-"""Files of `fm_intent.served` and their names in a version's folder."""
 
 _TOLERANCE: Final = 1e-4
 
@@ -119,9 +113,9 @@ def export(
 ) -> Manifest:
     """Write `model` as the next version, complete or not at all.
 
-    The folder carries its own copy of the network, the cache and the server's code. It is read back
-    by that copy and must answer as `model` does, with the cache and without, before it takes its
-    place.
+    The folder carries its own copy of all of `fm_intent.served`: the network, the cache and the
+    server's code. It is read back by that copy and must answer as `model` does, with the cache and
+    without, before it takes its place. A repository without Triton's configuration gets ours.
 
     Args:
         model: in evaluation mode.
@@ -142,12 +136,15 @@ def export(
     part = Path(tempfile.mkdtemp(prefix=".export-", dir=home))
     try:
         part.chmod(0o755)
-        for source, copy in _CODE.items():
-            (part / copy).write_bytes(files("fm_intent.served").joinpath(source).read_bytes())
+        _carry_code(part)
         network.save(model, part / MODEL_FILE)
         if centres_KD is not None:
             torch.save(centres_KD, part / CENTRES_FILE)
         _compare(model, part, golden)
+        for name, content in configuration(home).items():
+            if not (home / name).exists():
+                (home / name).parent.mkdir(exist_ok=True)
+                (home / name).write_bytes(content)
         while True:
             version = max(versions(model_repo), default=0) + 1
             numbered = replace(manifest, version=version)
@@ -163,6 +160,16 @@ def export(
         raise ExportError(f"can't write a version into {home}: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _carry_code(folder: Path) -> None:
+    # Contents alone: a checkout's modes may be for its owner, and Triton is somebody else.
+    with as_file(files("fm_intent.served")) as code:
+        for path in code.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                copy = folder / path.relative_to(code)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
 
 
 def carried_code(folder: Path) -> tuple[ModuleType, ModuleType]:

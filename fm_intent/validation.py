@@ -36,6 +36,8 @@ WIDTHS: Final = {
 """Of outputs whose width is the same in every version."""
 
 _CODE: Final = ("cache.py", "model.py", "network.py")
+"""What Triton and we import of a version; it may have more."""
+
 _IMPORTED: Final = {"torch", "numpy", "triton_python_backend_utils", *sys.stdlib_module_names}
 _GOLDEN_ROWS: Final = 12
 _MINUTE_MS: Final = 60_000
@@ -162,7 +164,8 @@ def _misanswered(exported: ExportedVersion) -> Iterator[str]:
 
 def _foreign_imports(folder: Path) -> Iterator[str]:
     """What the version's code imports that neither its folder has nor any server."""
-    for name in _CODE:
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+    for name in sorted(found.union(_CODE)):
         try:
             tree = ast.parse((folder / name).read_bytes())
         except (OSError, SyntaxError) as error:
@@ -171,7 +174,7 @@ def _foreign_imports(folder: Path) -> Iterator[str]:
         for node in ast.walk(tree):
             for module in _modules(node):
                 if module.startswith("."):
-                    if f"{module[1:]}.py" not in _CODE:
+                    if not _is_there(folder / name, module):
                         yield f"{name} imports {module}, which the version lacks"
                 elif module.partition(".")[0] not in _IMPORTED:
                     yield f"{name} imports {module}, which no server has"
@@ -181,5 +184,14 @@ def _modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [one.name for one in node.names]
     if isinstance(node, ast.ImportFrom):
-        return [f"{'.' * node.level}{node.module or ''}"]
+        named = [node.module] if node.module else [one.name for one in node.names]
+        return [f"{'.' * node.level}{name}" for name in named]
     return []
+
+
+def _is_there(file: Path, module: str) -> bool:
+    """Whether a module that a file names by dots lies where it says."""
+    name = module.lstrip(".")
+    package = file.parents[len(module) - len(name) - 1]
+    place = package.joinpath(*name.split("."))
+    return place.with_suffix(".py").exists() or (place / "__init__.py").exists()

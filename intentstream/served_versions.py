@@ -6,7 +6,6 @@ So a server that is started again serves them again, and whatever else was expor
 from __future__ import annotations
 
 import compileall
-import filecmp
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Final
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from fm_intent.triton import configuration
 from stream.exceptions import DeploymentError, ModelFolderError, ModelVersionError
 
 _PATIENCE_S: Final = 5.0
@@ -191,12 +191,12 @@ class ServedModels:
         return part
 
     def _configure(self) -> None:
-        for source in self._exports.rglob("*.pbtxt"):
-            target = self._served / source.relative_to(self._exports)
+        for name, content in configuration(self._exports).items():
+            target = self._served / name
             # Touched for nothing, it would make Triton load every version again.
-            if not target.exists() or not filecmp.cmp(source, target, shallow=False):
+            if not target.exists() or target.read_bytes() != content:
                 target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(source, target)
+                target.write_bytes(content)
 
 
 @contextmanager

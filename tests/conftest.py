@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,6 @@ from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
 from infra.local.stack import Stack, on_loopback
-from intentstream.paths import MODEL_REPOSITORY
 from stream.ports import free_ports
 from stream.settings import Settings
 
@@ -69,14 +67,8 @@ def free_settings(home: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the model repository without versions, for tests to export theirs into."""
-    return Path(
-        shutil.copytree(
-            MODEL_REPOSITORY,
-            tmp_path_factory.mktemp("models") / "model_repo",
-            ignore=shutil.ignore_patterns("[0-9]*"),
-        )
-    )
+    """An empty model repository, for tests to export their versions into."""
+    return tmp_path_factory.mktemp("model_repo")
 
 
 @pytest.fixture(scope="session")

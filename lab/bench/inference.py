@@ -55,7 +55,6 @@ from fm_intent.served.network import (
     TitleTable,
 )
 from infra.local.stack import Stack, on_loopback
-from intentstream.paths import MODEL_REPOSITORY
 from lab.bench import streams
 from lab.bench.results import keep, result_file
 from stream.domain.labels import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGE_EDGES_DAYS
@@ -475,11 +474,7 @@ def measure_through_triton() -> dict[str, Any]:
     model = untrained(DEPTHS[SERVED_DEPTH])
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        repository = Path(
-            shutil.copytree(
-                MODEL_REPOSITORY, home / "models", ignore=shutil.ignore_patterns("[0-9]*")
-            )
-        )
+        repository = home / "models"
         manifest = export(model, unmeasured(), full_windows(2, WINDOW), repository)
         names = [name for name in Settings.model_fields if name.endswith("_port")]
         ports = dict(zip(names, free_ports(len(names)), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +21,6 @@ from rich.table import Table
 from features.registry.store import apply
 from fm_intent.export import export
 from infra.local.stack import Stack, on_loopback
-from intentstream.paths import MODEL_REPOSITORY
 from lab.bench.inference import DEPTHS, SERVED_DEPTH, WINDOW, full_windows, unmeasured, untrained
 from stream.domain import topics
 from stream.kafka.admin import create_topics
@@ -45,16 +43,12 @@ _PATIENCE_S: Final = 60.0
 def servers(*programs: str) -> Iterator[tuple[Stack, Path]]:
     """A stack on free ports of loopback that runs these programs, with topics and features.
 
-    Also the model repository that it loads versions from, empty but for its configuration. All of
-    it is gone after the block.
+    Also the model repository that it loads versions from, which is empty. All of it is gone after
+    the block.
     """
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        exports = Path(
-            shutil.copytree(
-                MODEL_REPOSITORY, home / "exports", ignore=shutil.ignore_patterns("[0-9]*")
-            )
-        )
+        exports = home / "exports"
         names = [name for name in Settings.model_fields if name.endswith("_port")]
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         settings = on_loopback(

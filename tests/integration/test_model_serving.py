@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.export import TOP, Manifest, export
-from intentstream.paths import MODEL_REPOSITORY
+from fm_intent.triton import configuration
 from stream.domain.labels import hash64
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
@@ -339,9 +339,7 @@ def test_a_malformed_request_does_not_spoil_the_batch_it_is_in(
 def test_the_server_takes_and_gives_what_the_committed_configuration_says(
     client: InferenceServerClient,
 ) -> None:
-    committed = text_format.Parse(
-        (MODEL_REPOSITORY / "fm_intent" / "config.pbtxt").read_text(), ModelConfig()
-    )
+    committed = text_format.Parse(configuration(Path("nowhere"))["config.pbtxt"], ModelConfig())
     served = client.get_model_metadata("fm_intent", as_json=True)
     for declared, told in (
         (committed.input, served["inputs"]),

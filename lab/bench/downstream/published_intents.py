@@ -30,7 +30,6 @@ from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from fm_intent.data.dataset import data_sha256
 from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest
 from fm_intent.train import train
-from intentstream.paths import MODEL_REPOSITORY
 from lab.replay.plan import STATELESS, json_values, topic_of
 from stream.domain.events import decode
 from stream.domain.profile_state import Outcome, ProfileState, Rules
@@ -80,9 +79,6 @@ def model_before(
     One that was trained before is used again; a training that was killed goes on.
     """
     repository = home / "model_repo"
-    if not repository.exists():
-        versions = shutil.ignore_patterns("[0-9]*", ".export-*")
-        shutil.copytree(MODEL_REPOSITORY, repository, ignore=versions)
     manifest = newest(repository, cut.name)
     if (
         manifest is None

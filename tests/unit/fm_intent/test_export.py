@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from fm_intent.export import Manifest, export, newest, read_manifest, versions
 from fm_intent.served import network
+from fm_intent.triton import configuration
 from stream.exceptions import ExportError, NoVersionError
 from tests.unit.fm_intent import tiny
 
@@ -95,6 +97,44 @@ def test_a_copy_that_answers_otherwise_is_not_exported(
     assert list((tmp_path / "fm_intent").iterdir()) == []
 
 
+def test_a_version_carries_the_whole_folder_of_what_is_served(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    folder, served = tmp_path / "fm_intent" / "1", Path(network.__file__).parent
+    ours = {one.name: one.read_bytes() for one in served.iterdir() if one.is_file()}
+    assert {name: (folder / name).read_bytes() for name in ours} == ours
+
+
+def test_a_version_can_be_read_by_a_triton_that_is_another_user(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    before = os.umask(0o022)
+    try:
+        export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    finally:
+        os.umask(before)
+    folder = tmp_path / "fm_intent" / "1"
+    assert folder.stat().st_mode & 0o755 == 0o755
+    assert all(one.stat().st_mode & 0o444 == 0o444 for one in folder.glob("*.py"))
+
+
+def test_a_repository_gets_triton_s_configuration_with_its_first_version(tmp_path: Path) -> None:
+    data, home = tiny.sequences(), tmp_path / "fm_intent"
+    export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    laid = {str(one.relative_to(home)): one.read_bytes() for one in home.rglob("*.pbtxt")}
+    assert laid == configuration(Path("nowhere"))
+    assert laid.keys() == {"config.pbtxt", "configs/gpu.pbtxt"}
+
+
+def test_a_configuration_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    data, home = tiny.sequences(), tmp_path / "fm_intent"
+    home.mkdir()
+    (home / "config.pbtxt").write_text("# ours\n")
+    export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    assert {one.name: one.read_text() for one in home.rglob("*.pbtxt")} == {
+        "config.pbtxt": "# ours\n"
+    }
+
+
 def test_centres_of_clusters_go_with_the_version_where_there_are_any(tmp_path: Path) -> None:
     data = tiny.sequences()
     model, centres = tiny.network(data), torch.rand(3, 16)
@@ -110,6 +150,7 @@ def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> No
     export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
     folder = tmp_path / "fm_intent" / "1"
     assert {path.name for path in folder.iterdir()} == {
+        "__init__.py",
         "cache.py",
         "manifest.json",
         "model.pt",

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from fm_intent.export import TOP
-from intentstream.paths import MODEL_REPOSITORY
+from fm_intent.triton import configuration
 from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from tests.checkout import REPOSITORY
 
-HOME = MODEL_REPOSITORY / "fm_intent"
+README = REPOSITORY / "model_repo" / "README.md"
+OURS = configuration(Path("nowhere"))
 
 
 def config(path: str) -> ModelConfig:
-    return text_format.Parse((HOME / path).read_text(), ModelConfig())
+    return text_format.Parse(OURS[path], ModelConfig())
 
 
 def test_outputs_are_as_wide_as_the_label_sets() -> None:
@@ -35,9 +38,7 @@ def test_the_gpu_configuration_differs_in_its_instances_alone() -> None:
 
 
 def test_the_documented_tensors_are_the_configured_ones() -> None:
-    documented = re.findall(
-        r"^\| `(\w+)` \| (\w+) \|", (MODEL_REPOSITORY / "README.md").read_text(), re.M
-    )
+    documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", README.read_text(), re.M)
     c = config("config.pbtxt")
     types = c.DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"].enum_type
     configured = [

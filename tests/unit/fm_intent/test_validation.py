@@ -93,6 +93,25 @@ def test_a_version_whose_code_is_wrong_is_refused(repository: Path, reason: str)
         validated(repository, 1)
 
 
+def test_a_version_of_before_that_is_no_package_is_validated(repository: Path) -> None:
+    folder = repository / "fm_intent" / "1"
+    (folder / "__init__.py").unlink()
+    assert sorted(one.name for one in folder.glob("*.py")) == ["cache.py", "model.py", "network.py"]
+    assert validated(repository, 1).manifest.version == 1
+
+
+def test_a_version_may_have_more_code_if_it_has_all_that_this_imports(repository: Path) -> None:
+    rooms = repository / "fm_intent" / "1" / "rooms"
+    rooms.mkdir()
+    (rooms / "__init__.py").write_text("from . import first\nfrom ..network import load\n")
+    (rooms / "first.py").write_text("")
+    spoil(repository, "model.py", "import torch\n", "import torch\nfrom . import rooms\n")
+    assert validated(repository, 1).manifest.version == 1
+    (rooms / "first.py").unlink()
+    with pytest.raises(VersionRefusedError, match=r"rooms/__init__.py imports \.first, which"):
+        validated(repository, 1)
+
+
 @pytest.mark.parametrize("name", ["cache.py", "model.py", "model.pt"])
 def test_a_version_that_lacks_a_file_is_refused(repository: Path, name: str) -> None:
     (repository / "fm_intent" / "1" / name).unlink()

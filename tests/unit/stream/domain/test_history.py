@@ -86,6 +86,5 @@ def test_histories_of_an_edition_are_always_the_same() -> None:
         digest.update(profile.encode())
         for column in history.__slots__:
             digest.update(getattr(history, column).tobytes())
-    assert (EDITION, digest.hexdigest()[:16]) == (1, "bcc7623e27d8cc28"), (
-        "raise EDITION: others are kept"
-    )
+    made = digest.hexdigest()[:16]
+    assert (EDITION, made) == (1, "bcc7623e27d8cc28"), "raise EDITION: others are kept"

@@ -1,6 +1,6 @@
 """The `fm_intent` model of Triton's python backend; `model_repo/README.md` has its contract.
 
-Export copies this file into a version's folder as `model.py`, beside `network.py` and `cache.py`.
+Export copies this package into a version's folder, where Triton looks for a file of this name.
 Tensors pass by DLPack alone: under numpy 2 the server's own conversions give tensors of no size.
 Requests are checked and joined by numpy on the host, where they arrive: for a row or two it takes a
 fraction of what torch takes to begin an operation, and a GPU would be waited for at each.
@@ -56,12 +56,12 @@ class TritonPythonModel:
     """One instance of a version."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the version beside this file and answer once, so that no caller waits for it."""
+        """Load the version and answer once, so that no caller waits for it."""
         parameters = json.loads(args["model_config"])["parameters"]
         torch.set_num_threads(int(parameters["threads"]["string_value"]))
         on_gpu = args["model_instance_kind"] == "GPU"
         self._device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
-        folder = Path(__file__).parent
+        folder = Path(args["model_repository"], args["model_version"])
         window = json.loads((folder / "manifest.json").read_text())["window"]
         budget = int(parameters["cache_mib"]["string_value"]) << 20
         self._model = load(folder / "model.pt", self._device)
