@@ -50,4 +50,4 @@ types: setup ## static types
 
 clean: ## remove everything that set-up, tests and the stack made
 	@[ ! -x $(BIN)/intentstream ] || $(BIN)/intentstream down
-	rm -rf .venv .local build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .local build dist *.egg-info */*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

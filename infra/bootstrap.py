@@ -24,12 +24,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# By where this file is: the bare Python of the system runs it, before anything is installed that
+# could tell where the checkout is.
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCAL = REPOSITORY / ".local"
 VENV = REPOSITORY / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 PYPROJECT = REPOSITORY / "pyproject.toml"
+BESIDE = (REPOSITORY / "infra", REPOSITORY / "lab")
+"""Projects that a checkout has beside the product."""
+
 TIMES = LOCAL / "setup.json"
 POM = REPOSITORY / "infra" / "pom.xml"
 KAFKA_LIBS = LOCAL / "kafka" / "libs"
@@ -63,7 +68,8 @@ def main() -> None:
             return
         programs = [str(shutil.which(name)) for name in ("java", "mvn", "redis-server")]
         python = [sys.version, sys.base_prefix]
-        packages = [EXTRAS, TRITON, CONSTRAINTS.read_text(), PYPROJECT.read_text()]
+        projects = [(one / "pyproject.toml").read_text() for one in (REPOSITORY, *BESIDE)]
+        packages = [EXTRAS, TRITON, CONSTRAINTS.read_text(), *projects]
         step("system programs", [*programs, *python], LOCAL, provide_programs)
         step("virtual environment", [*python, UV], VENV, make_environment)
         step("Python packages", packages, VENV, install_packages)
@@ -209,8 +215,9 @@ def base_of_environment() -> list[str]:
 
 
 def install_packages() -> None:
-    """Installs the project as editable with its pinned dependencies, and Triton's server."""
-    uv("pip", "install", "--constraint", CONSTRAINTS, "--editable", f"{REPOSITORY}[{EXTRAS}]")
+    """Installs our projects as editable with their pinned dependencies, and Triton's server."""
+    ours = [word for one in (f"{REPOSITORY}[{EXTRAS}]", *BESIDE) for word in ("--editable", one)]
+    uv("pip", "install", "--constraint", CONSTRAINTS, *ours)
     # Its metadata asks for numpy < 2, which only its own Python code needs; we run its binary.
     uv("pip", "install", "--no-deps", TRITON)
 

@@ -22,7 +22,12 @@ app = typer.Typer(
 for group in (streaming, features, models, training):
     app.add_typer(group.app)
 for entry in entry_points(group="intentstream.commands"):
-    app.add_typer(entry.load())
+    try:
+        app.add_typer(entry.load())
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{entry.module}.".startswith(f"{error.name}."):
+            raise
+        typer.secho(f"the commands of {entry.module} are left out: it isn't there", err=True)
 
 
 def main() -> None:

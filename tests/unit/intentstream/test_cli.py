@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
@@ -30,6 +32,22 @@ def test_our_command_line_alone_has_feast_imported_without_type_checks(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
     )
     assert found.stdout.split()[-1] == checked
+
+
+def test_commands_of_a_package_that_is_gone_are_left_out_and_all_others_work(tmp_path) -> None:
+    noted = tmp_path / "another-1.dist-info"
+    noted.mkdir()
+    (noted / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1\n")
+    (noted / "entry_points.txt").write_text("[intentstream.commands]\nanother = another.cli:app\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "intentstream", "schema", "browse-events"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["type"] == "object"
+    assert "the commands of another.cli are left out" in done.stderr
 
 
 def test_an_error_that_quotes_strangers_is_told_as_it_is() -> None:
