@@ -7,7 +7,7 @@ USER root
 # As in triton.Dockerfile: where CPU builds of torch are.
 ARG TORCH_INDEX
 RUN pip install --no-cache-dir --constraint constraints.txt \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --editable ".[serve]"
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "intentstream[serve]"
 COPY model_repo model_repo
 RUN chmod -R a+rX model_repo
 USER 10001

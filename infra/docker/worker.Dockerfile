@@ -1,4 +1,13 @@
 # The worker, the sink and the command line; no torch, no Java, no servers.
+FROM python:3.12-slim-bookworm AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY features features
+COPY fm_intent fm_intent
+COPY intentstream intentstream
+COPY stream stream
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
 FROM python:3.12-slim-bookworm
 
 RUN useradd --system --uid 10001 --home-dir /app intentstream \
@@ -9,17 +18,12 @@ ENV INTENT_DATA_DIR=/var/lib/intentstream/worker \
     PYTHONUNBUFFERED=1
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY features features
-COPY fm_intent fm_intent
-COPY infra infra
-COPY intentstream intentstream
-COPY lab lab
-COPY stream stream
-# Editable, because Feast wants its repository as a folder, not as an installed package. File modes
-# are those of the checkout, which may be its owner's alone.
-RUN pip install --no-cache-dir --constraint constraints.txt --editable . \
-    && chmod -R a+rX .
+COPY constraints.txt ./
+COPY --from=wheel /wheels /wheels
+# pip gives what it installs modes of its own; those of the checkout may be its owner's alone.
+RUN pip install --no-cache-dir --constraint constraints.txt /wheels/*.whl \
+    && rm -r /wheels \
+    && chmod a+r constraints.txt
 
 USER 10001
 EXPOSE 9464 9465
