@@ -15,6 +15,7 @@ IntentstreamError
         StoreUnavailableError (UnavailableError)
         StoreRefusedError (RefusedError)
             DefinitionsError
+        UnfencedStoreError
     StreamError
         BadRecordError
         BadStateError
@@ -143,12 +144,16 @@ class StoreUnavailableError(StoreError, UnavailableError):
 class StoreRefusedError(StoreError, RefusedError):
     """The online store answered with an error that needs an operator: access rights, wrong data.
 
-    Retrying is harmless, because every write is fenced, but helps only after the cause is removed.
+    Retrying is harmless, because equal rows overwrite, but helps only after the cause is removed.
     """
 
 
 class DefinitionsError(StoreRefusedError):
     """The registry, or a feature server, doesn't hold the definitions of this release."""
+
+
+class UnfencedStoreError(StoreError):
+    """The online store doesn't refuse older features, and the settings don't accept that."""
 
 
 class StreamError(IntentstreamError):

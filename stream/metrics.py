@@ -36,7 +36,14 @@ FRESHNESS: Final = Histogram(
 )
 PUBLISHED: Final = Counter("intentstream_published_rows_total", "Rows written to the online store.")
 STALE: Final = Counter(
-    "intentstream_stale_rows_total", "Rows that the online store refused because it has newer."
+    "intentstream_stale_rows_total",
+    "Rows that the online store refused because it has newer. Absent where it has no fence: how "
+    "many were stale, and are stored, is not known.",
+    ["store"],
+)
+STORE_FENCED: Final = Gauge(
+    "intentstream_store_fenced",
+    "1 where the online store refuses older rows, 0 where they may overwrite newer ones.",
 )
 STORE_CHECKS: Final = Counter(
     "intentstream_store_checks_total",

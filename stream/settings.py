@@ -209,7 +209,16 @@ class StoreSettings(_Group):
     """The online store, and Feast's registry."""
 
     redis_port: int = Field(6379, ge=1, le=65535)
-    online_store: Literal["redis", "sqlite"] = "redis"
+    online_store: str = Field(
+        "redis",
+        description="`redis`; `sqlite` for a first look; else a file like "
+        "features/feature_store.yaml, of which `online_store` is taken: docs/extending.md.",
+    )
+    unfenced_store: bool = Field(
+        False,
+        description="Accept an online store that doesn't refuse older features: they may "
+        "overwrite newer ones then.",
+    )
     redis_url: SecretStr = Field(
         default_factory=lambda given: SecretStr(f"127.0.0.1:{given['redis_port']}"),
         description="Feast's Redis connection string; default: INTENT_REDIS_PORT of this machine.",

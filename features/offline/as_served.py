@@ -9,7 +9,7 @@ Feast's own store of Parquet files (`dask`, 0.67) does not, in three ways that w
 - Of requests at one moment for one profile and several titles it keeps a single one.
 
 Here a view with a feature `sequence_no` is one that is written live, through the fence of
-`features.online.fenced_redis`: a row counts from its creation on, whatever its event time, and
+`features.online.fence`: a row counts from its creation on, whatever its event time, and
 never replaces one that is newer by event time and `sequence_no`. Other views are dated: a row
 counts from its event time on, and of one event time the one created last. With the flag, rows of
 these count from their creation on, too, and the one created last replaces all before, as a
@@ -45,7 +45,7 @@ from feast.infra.offline_stores.offline_utils import (
 from feast.on_demand_feature_view import OnDemandFeatureView
 
 from features.offline.erasures import COLUMNS, are_erased, joined, notes
-from features.online.fenced_redis import SEQUENCE_FEATURE
+from features.online.fence import SEQUENCE_FEATURE
 from stream.exceptions import FeaturesError, NothingLandedError
 
 if TYPE_CHECKING:

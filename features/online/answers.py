@@ -22,10 +22,18 @@ from redis import exceptions as redis_errors
 from redis import sentinel
 from redis.asyncio import sentinel as asyncio_sentinel
 
-from stream.exceptions import StoreError, StoreRefusedError, StoreUnavailableError
+from features.online.fence import FencedOnlineStore
+from stream.exceptions import (
+    IntentstreamError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from feast.infra.online_stores.online_store import OnlineStore
 
 
 class Meaning(NamedTuple):
@@ -137,9 +145,10 @@ _NO_MASTER: Final = Meaning(
     "INTENT_REDIS_SENTINEL_MASTER.",
 )
 _SQLITE_PASSES: Final = Meaning(True, "Check the disk, and who else writes to the database.")
-_UNKNOWN: Final = Meaning(
+UNKNOWN: Final = Meaning(
     True, "It is tried again; if the same comes again and again, look at the server's log."
 )
+"""Of an answer that nobody has looked at yet."""
 
 _IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]{2,})\b")
 """Before Redis 7 an answer within a script came in the text of another."""
@@ -155,8 +164,8 @@ _ERRORS: Final = (
 
 
 @contextmanager
-def typed_errors() -> Iterator[None]:
-    """Raises this package's errors for those of an online store.
+def typed_errors(online_store: OnlineStore) -> Iterator[None]:
+    """Raises this package's errors for those of an online store's client.
 
     Raises:
         StoreUnavailableError: when the store can't be used now. Do the same again later.
@@ -164,13 +173,18 @@ def typed_errors() -> Iterator[None]:
     """
     try:
         yield
-    except _ERRORS as error:
-        raise typed(error) from error
+    except IntentstreamError:
+        raise
+    except Exception as error:
+        is_fenced = isinstance(online_store, FencedOnlineStore)
+        meaning = online_store.meaning_of(error) if is_fenced else known_meaning(error)
+        if meaning is None:
+            raise
+        raise typed(error, meaning) from error
 
 
-def typed(error: Exception) -> StoreError:
+def typed(error: Exception, meaning: Meaning) -> StoreError:
     """This package's error for one of an online store's client."""
-    meaning = meaning_of(error)
     reason = f"{type(error).__name__}: {_words(error)}"
     if meaning.passes:
         return StoreUnavailableError(
@@ -178,6 +192,11 @@ def typed(error: Exception) -> StoreError:
             "again."
         )
     return StoreRefusedError(f"The online store refused a command ({reason}). {meaning.advice}")
+
+
+def known_meaning(error: Exception) -> Meaning | None:
+    """What an error of the client of Redis or SQLite says; None of any other error."""
+    return meaning_of(error) if isinstance(error, _ERRORS) else None
 
 
 def meaning_of(error: BaseException) -> Meaning:
@@ -201,7 +220,7 @@ def meaning_of(error: BaseException) -> Meaning:
         return _NO_MASTER
     if isinstance(error, (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)):
         return _UNREACHABLE
-    return _UNKNOWN
+    return UNKNOWN
 
 
 def _answer(error: BaseException) -> tuple[str, str]:

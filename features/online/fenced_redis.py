@@ -15,14 +15,15 @@ must get in. Configure it by class path in `feature_store.yaml`:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from feast import utils
-from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
+from feast.infra.online_stores.helpers import _redis_key, compute_versioned_name
 from feast.infra.online_stores.redis import (
     RedisOnlineStore,
     RedisOnlineStoreConfig,
@@ -37,7 +38,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from features.definitions import profile_intent, title_profile
+from features.online.answers import known_meaning
 from features.online.encoding import timestamp, varint
+from features.online.fence import SEQUENCE_FEATURE, FencedOnlineStore
+from features.online.redis_rows import (
+    FencedRow,
+    RowEncoder,
+    feature_field,
+    hash_entry,
+    hash_fields,
+    hash_name,
+    timestamp_field,
+)
 from stream.settings import settings
 
 if TYPE_CHECKING:
@@ -45,16 +57,15 @@ if TYPE_CHECKING:
 
     from feast import FeatureView, RepoConfig
     from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
+    from features.online.answers import Meaning
+    from features.online.feast_rows import FeastRow
+    from stream.domain.feature_row import Erasure, IntentRow
     from stream.settings import Settings
 
     GroupedRefs = Sequence[tuple[FeatureView, list[str]]]
     JoinKeyValues = Mapping[str, Sequence[Value]]
-    EntityRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-
-SEQUENCE_FEATURE: Final = "sequence_no"
 
 _ONE_RETRY: Final = Retry(NoBackoff(), retries=1)
 _ONE_RETRY_ASYNC: Final = AsyncRetry(NoBackoff(), retries=1)
@@ -64,6 +75,9 @@ TIMEOUTS: Final = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
 
 ROWS_PER_CALL: Final = 16
 """Rows of one script call: few enough that a reader never waits long behind a call."""
+
+ROWS_PER_TRIP: Final = 256
+"""Rows of one round trip. The event loop is held for their encoding, some 5 ms, and no longer."""
 
 COMPARE_AND_WRITE: Final = b"""\
 -- KEYS: one entity per row. ARGV: timestamp field, sequence field or '', time to live in seconds
@@ -151,19 +165,6 @@ def view_ttls(config: Settings) -> dict[str, int]:
     return {profile_intent.name: config.feature_ttl_s, title_profile.name: config.title_ttl_s}
 
 
-class FencedRow(NamedTuple):
-    """One row as the script takes it."""
-
-    key: bytes
-    """The entity's Redis key."""
-    micros: bytes
-    """Event time in Unix microseconds, decimal digits."""
-    sequence: bytes
-    """The row's `sequence_no`, decimal digits; empty where it has none."""
-    fields: bytes
-    """`hash_fields` of the row, the timestamp among them."""
-
-
 class _Read(NamedTuple):
     """What is read of one view for one request."""
 
@@ -176,46 +177,7 @@ class _Read(NamedTuple):
     """For each row of the answer the index of its key: a profile asked for twice is read once."""
 
 
-_length: Final = struct.Struct(">I").pack
-
-
-def hash_name(name: bytes) -> bytes:
-    """What goes before a value of the hash's field `name` in `hash_fields`, but for its length."""
-    return b"\xdb" + _length(len(name)) + name + b"\xdb"
-
-
-def hash_entry(name: bytes, value: bytes) -> bytes:
-    """One field and its value, as two msgpack strings of the form that fits every length.
-
-    Args:
-        name: A result of `hash_name`.
-        value: The field's value.
-    """
-    return name + _length(len(value)) + value
-
-
-def hash_fields(count: int, entries: Iterable[bytes]) -> bytes:
-    """`count` results of `hash_entry` as the msgpack array that the script writes with one HSET.
-
-    Args:
-        count: How many entries there are.
-        entries: The entries; several may be in one piece.
-    """
-    return b"\xdc" + struct.pack(">H", 2 * count) + b"".join(entries)
-
-
-def timestamp_field(view_name: str) -> bytes:
-    """Name of the hash field that holds the event timestamp of a view."""
-    return f"_ts:{view_name}".encode()
-
-
-def feature_field(view_name: str, feature: str) -> bytes:
-    """Name of the hash field that holds a feature of a view."""
-    field: bytes = _mmh3(f"{view_name}:{feature}")
-    return field
-
-
-class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
+class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: ignore[misc]
     """Feast's Redis online store with an atomic compare-and-write.
 
     Reads, deletion, connection handling and the stored bytes are Feast's. Writing one row of an
@@ -260,7 +222,7 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[EntityRow],
+        data: list[FeastRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows in one round trip; the stale ones are left out. See the base class."""
@@ -275,13 +237,45 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[EntityRow],
+        data: list[FeastRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows in one round trip; the stale ones are left out. See the base class."""
         await self.write_rows(config, table, _fenced_rows(config, table, data))
         if progress:
             progress(len(data))
+
+    async def write_intents(self, config: RepoConfig, rows: Sequence[IntentRow]) -> int:
+        """Write rows of `profile_intent`, `ROWS_PER_TRIP` in one round trip. See the base class."""
+        encode = _row_encoder(config.project)
+        # The second trip is encoded here while the server works on the first.
+        slots = asyncio.Semaphore(2)
+
+        async def trip(start: int) -> int:
+            async with slots:
+                encoded = map(encode, rows[start : start + ROWS_PER_TRIP])
+                return await self.write_rows(config, profile_intent, encoded)
+
+        trips = map(trip, range(0, len(rows), ROWS_PER_TRIP))
+        refused = 0
+        # All trips end before the first error is raised: none may write behind the caller's back.
+        for result in await asyncio.gather(*trips, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            refused += result
+        return refused
+
+    async def erase_intents(
+        self, config: RepoConfig, erasures: Mapping[str, Erasure], ahead_ms: int
+    ) -> None:
+        """Empty the features of profiles in one round trip. See the base class."""
+        encode = _row_encoder(config.project)
+        rows = (encode.emptied(*one, ahead_ms) for one in erasures.items())
+        await self.write_rows(config, profile_intent, rows)
+
+    def meaning_of(self, error: Exception) -> Meaning | None:
+        """What an error of Redis' client says. See the base class."""
+        return known_meaning(error)
 
     async def write_rows(
         self, config: RepoConfig, table: FeatureView, rows: Iterable[FencedRow]
@@ -432,6 +426,11 @@ class FencedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
             yield (*script, len(part), *(row.key for row in part), *shared, *arguments)
 
 
+@cache
+def _row_encoder(project: str) -> RowEncoder:
+    return RowEncoder(project)
+
+
 def _add_features(
     response: GetOnlineFeaturesResponse,
     reads: list[_Read],
@@ -487,7 +486,7 @@ def _batched(rows: Iterable[FencedRow], size: int) -> Iterator[list[FencedRow]]:
 
 
 def _fenced_rows(
-    config: RepoConfig, table: FeatureView, data: Iterable[EntityRow]
+    config: RepoConfig, table: FeatureView, data: Iterable[FeastRow]
 ) -> Iterator[FencedRow]:
     """Feast's rows in the form that the script takes."""
     name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)

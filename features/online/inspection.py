@@ -18,12 +18,9 @@ from redis import exceptions as redis_errors
 from features.definitions import profile, profile_intent
 from features.online.answers import typed_errors
 from features.online.encoding import StringKeys
-from features.online.fenced_redis import (
-    SEQUENCE_FEATURE,
-    FencedRedisOnlineStore,
-    feature_field,
-    timestamp_field,
-)
+from features.online.fence import SEQUENCE_FEATURE
+from features.online.fenced_redis import FencedRedisOnlineStore
+from features.online.redis_rows import feature_field, timestamp_field
 from features.registry.store import open_store
 
 if TYPE_CHECKING:
@@ -45,6 +42,12 @@ class FencePosition(NamedTuple):
 
     sequence_no: int
     """0 where it has none, as that of an erased profile."""
+
+
+def inspector_of(settings: Settings) -> StoreInspector | None:
+    """What looks into the online store; None of any store but ours in Redis."""
+    online_store = open_store(settings).provider.online_store
+    return StoreInspector(settings) if isinstance(online_store, FencedRedisOnlineStore) else None
 
 
 class StoreInspector:
@@ -84,7 +87,7 @@ class StoreInspector:
         """
         if not self._tells_servers:
             return None
-        with typed_errors():
+        with typed_errors(self._store.provider.online_store):
             client = await self._client()
             try:
                 if self._config.redis_type == RedisType.redis_cluster:
@@ -116,7 +119,7 @@ class StoreInspector:
         Raises:
             StoreUnavailableError, StoreRefusedError: as `places`.
         """
-        with typed_errors():
+        with typed_errors(self._store.provider.online_store):
             pipe = (await self._client()).pipeline(transaction=False)
             for number, beat in beats.items():
                 pipe.hset(self._sentinel(number), _BEAT, beat)
@@ -145,7 +148,7 @@ class StoreInspector:
         return await online_store._get_client_async(self._config)
 
     async def _read(self, wanted: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Any]:
-        with typed_errors():
+        with typed_errors(self._store.provider.online_store):
             pipe = (await self._client()).pipeline(transaction=False)
             for key, fields in wanted:
                 pipe.hmget(key, fields)

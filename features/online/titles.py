@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from features.definitions import title, title_profile, title_profiles
 from features.online.answers import typed_errors
 from features.online.inspection import note_titles
-from features.registry.store import apply, source_folder
+from features.registry.store import apply_to_write, source_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,11 +112,12 @@ def publish_titles(
         The number of titles served.
 
     Raises:
+        UnfencedStoreError: when the store has no fence, and the settings don't accept that.
         StoreUnavailableError: when the store can't be written now; landed they are. Do the same
             again later.
         StoreRefusedError: when the store answers with an error that needs an operator.
     """
-    store = apply(settings)
+    store = apply_to_write(settings)
     now = datetime.now(UTC)
     table = title_rows(catalogue, vectors, model_version, trained_until, now)
     folder = source_folder(settings, title_profiles)
@@ -127,7 +128,7 @@ def publish_titles(
     part.replace(folder / name)
     newest = table.to_pandas().drop_duplicates(title.join_key, keep="last")
     served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
-    with typed_errors():
+    with typed_errors(store.provider.online_store):
         store.write_to_online_store(title_profile.name, served)
         note_titles(store, model_version)
     return len(served)

@@ -139,6 +139,7 @@ class IntentReader:
             DefinitionsError: when the registry lacks this release's definitions or can't be read.
         """
         self._store: FeatureStore = open_store(settings)
+        self._online_store = self._store.provider.online_store
         self._needed = Needed(self._store, ranker_v1, [profile_intent])
         self._needed.check()
         self._service = self._store.get_feature_service(ranker_v1.name)
@@ -155,7 +156,7 @@ class IntentReader:
         """
         if not _checked(profile_ids):
             return []
-        with self._needed.told(), typed_errors():
+        with self._needed.told(), typed_errors(self._online_store):
             response = self._store.get_online_features(self._service, _entities(profile_ids))
             return self._intents(profile_ids, response)
 
@@ -163,7 +164,7 @@ class IntentReader:
         """Like `read`, without blocking the event loop; Redis only."""
         if not _checked(profile_ids):
             return []
-        with self._needed.told(), typed_errors():
+        with self._needed.told(), typed_errors(self._online_store):
             response = await self._store.get_online_features_async(
                 self._service, _entities(profile_ids)
             )

@@ -238,6 +238,7 @@ class Reranker:
             weights = Weights.read(path) if path else Weights()
         self._weights = weights.vector()
         self._store: FeatureStore = open_store(settings)
+        self._online_store = self._store.provider.online_store
         self._needed = Needed(self._store, search_rerank_v1, _VIEWS)
         self._needed.check()
         self._fresh_for_ms = (settings.session_gap_s if fresh_for_s is None else fresh_for_s) * 1000
@@ -257,14 +258,14 @@ class Reranker:
             DefinitionsError: when another release has replaced the registry's definitions.
         """
         engine_score = _engine_scores(candidates)
-        with self._needed.told(), typed_errors():
+        with self._needed.told(), typed_errors(self._online_store):
             response = self._store.get_online_features(_READ, _entities(profile_id, candidates))
             return self._ranked(profile_id, candidates, engine_score, response)
 
     async def rerank_async(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
         """Like `rerank`, without blocking the event loop for the read; Redis only."""
         engine_score = _engine_scores(candidates)
-        with self._needed.told(), typed_errors():
+        with self._needed.told(), typed_errors(self._online_store):
             response = await self._store.get_online_features_async(
                 _READ, _entities(profile_id, candidates)
             )

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feast import FeatureStore, RepoConfig
-from feast.errors import FeastObjectNotFoundException
+from feast.errors import FeastError, FeastObjectNotFoundException
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
-from feast.repo_config import MaterializationConfig, RegistryConfig
+from feast.repo_config import MaterializationConfig, RegistryConfig, load_repo_config
+from yaml import YAMLError
 
 from features import definitions
 from features.offline.as_served import AsServedOfflineStoreConfig
 from features.online.answers import typed_errors
+from features.online.fence import insist_on_fence
 from features.online.fenced_redis import FencedRedisOnlineStoreConfig, view_ttls
 from features.registry.registered import Needed
-from stream.exceptions import DefinitionsError
+from stream.exceptions import DefinitionsError, InvalidSettingsError
 from stream.home import HOME
 
 if TYPE_CHECKING:
@@ -38,21 +40,12 @@ def open_store(settings: Settings) -> FeatureStore:
 
     Raises:
         DefinitionsError: when there is a registry that can't be read, or its folder can't be made.
+        InvalidSettingsError: when `INTENT_ONLINE_STORE` names no configuration of a store.
     """
     registry = settings.feature_registry or REPOSITORY / "data" / "registry.db"
     registry = registry.absolute()
     with _writable(registry):
         registry.parent.mkdir(parents=True, exist_ok=True)
-    online: Any
-    if settings.online_store == "redis":
-        online = FencedRedisOnlineStoreConfig(
-            redis_type=settings.redis_type,
-            sentinel_master=settings.redis_sentinel_master,
-            connection_string=settings.redis_url.get_secret_value(),
-            view_ttl_seconds=view_ttls(settings),
-        )
-    else:
-        online = SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))
     return FeatureStore(
         config=RepoConfig(
             project=definitions.project.name,
@@ -61,13 +54,34 @@ def open_store(settings: Settings) -> FeatureStore:
                 path=str(registry),
                 registry_store_type="features.registry.whole_file.WholeFileRegistryStore",
             ),
-            online_store=online,
+            online_store=_online_store(settings, registry),
             offline_store=AsServedOfflineStoreConfig(),
             materialization=MaterializationConfig(pull_latest_features=True),
             entity_key_serialization_version=3,
             repo_path=_offline_dir(settings),
         )
     )
+
+
+def _online_store(settings: Settings, registry: Path) -> Any:
+    """Feast's configuration of the online store."""
+    match settings.online_store:
+        case "redis":
+            return FencedRedisOnlineStoreConfig(
+                redis_type=settings.redis_type,
+                sentinel_master=settings.redis_sentinel_master,
+                connection_string=settings.redis_url.get_secret_value(),
+                view_ttl_seconds=view_ttls(settings),
+            )
+        case "sqlite":
+            return SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))
+    try:
+        return load_repo_config(REPOSITORY, Path(settings.online_store)).online_store
+    except (OSError, YAMLError, TypeError, LookupError, FeastError) as error:
+        raise InvalidSettingsError(
+            f"INTENT_ONLINE_STORE={settings.online_store} is neither redis nor sqlite, nor a file "
+            f"that says what the online store is, as features/feature_store.yaml does: {error}"
+        ) from error
 
 
 def source_folder(settings: Settings, source: FileSource) -> Path:
@@ -89,29 +103,50 @@ def apply(settings: Settings) -> FeatureStore:
 
     Raises:
         DefinitionsError: when the registry can't be read or written.
+        InvalidSettingsError: as `open_store`.
+        StoreUnavailableError: when the online store's tables can't be made now.
+        StoreRefusedError: when an operator is needed for that.
     """
     store = open_store(settings)
     registry = Path(store.config.registry.path)
-    with _writable(registry), registry.with_name(f"{registry.name}.lock").open("w") as lock:
+    with (
+        typed_errors(store.provider.online_store),
+        _writable(registry),
+        registry.with_name(f"{registry.name}.lock").open("w") as lock,
+    ):
         # Two releases at once would leave a mix of both, because Feast loads a file that changes
         # anew in the midst of applying.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # SQLite's tables are made by `apply` too and may be missing beside a whole registry.
-        if settings.online_store == "sqlite" or not _is_current(store):
+        # A store's tables are made by `apply` too and may be missing beside a whole registry.
+        # Redis has none.
+        if settings.online_store != "redis" or not _is_current(store):
             store.apply(definitions.OBJECTS)
     return store
 
 
-def check_online(settings: Settings) -> None:
-    """Read nothing in particular of the online store.
+def apply_to_write(settings: Settings) -> FeatureStore:
+    """The same, for who writes features.
 
     Raises:
+        UnfencedStoreError: when the online store has no fence, and the settings don't accept that.
+        DefinitionsError, InvalidSettingsError, StoreUnavailableError, StoreRefusedError: as `apply`.
+    """
+    insist_on_fence(open_store(settings).provider.online_store, settings)
+    return apply(settings)
+
+
+def check_online(settings: Settings) -> None:
+    """Whether features can be written: nothing in particular is read of the online store.
+
+    Raises:
+        UnfencedStoreError: when it has no fence, and the settings don't accept that.
         StoreUnavailableError: when the store can't be read now.
         StoreRefusedError: when the store answers with an error that needs an operator.
     """
     titles, key = definitions.title_profile, definitions.title.join_key
-    with typed_errors():
-        apply(settings).get_online_features([f"{titles.name}:title_kind"], {key: [""]})
+    store = apply_to_write(settings)
+    with typed_errors(store.provider.online_store):
+        store.get_online_features([f"{titles.name}:title_kind"], {key: [""]})
 
 
 @contextmanager

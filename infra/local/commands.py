@@ -117,9 +117,20 @@ def status() -> None:
             str(program.log.relative_to(LOCAL.parent)),
         )
     console.print(table)
+    if stack.settings.online_store != "redis":
+        console.print(_store_remark(stack.settings))
     for program in programs:
         for line in _remarks(program):
             console.print(line)
+
+
+def _store_remark(current: Settings) -> str:
+    """What becomes of older features in an online store that isn't ours in Redis."""
+    from features.online.fence import fence_of
+    from features.registry.store import open_store
+
+    fence = fence_of(open_store(current).provider.online_store)
+    return f"The online store is {current.online_store}, not Redis: {fence}."
 
 
 def _remarks(program: ProgramStatus) -> Iterator[str]:

@@ -20,7 +20,7 @@ import faust
 from yarl import URL
 
 from features import definitions
-from features.online.writer import to_protos
+from features.online.feast_rows import to_protos
 from lab.bench.publish import feast_store
 from stream.domain import codec, topics
 from stream.domain.catalogue import read_catalogue

@@ -31,8 +31,9 @@ from rich.table import Table
 
 from features import definitions
 from features.online.encoding import row_attribute
+from features.online.feast_rows import to_protos
 from features.online.titles import title_rows
-from features.online.writer import IntentWriter, to_protos
+from features.online.writer import IntentWriter
 from features.reading.rerank import Candidate, Order, Reranker
 from features.registry.store import apply
 from infra.local.stack import Stack, on_loopback

@@ -14,8 +14,9 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from yarl import URL
 
-from features.online.inspection import StoreInspector
+from features.online.inspection import inspector_of
 from features.online.writer import IntentWriter
+from stream import metrics
 from stream.domain import topics
 from stream.domain.catalogue import Catalogue, read_catalogue
 from stream.exceptions import ChangelogLostError, PartitionsChangedError
@@ -54,7 +55,7 @@ class IntentApp(faust.App):
     """The Faust app with the worker's own edges: started before it, stopped after it.
 
     `worker_settings` are the product's settings; `pipeline` exists while the app runs, and `healer`
-    where the online store is a server.
+    where the online store is Redis.
     """
 
     worker_settings: Settings
@@ -85,6 +86,9 @@ class IntentApp(faust.App):
         writer = IntentWriter(config)
         await writer.start()
         self._edges.push_async_callback(writer.close)
+        metrics.STORE_FENCED.set(writer.is_fenced)
+        if writer.is_fenced:
+            metrics.STALE.labels(config.online_store)
         outbox = await self._edges.enter_async_context(Outbox(config))
         releases = await self._edges.enter_async_context(ReleaseFollower(config))
         inference, comparing = [
@@ -105,8 +109,7 @@ class IntentApp(faust.App):
             topology=topology,
         )
         watchdog = self.watchdog = Watchdog(config, self)
-        if config.online_store == "redis":
-            inspector = StoreInspector(config)
+        if inspector := inspector_of(config):
             self._edges.push_async_callback(inspector.close)
             self.healer = Healer(
                 config,
@@ -117,6 +120,12 @@ class IntentApp(faust.App):
                 owned=self.settled_partitions,
             )
             await self.add_runtime_dependency(self.healer)
+        else:
+            self.log.warning(
+                "What online store %s loses is not noticed, as only Redis is watched; "
+                "`intentstream republish` publishes all again",
+                config.online_store,
+            )
         await self.add_runtime_dependency(watchdog)
         await self.add_runtime_dependency(self._topology)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)

@@ -46,8 +46,8 @@ _LOOK_FOR_IDLE_S: Final = 3600
 class Writes(Protocol):
     """The online store's writer, as far as the pipeline knows it."""
 
-    async def write(self, rows: Sequence[IntentRow]) -> int:
-        """Write rows; return how many were refused as stale."""
+    async def write(self, rows: Sequence[IntentRow]) -> int | None:
+        """Write rows; return how many were refused as stale, None where the store can't tell."""
 
     async def erase(self, erasures: Mapping[str, Erasure]) -> None:
         """Empty the features of profiles."""
@@ -287,8 +287,9 @@ class Pipeline:
     async def write(self, rows: Sequence[IntentRow]) -> None:
         """Write rows to the online store."""
         stale = await self._retries.retry("online_store", lambda: self._store.write(rows))
-        metrics.PUBLISHED.inc(len(rows) - stale)
-        metrics.STALE.inc(stale)
+        metrics.PUBLISHED.inc(len(rows) - (stale or 0))
+        if stale is not None:
+            metrics.STALE.labels(self._settings.online_store).inc(stale)
 
     async def announce(self, batch: MicroBatch, rows: Sequence[IntentRow]) -> None:
         """Write rows to the topic `intent-features`."""

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from features import definitions
 from features.online.encoding import row_attribute
-from features.online.fenced_redis import ROWS_PER_CALL
-from features.online.writer import ROWS_PER_TRIP, IntentWriter, to_protos
+from features.online.feast_rows import to_protos
+from features.online.fenced_redis import ROWS_PER_CALL, ROWS_PER_TRIP
+from features.online.writer import IntentWriter
 from features.reading.reader import Freshness, IntentReader
 from features.registry.store import apply, open_store
 from stream.domain.feature_row import Erasure
