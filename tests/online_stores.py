@@ -144,3 +144,13 @@ def configured(home: Path, kind: str, **options: str) -> str:
     path = home / "feature_store.yaml"
     path.write_text("\n".join(lines))
     return str(path)
+
+
+class PlainSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
+    """Where the file is."""
+
+    type: Literal["tests.online_stores.PlainSqliteOnlineStore"]
+
+
+class PlainSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
+    """Somebody's store that says nothing of a fence."""

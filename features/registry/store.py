@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
 from feast import FeatureStore, RepoConfig
 from feast.errors import FeastError, FeastObjectNotFoundException
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
-from feast.repo_config import MaterializationConfig, RegistryConfig, load_repo_config
-from yaml import YAMLError
+from feast.repo_config import (
+    MaterializationConfig,
+    RegistryConfig,
+    get_online_config_from_type,
+)
 
 from features import definitions
 from features.offline.as_served import AsServedOfflineStoreConfig
@@ -76,8 +81,11 @@ def _online_store(settings: Settings, registry: Path) -> Any:
         case "sqlite":
             return SqliteOnlineStoreConfig(path=str(registry.with_name("online.db")))
     try:
-        return load_repo_config(REPOSITORY, Path(settings.online_store)).online_store
-    except (OSError, YAMLError, TypeError, LookupError, FeastError) as error:
+        # As Feast reads the file, which would take SQLite where it names no store.
+        text = os.path.expandvars(Path(settings.online_store).read_text())
+        online = yaml.safe_load(text)["online_store"]
+        return get_online_config_from_type(online["type"])(**online)
+    except (OSError, yaml.YAMLError, TypeError, LookupError, ValueError, FeastError) as error:
         raise InvalidSettingsError(
             f"INTENT_ONLINE_STORE={settings.online_store} is neither redis nor sqlite, nor a file "
             f"that says what the online store is, as features/feature_store.yaml does: {error}"

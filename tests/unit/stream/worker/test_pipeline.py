@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from stream.domain import codec, topics
 from stream.domain.catalogue import Catalogue
-from stream.domain.feature_row import Erasure
+from stream.domain.feature_row import Erasure, IntentRow
 from stream.domain.labels import hash64
 from stream.domain.prediction import Intents
 from stream.domain.window import FORGET, WindowBatch
@@ -625,3 +625,17 @@ def test_no_record_of_a_partition_that_was_added_is_taken_in() -> None:
     with pytest.raises(PartitionsChangedError, match="intentstream repartition"):
         process(edges, message({}, partition=4), topology=Topology(partitions=4))
     assert edges.log == []
+
+
+@pytest.mark.parametrize(("refused", "counted"), [(1, 1.0), (None, None)])
+def test_rows_are_counted_as_stale_only_where_the_store_can_tell(
+    refused: int | None, counted: float | None
+) -> None:
+    class Store(Edges):
+        async def write(self, rows: Sequence[IntentRow]) -> int | None:
+            return refused
+
+    store = f"refuses {refused}"
+    process(Store(), message({}), online_store=store)
+    labels = {"store": store}
+    assert REGISTRY.get_sample_value("intentstream_stale_rows_total", labels) == counted
