@@ -6,6 +6,7 @@ time to live online. Here every profile gets a verdict: fresh, stale or absent.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -161,9 +162,11 @@ class IntentReader:
             return self._intents(profile_ids, response)
 
     async def read_async(self, profile_ids: Sequence[str]) -> list[LiveIntent]:
-        """Like `read`, without blocking the event loop; Redis only."""
+        """Like `read`, without blocking the event loop."""
         if not _checked(profile_ids):
             return []
+        if not self._online_store.async_supported.read:
+            return await asyncio.to_thread(self.read, profile_ids)
         with self._needed.told(), typed_errors(self._online_store):
             response = await self._store.get_online_features_async(
                 self._service, _entities(profile_ids)

@@ -17,6 +17,7 @@ explanation add up to its score.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass, fields
@@ -263,7 +264,9 @@ class Reranker:
             return self._ranked(profile_id, candidates, engine_score, response)
 
     async def rerank_async(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
-        """Like `rerank`, without blocking the event loop for the read; Redis only."""
+        """Like `rerank`, without blocking the event loop for the read."""
+        if not self._online_store.async_supported.read:
+            return await asyncio.to_thread(self.rerank, profile_id, candidates)
         engine_score = _engine_scores(candidates)
         with self._needed.told(), typed_errors(self._online_store):
             response = await self._store.get_online_features_async(

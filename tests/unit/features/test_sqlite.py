@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import pytest
 
 from features.online.writer import IntentWriter
 from features.reading.reader import Freshness, HttpIntentReader, IntentReader
+from features.reading.rerank import Candidate, Order, Reranker
 from features.registry.store import apply
 from stream.exceptions import NotStartedError, StoreUnavailableError, TooManyProfilesError
 from stream.settings import Settings
@@ -89,3 +91,22 @@ def test_a_password_is_in_no_repr_of_the_store(tmp_path: Path) -> None:
     )
     store = apply(settings)
     assert "open-sesame" not in f"{store!r} {store.config!r} {store.config.online_store!r}"
+
+
+def test_a_store_without_an_asynchronous_client_is_read_and_re_ranked_from_a_loop_too(
+    settings: Settings,
+) -> None:
+    write(settings, sample())
+    profile_id, found = sample().profile_id, [Candidate("tt1"), Candidate("tt2")]
+    reader, reranker = IntentReader(settings, math.inf), Reranker(settings, fresh_for_s=math.inf)
+
+    async def answers() -> tuple[list[IntentRow | None], Order]:
+        return (
+            [one.row for one in await reader.read_async([profile_id])],
+            (await reranker.rerank_async(profile_id, found)).order,
+        )
+
+    rows, order = asyncio.run(answers())
+    assert rows == [reader.read([profile_id])[0].row]
+    assert rows[0] is not None
+    assert order is Order.INTENT
