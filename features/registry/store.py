@@ -137,7 +137,7 @@ def apply_to_write(settings: Settings) -> FeatureStore:
 
     Raises:
         UnfencedStoreError: when the online store has no fence, and the settings don't accept that.
-        DefinitionsError, InvalidSettingsError, StoreUnavailableError, StoreRefusedError: as `apply`.
+        DefinitionsError, InvalidSettingsError, StoreError: as `apply`.
     """
     insist_on_fence(open_store(settings).provider.online_store, settings)
     return apply(settings)
