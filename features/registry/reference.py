@@ -78,6 +78,7 @@ writer's back, so a failover may lose the last writes: the worker
 [publishes again what a store has lost](failures.md#the-online-store). A user of a single server
 needs the rights HMGET, HSET, EXPIRE, PERSIST, EVALSHA and SCRIPT LOAD; with INFO the worker sees at
 once that another server answers. Valkey works as Redis does ([tried](feast-universal.md)).
+`INTENT_ONLINE_STORE` names [another store](extending.md#another-online-store); readers work on any.
 
 ## Train on what was served
 
@@ -121,9 +122,10 @@ ignores a view's time to live online. `IntentReader` says which is which:
 
 {verdicts}
 A row is written after every event of its profile, newer replaces older and never the other way
-round: by the newest event's time, and at one time by `sequence_no`. A head that the model version
-was not trained for has an empty list and an empty label. Times are UTC; Feast keeps whole seconds
-in a feature, and milliseconds in the row's event timestamp.
+round: by the newest event's time, and at one time by `sequence_no`. (A store
+[without a fence](extending.md#without-a-fence) may let older ones in.) A head that the model
+version was not trained for has an empty list and an empty label. Times are UTC; Feast keeps whole
+seconds in a feature, and milliseconds in the row's event timestamp.
 """
 
 

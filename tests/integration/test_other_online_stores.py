@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,7 +43,8 @@ def test_a_worker_publishes_to_and_erases_from_somebody_s_own_fenced_store(
 ) -> None:
     config = stored_in(settings, tmp_path, FencedSqliteOnlineStore)
     log = tmp_path / "worker.log"
-    events = [title_open("mine"), title_open("mine")]
+    now_ms = round(time.time() * 1000)
+    events = [title_open("mine", occurred_at_ms=now_ms + number) for number in range(2)]
     with worker(config, log, wait=True):
         send(config, events)
         until(lambda: lag(config) == 0, "no lag")
