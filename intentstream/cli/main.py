@@ -6,12 +6,12 @@ A package adds commands by an entry point of the group `intentstream.commands`, 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
 from typing import NoReturn
 
 import typer
 
 from intentstream.cli import features, models, streaming, training
+from stream.plugins import plugins
 
 app = typer.Typer(
     name="intentstream",
@@ -21,13 +21,8 @@ app = typer.Typer(
 )
 for group in (streaming, features, models, training):
     app.add_typer(group.app)
-for entry in entry_points(group="intentstream.commands"):
-    try:
-        app.add_typer(entry.load())
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{entry.module}.".startswith(f"{error.name}."):
-            raise
-        typer.secho(f"the commands of {entry.module} are left out: it isn't there", err=True)
+for commands in plugins("intentstream.commands"):
+    app.add_typer(commands)
 
 
 def main() -> None:

@@ -7,13 +7,13 @@ import json
 import time
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from fm_intent.data import contract
 from fm_intent.data.sources import movielens, movietweetings
 from stream.domain.labels import GENRES, KINDS
 from stream.exceptions import UnknownSourceError
+from stream.plugins import plugins
 from stream.steps import console
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def sources() -> dict[str, Source]:
     names and sources.
     """
     found = dict(_RATED)
-    for entry in entry_points(group="intentstream.sources"):
-        found |= entry.load()
+    for added in plugins("intentstream.sources"):
+        found |= added
     return found
 
 
