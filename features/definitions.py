@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, ValueType
@@ -17,7 +18,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
 from google.protobuf.json_format import MessageToDict
 
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from stream.domain.heads import HEADS, INTENTS, Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,24 +62,24 @@ def _field(
     return Field(name=name, dtype=dtype, description=description, tags=tags)
 
 
-def _probabilities(name: str, labels: tuple[str, ...], of: str) -> Field:
+def _probabilities(head: Head) -> Field:
     return _field(
-        name,
+        head.probs,
         Array(Float32),
-        f"{of}, in this order: {', '.join(labels)}. Empty where the model version has no such "
-        "head.",
-        f"[{len(labels)}] or [0]",
+        f"Probability of {head.probability_of}, in this order: {', '.join(head.labels)}. Empty "
+        "where the model version has no such head.",
+        f"[{len(head.labels)}] or [0]",
         "0 to 1, sum 1",
     )
 
 
-def _label(name: str, of: str) -> Field:
+def _label(head: Head) -> Field:
     return _field(
-        name,
+        head.name,
         String,
-        f"The likeliest {of}; empty where the model version has no such head.",
+        f"The likeliest {head.likeliest}; empty where the model version has no such head.",
         "scalar",
-        f"a label of {name}_probs, or empty",
+        f"a label of {head.probs}, or empty",
     )
 
 
@@ -92,18 +93,7 @@ profile_intent = FeatureView(
     ttl=timedelta(days=400),
     schema=[
         Field(name="profile_id", dtype=String, description="Join key of the entity profile."),
-        _probabilities("action_probs", ACTIONS, "Probability of the next interaction's action"),
-        _label("action", "action of the next interaction"),
-        _probabilities("genre_probs", GENRES, "Probability of the next interaction's genres"),
-        _label("genre", "genre of the next interaction"),
-        _probabilities("kind_probs", KINDS, "Probability of a movie or a show next"),
-        _label("kind", "kind of the next title"),
-        _probabilities(
-            "release_age_probs",
-            RELEASE_AGES,
-            "Probability of the next title's age since its release",
-        ),
-        _label("release_age", "age since release of the next title"),
+        *chain.from_iterable((_probabilities(head), _label(head)) for head in HEADS),
         _field(
             "intent_attention",
             Array(Float32),

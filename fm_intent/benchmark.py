@@ -29,7 +29,7 @@ from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.report import HELD_OUT, main_figure, write_report
 from fm_intent.served.network import Architecture, FMIntent
 from fm_intent.train import fit, parameters
-from stream.domain.labels import INTENTS
+from stream.domain.heads import INTENTS
 from stream.exceptions import DataUnusableError, UnknownExperimentError
 
 Row = dict[str, Any]

@@ -17,10 +17,11 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from fm_intent.data.dataset import Context, Sequences
 from fm_intent.evaluate import exported, in_parts
-from fm_intent.export import CENTRES_FILE, MODEL
+from fm_intent.export import CENTRES_FILE
+from fm_intent.model_config import MODEL
 from fm_intent.report import markdown_table
 from fm_intent.served.network import FMIntent
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from stream.domain.heads import HEADS, INTENTS, LABELS
 from stream.exceptions import NoClustersError
 
 CLUSTERS: Final = 10
@@ -31,8 +32,6 @@ _DRAWN: Final = 2_000
 
 _COMMON: Final = 0.05
 """Share of a cluster from which on a label may be what sets it apart."""
-
-_LABELS: Final = dict(zip(INTENTS, (ACTIONS, GENRES, KINDS, RELEASE_AGES), strict=True))
 
 Hidden = Callable[[NDArray[np.str_], NDArray[np.int64]], Mapping[str, NDArray[np.int64]]]
 """Gives, for ids of profiles and Unix ms, `[N]` each, each one's hidden intent: parts by the names
@@ -142,7 +141,7 @@ def _described(
     sequences: Sequences, contexts: Context, cluster: NDArray[np.int64], count: int
 ) -> list[dict[str, Any]]:
     shares = {
-        name: _shares(label[:, 0].numpy(), len(_LABELS[name]))
+        name: _shares(label[:, 0].numpy(), len(LABELS[name]))
         for name, label, trained in zip(
             INTENTS, sequences.intents(contexts), sequences.domain.trained, strict=True
         )
@@ -183,7 +182,7 @@ def _named(
     intent: str, label: int, here: NDArray[np.float64], everywhere: NDArray[np.float64]
 ) -> dict[str, Any]:
     return {
-        "label": _LABELS[intent][label],
+        "label": LABELS[intent][label],
         "share": round(float(here[label]), 4),
         "share_of_all": round(float(everywhere[label]), 4),
     }
@@ -288,11 +287,11 @@ def _draw(
     colours = pyplot.get_cmap("tab10")
     for one in report["clusters"]:
         inside = cluster[drawn] == one["cluster"]
-        # Of the many genres the commonest is so everywhere.
+        # Where several labels apply at a time, the commonest is so everywhere.
         labels = [
-            one[name]["distinctive" if name == "genre" else "likeliest"]["label"]
-            for name in INTENTS
-            if name in one
+            one[head.name]["distinctive" if head.several else "likeliest"]["label"]
+            for head in HEADS
+            if head.name in one
         ]
         name = f"{one['cluster']}: {', '.join(labels)}"
         x, y = place[inside].T

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fm_intent import ranking_metrics
 from fm_intent.data.dataset import Context, Part, Sequences, data_sha256, load
-from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest, read_manifest
+from fm_intent.export import MODEL_FILE, Manifest, newest, read_manifest
+from fm_intent.model_config import MODEL
 from fm_intent.served.network import (
     Domain,
     Encoded,
@@ -23,7 +24,8 @@ from fm_intent.served.network import (
     told_by_titles,
 )
 from fm_intent.served.network import load as load_network
-from stream.domain.labels import ACTIONS, INTENTS
+from stream.domain.heads import HEADS
+from stream.domain.labels import ACTIONS
 from stream.exceptions import DataUnusableError, NoVersionError
 
 _ROWS: Final = 256
@@ -136,9 +138,9 @@ class Judged(NamedTuple):
     """`[N]`."""
 
     intents: dict[str, ranking_metrics.PerRow]
-    """By intent `[M]`, of the last interaction of each profile with a test part: the average
-    precision of genres, and of others 1 where the likeliest class is right; NaN where the label
-    isn't known."""
+    """By intent `[M]`, of the last interaction of each profile with a test part: 1 where the
+    likeliest class is right, and where several apply at a time the average precision; NaN where the
+    label isn't known."""
 
     report: dict[str, Any]
 
@@ -196,9 +198,10 @@ def judge(
         rewatch a title, and for those of titles `just-opened`, which aren't counted among the
         others. `intents` has, of the last interaction of each profile, per intent `accuracy` and
         its `ci95`, beside the figures of always naming the `commonest` class, and of naming what
-        the `newest` interaction was; of genre `map`, mean average precision, and `hit1`, the share
-        whose likeliest genre is right, instead. A model without heads is judged by what its
-        distribution over titles says of all intents but the action (`through_titles`).
+        the `newest` interaction was; where several labels apply at a time `map`, mean average
+        precision, and `hit1`, the share whose likeliest label is right, instead. A model without
+        heads is judged by what its distribution over titles says, of intents that titles say
+        anything of (`through_titles`).
     """
     contexts = sequences.contexts(part, window, crops)
     rank = next_title_ranks(predictor, sequences, contexts)
@@ -256,7 +259,7 @@ def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Ve
     folder = model_repo / MODEL / str(manifest.version)
     try:
         model = load_network(folder / MODEL_FILE)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise NoVersionError(
             f"version {manifest.version} can be served, by the code that it carries, but is of "
             "another network than this code's; train one with `intentstream train`"
@@ -300,19 +303,19 @@ def _intents(
     came = sequences.intents(contexts)
     newest = sequences.intents(contexts._replace(end=contexts.end - 1))
     report, values = {}, {}
-    for intent, name in enumerate(INTENTS):
+    for intent, head in enumerate(HEADS):
         said = [one for answer in answers if (one := answer[intent]) is not None]
         if not said or not sequences.domain.trained[intent]:
             continue
-        judged = _genres if name == "genre" else _labels
-        report[name], values[name] = judged(
+        judged = _several if head.several else _one
+        report[head.name], values[head.name] = judged(
             np.concatenate(said)[place], came[intent][:, 0].numpy(), newest[intent][:, 0].numpy()
         )
-        report[name]["through_titles"] = headless
+        report[head.name]["through_titles"] = headless
     return report, values
 
 
-def _genres(
+def _several(
     probs: NDArray[np.float32], came: NDArray[np.float32], newest: NDArray[np.float32]
 ) -> tuple[dict[str, Any], ranking_metrics.PerRow]:
     known = came.sum(1) > 0
@@ -329,7 +332,7 @@ def _genres(
     return report, values
 
 
-def _labels(
+def _one(
     probs: NDArray[np.float32], came: NDArray[np.int64], newest: NDArray[np.int64]
 ) -> tuple[dict[str, Any], ranking_metrics.PerRow]:
     known = came >= 0
@@ -346,10 +349,9 @@ def _labels(
 def _through_titles(
     predictor: Predictor, sequences: Sequences, contexts: Context
 ) -> tuple[NDArray[np.float32] | None, ...]:
-    """What a distribution over next titles says of their genre, kind and release age.
+    """What a distribution over next titles says of each intent.
 
-    It says nothing of the next action type. The release age is that at the newest interaction,
-    because nobody knows when the next will be.
+    Titles are as old as at the newest interaction, because nobody knows when the next will be.
     """
     scored = torch.from_numpy(predictor.scores(sequences, contexts))
     told = told_by_titles(
@@ -358,7 +360,7 @@ def _through_titles(
         title_labels(sequences.table, sequences.domain),
         sequences.domain,
     )
-    return (None, *(one.numpy() for one in told))
+    return tuple(None if one is None else one.numpy() for one in told)
 
 
 def _title_probs(scores_BV: Tensor, sequences: Sequences, contexts: Context) -> Tensor:

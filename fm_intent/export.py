@@ -17,18 +17,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from fm_intent.model_config import MODEL, TOP, configuration
 from fm_intent.served import network
 from fm_intent.served.network import FMIntent, Interactions
-from fm_intent.triton import configuration
 from stream.exceptions import ExportError, NoVersionError
 
-MODEL: Final = "fm_intent"
 MODEL_FILE: Final = "model.pt"
 MANIFEST_FILE: Final = "manifest.json"
 CENTRES_FILE: Final = "centres.pt"
-
-TOP: Final = 20
-"""Next titles in an answer."""
 
 _TOLERANCE: Final = 1e-4
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 import torch
 
-from fm_intent.export import MODEL, MODEL_FILE, TOP, Manifest, carried_code, read_manifest
+from fm_intent.export import MODEL_FILE, Manifest, carried_code, read_manifest
+from fm_intent.model_config import MODEL, TOP
+from stream.domain.heads import INTENTS
 from stream.domain.labels import hash64
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch
@@ -91,12 +93,11 @@ class ExportedVersion:
 
     def _intents(self, answer: Answer) -> Intents:
         rows = len(answer.user_BD)
-        action, genre, kind, release_age = (one.numpy() for one in answer.intent_probs)
         return Intents(
-            action_probs=action,
-            genre_probs=genre,
-            kind_probs=kind,
-            release_age_probs=release_age,
+            probs={
+                name: probs.numpy()
+                for name, probs in zip(INTENTS, answer.intent_probs, strict=True)
+            },
             intent_attention=answer.attention_BM.numpy(),
             intent_embedding=answer.intent_BD.numpy(),
             intent_cluster=np.full((rows, 1), -1, np.int32),

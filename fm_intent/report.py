@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
-from stream.domain.labels import INTENTS
+from stream.domain.heads import HEADS, INTENTS
 
 Row = dict[str, Any]
 
@@ -152,10 +152,11 @@ def _intents(table: Sequence[Row]) -> Iterator[str]:
     present = [name for name in INTENTS if any(name in row["intents"] for row in table)]
     if not present:
         return
+    several = " and ".join(head.name for head in HEADS if head.several)
     yield (
-        "Intent of the next interaction: accuracy, of genre mean average precision. *By titles* "
-        "means: as the distribution over titles has it. Gains are over the baseline that tells the "
-        "intent best, by a test in pairs."
+        f"Intent of the next interaction: accuracy, of {several} mean average precision. "
+        "*By titles* means: as the distribution over titles has it. Gains are over the baseline "
+        "that tells the intent best, by a test in pairs."
     )
     yield ""
     rows = [

@@ -36,7 +36,7 @@ from fm_intent.export import Manifest, export
 from fm_intent.loss import weighted_cross_entropy
 from fm_intent.pooling import pool
 from fm_intent.served.network import FIRST_ROW, Architecture, FMIntent
-from stream.domain.labels import INTENTS
+from stream.domain.heads import INTENTS
 from stream.exceptions import CheckpointMismatchError, DataUnusableError
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -216,8 +216,8 @@ def fit(
 def losses(model: NextTitleModel, batch: TrainingBatch, setup: Training) -> tuple[Tensor, Tensor]:
     """The loss that is minimised, and the item part of it alone; both mean per target.
 
-    Each target weighs by its watch time. Genre is multi-label: the mean of -log softmax over the
-    genres that apply.
+    Each target weighs by its watch time. Where several labels apply at a time, it is the mean of
+    -log softmax over them.
     """
     titles = model.titles()
     encoded = model(batch.interactions, titles, asked_ms_BL=batch.play_ms_BL)

@@ -11,29 +11,18 @@ from typing import Final
 
 import numpy as np
 
-from fm_intent.export import MODEL, TOP, read_manifest
+from fm_intent.export import read_manifest
 from fm_intent.exported import ExportedVersion
+from fm_intent.model_config import MODEL, WIDTHS
 from fm_intent.served.network import FIRST_ROW
-from stream.domain.divergence import HEADS
-from stream.domain.labels import ACTIONS, DEVICES, GENRES, INTENTS, KINDS, RELEASE_AGES, hash64
-from stream.domain.prediction import OUTPUTS, Intents
+from stream.domain.heads import HEADS
+from stream.domain.labels import ACTIONS, DEVICES, hash64
+from stream.domain.prediction import Intents
 from stream.domain.window import WindowBatch
 from stream.exceptions import VersionRefusedError
 
 TOLERANCE: Final = 1e-4
 """Of cached from uncached answers, and of a server's from those computed here."""
-
-WIDTHS: Final = {
-    "action_probs": len(ACTIONS),
-    "genre_probs": len(GENRES),
-    "kind_probs": len(KINDS),
-    "release_age_probs": len(RELEASE_AGES),
-    "intent_attention": len(INTENTS),
-    "intent_cluster": 1,
-    "next_title_hash": TOP,
-    "next_title_score": TOP,
-}
-"""Of outputs whose width is the same in every version."""
 
 _CODE: Final = ("cache.py", "model.py", "network.py")
 """What Triton and we import of a version; it may have more."""
@@ -112,15 +101,15 @@ def golden_windows(exported: ExportedVersion) -> WindowBatch:
 def violations(answers: Intents) -> Iterator[str]:
     """What of answers breaks the contract in `model_repo/README.md`."""
     rows = len(answers.user_embedding)
-    for name in OUTPUTS:
-        found = getattr(answers, name)
+    tensors = answers.tensors()
+    for name, found in tensors.items():
         width = WIDTHS.get(name, found.shape[-1])
         if found.shape != (rows, width):
             yield f"{name} has shape {list(found.shape)}, not {[rows, width]}"
         if not np.isfinite(found).all():
             yield f"{name} holds something that is not a number"
-    for name in (*HEADS.values(), "intent_attention"):
-        found = getattr(answers, name)
+    for name in (*(head.probs for head in HEADS), "intent_attention"):
+        found = tensors[name]
         predicted = found.any()
         if (found < 0).any() or (predicted and abs(found.sum(1) - 1).max() > TOLERANCE):
             yield f"{name} does not sum to 1"
@@ -141,8 +130,9 @@ def differences(wanted: Intents, found: Intents) -> Iterator[str]:
     Not next titles, of which those whose scores are equal but for rounding may change places, and
     not clusters, which may be as near.
     """
-    for name in OUTPUTS:
-        one, other = getattr(wanted, name), getattr(found, name)
+    others = found.tensors()
+    for name, one in wanted.tensors().items():
+        other = others[name]
         if one.dtype == np.float32 and not np.allclose(one, other, TOLERANCE, TOLERANCE):
             yield f"{name} is off by {abs(one - other).max():.2g}"
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from intentstream.paths import MODEL_REPOSITORY
 from intentstream.publishing import Publication, served_models
-from stream.domain.divergence import HEADS
+from stream.domain.heads import INTENTS
 from stream.inference.release import read_release
 from stream.settings import Settings
 from stream.steps import console
@@ -75,11 +75,11 @@ def _training(folder: Path) -> tuple[str, str, str]:
 def show_drift(publication: Publication) -> None:
     """Print how far the version is from the one before."""
     table = Table(
-        "compared on", "answers", "same next titles", *(f"{head}, bits" for head in HEADS)
+        "compared on", "answers", "same next titles", *(f"{head}, bits" for head in INTENTS)
     )
     for name, one in (("recent windows", publication.recent), ("live traffic", publication.shadow)):
         if one is not None:
-            heads = (f"{one.heads[head]:.4f}" if head in one.heads else "–" for head in HEADS)
+            heads = (f"{one.heads[head]:.4f}" if head in one.heads else "–" for head in INTENTS)
             table.add_row(name, f"{one.rows:,}", f"{one.overlap:.3f}", *heads)
     if table.rows:
         console.print(table)

@@ -18,7 +18,8 @@ from fm_intent.baselines import Popularity
 from fm_intent.data.dataset import is_of_ratings
 from fm_intent.evaluate import VersionWithData, exported, judge
 from fm_intent.served.network import FIRST_ROW
-from stream.domain.labels import INTENTS, hash64
+from stream.domain.heads import INTENTS
+from stream.domain.labels import hash64
 from stream.domain.prediction import Intents
 from stream.domain.window import WindowBatch
 from stream.exceptions import ServedOtherwiseError
@@ -87,7 +88,7 @@ class ServedVersion:
         """The answered probabilities of the intents that the version was trained for."""
         answer = self._answer(windows(sequences, contexts))
         return tuple(
-            getattr(answer, f"{name}_probs") if trained else None
+            answer.probs[name] if trained else None
             for name, trained in zip(INTENTS, self._trained, strict=True)
         )
 

@@ -57,8 +57,9 @@ def titles_in(version: int, models: Path, data_dir: Path) -> VersionTitles:
         models: model repository with the version.
         data_dir: the source's folder, with its two files.
     """
-    from fm_intent.export import MODEL, MODEL_FILE
+    from fm_intent.export import MODEL_FILE
     from fm_intent.exported import exported_vectors
+    from fm_intent.model_config import MODEL
 
     catalogue = pq.read_table(data_dir / CATALOGUE_FILE)
     times = pq.read_table(data_dir / EVENTS_FILE, columns=["occurred_at_ms"])

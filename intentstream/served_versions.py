@@ -15,7 +15,7 @@ from typing import Final
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from fm_intent.triton import configuration
+from fm_intent.model_config import configuration
 from stream.exceptions import DeploymentError, ModelFolderError, ModelVersionError
 
 _PATIENCE_S: Final = 5.0

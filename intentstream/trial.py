@@ -18,7 +18,8 @@ from aiokafka import TopicPartition
 
 from intentstream.undoing import erasures_followed
 from stream.domain import topics
-from stream.domain.divergence import HEADS, Divergence, Drift, divergence, drift
+from stream.domain.divergence import Divergence, Drift, divergence, drift
+from stream.domain.heads import INTENTS
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch
 from stream.exceptions import InferenceError
@@ -135,7 +136,7 @@ class _Shadowed:
     def drift(self) -> Drift | None:
         heads = {
             head: np.array([one["heads"][head] for one in self.compared], np.float64)
-            for head in HEADS
+            for head in INTENTS
         }
         overlap = np.array([one["overlap"] for one in self.compared], np.float64)
         return drift([Divergence(heads, overlap)])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from stream.domain import codec, topics
-from stream.domain.events import Browse
+from stream.domain.event_types import Browse
 from stream.domain.profile_state import ProfileState, Rules, state_of
 from stream.kafka.changelog import Changelog, StatesByPlace, join_into
 from stream.kafka.outbox import Outbox, Outgoing

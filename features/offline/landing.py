@@ -37,7 +37,7 @@ from feast.types import UnixTimestamp, from_feast_to_pyarrow_type
 
 from features.definitions import intent_features, profile, profile_intent
 from features.offline.erasures import FOLDER, Note, encoded, joined, notes
-from features.online.encoding import row_attribute
+from features.online.encoding import row_field
 from stream.domain.feature_row import Erasure, IntentRow
 from stream.exceptions import BadRowError
 
@@ -267,8 +267,9 @@ def _contains(known: NDArray[np.bytes_], keys: NDArray[np.bytes_]) -> NDArray[np
 def landed(rows: Sequence[IntentRow]) -> pa.Table:
     """Rows as the batch source has them: a feature's time has whole seconds, as online."""
     columns = [pa.array([row.profile_id for row in rows], pa.string())]
+    published = [row.published() for row in rows]
     for feature in profile_intent.features:
-        values = [getattr(row, row_attribute(feature)) for row in rows]
+        values = [row[row_field(feature)] for row in published]
         kind = from_feast_to_pyarrow_type(feature.dtype)
         if feature.dtype == UnixTimestamp:
             columns.append(_times([value // 1000 * 1000 for value in values]).cast(kind))

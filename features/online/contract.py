@@ -36,7 +36,7 @@ from features.online.writer import IntentWriter
 from features.reading.reader import Freshness, IntentReader, LiveIntent
 from features.registry.store import apply, open_store
 from stream.domain.feature_row import Erasure, IntentRow
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS
+from stream.domain.heads import HEADS
 from stream.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -52,17 +52,15 @@ _RACES: Final = 10
 _RACERS: Final = 4
 _STEPS: Final = 40
 
+_UNTRAINED: Final = HEADS[-1]
+_LABEL: Final = HEADS[0].name
+_OTHER_LABELS: Final = {head.name: head.labels[-1] for head in HEADS}
+
 ROW: Final = IntentRow(
     profile_id="p-1",
-    action_probs=[0.125] * len(ACTIONS),
-    action="discover",
-    genre_probs=[0.03125] * len(GENRES),
-    genre="drama",
-    kind_probs=[0.25] * len(KINDS),
-    kind="show",
-    release_age_probs=[],
-    release_age="",
-    intent_attention=[0.25] * len(INTENTS),
+    probs={head.name: [] if head is _UNTRAINED else [1 / 32] * len(head.labels) for head in HEADS},
+    labels={head.name: "" if head is _UNTRAINED else head.labels[0] for head in HEADS},
+    intent_attention=[0.25] * len(HEADS),
     intent_embedding=[0.5, -0.25, 0.125],
     next_title_ids=["tt1", "tt2", "ein Zähler"],
     next_title_scores=[0.5, 0.25, 0.125],
@@ -116,21 +114,23 @@ class OnlineStoreContract:
     def test_a_refused_row_changes_nothing(self, settings: Settings) -> None:
         _write(settings, [ROW])
         before = _answer(settings, ROW.profile_id)
-        older = replace(ROW, last_event_at_ms=AT_MS - 1000, genre="war", next_title_ids=[])
+        older = replace(ROW, last_event_at_ms=AT_MS - 1000, labels=_OTHER_LABELS, next_title_ids=[])
         assert _write(settings, [older]) == 1
         assert _answer(settings, ROW.profile_id) == before
 
     def test_of_many_rows_each_is_refused_or_taken_on_its_own(self, settings: Settings) -> None:
         first = [replace(ROW, profile_id=f"p-{number}") for number in range(_MANY)]
         second = [
-            replace(row, last_event_at_ms=AT_MS + (1000 if number % 2 else -1000), genre="war")
+            replace(
+                row, last_event_at_ms=AT_MS + (1000 if number % 2 else -1000), labels=_OTHER_LABELS
+            )
             for number, row in enumerate(first)
         ]
         assert _write(settings, first) == 0
         assert _write(settings, second) == _MANY // 2
         read = IntentReader(settings).read([row.profile_id for row in first])
-        genres = [intent.row and intent.row.genre for intent in read]
-        assert genres == ["war" if number % 2 else ROW.genre for number in range(_MANY)]
+        labels = [intent.row and intent.row.labels for intent in read]
+        assert labels == [_OTHER_LABELS if number % 2 else ROW.labels for number in range(_MANY)]
 
     def test_of_several_rows_of_one_profile_the_newest_stays(self, settings: Settings) -> None:
         rows = [
@@ -173,11 +173,11 @@ class OnlineStoreContract:
     ) -> None:
         _write(settings, [ROW])
         _erase(settings, AT_MS + 1000)
-        again = replace(ROW, last_event_at_ms=AT_MS + 2000, sequence_no=1, genre="war")
+        again = replace(ROW, last_event_at_ms=AT_MS + 2000, sequence_no=1, labels=_OTHER_LABELS)
         assert _write(settings, [again]) == 0
         row = _read(settings).row
         assert row is not None
-        assert (row.genre, row.sequence_no) == ("war", 1)
+        assert (row.labels, row.sequence_no) == (_OTHER_LABELS, 1)
         assert _write(settings, [ROW]) == 1
 
     def test_an_event_at_the_time_of_the_erasure_gets_in(self, settings: Settings) -> None:
@@ -249,11 +249,13 @@ class OnlineStoreContract:
 
     def test_feast_s_own_write_is_refused_where_it_is_older(self, settings: Settings) -> None:
         _write(settings, [ROW])
-        _write_by_feast(settings, replace(ROW, sequence_no=ROW.sequence_no - 1, genre="war"))
-        _write_by_feast(settings, replace(ROW, last_event_at_ms=AT_MS - 1000, genre="war"))
-        assert _answer(settings, ROW.profile_id)["genre"] == _text(ROW.genre)
-        _write_by_feast(settings, replace(ROW, genre="war"))
-        assert _answer(settings, ROW.profile_id)["genre"] == _text("war")
+        _write_by_feast(
+            settings, replace(ROW, sequence_no=ROW.sequence_no - 1, labels=_OTHER_LABELS)
+        )
+        _write_by_feast(settings, replace(ROW, last_event_at_ms=AT_MS - 1000, labels=_OTHER_LABELS))
+        assert _answer(settings, ROW.profile_id)[_LABEL] == _text(ROW.labels[_LABEL])
+        _write_by_feast(settings, replace(ROW, labels=_OTHER_LABELS))
+        assert _answer(settings, ROW.profile_id)[_LABEL] == _text(_OTHER_LABELS[_LABEL])
 
     def test_a_row_of_feast_s_own_write_refuses_older_ones(self, settings: Settings) -> None:
         apply(settings)

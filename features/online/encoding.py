@@ -107,8 +107,8 @@ ENCODERS: Final[dict[Any, Callable[[Any], bytes]]] = {
 """For each Feast type that a published row uses, the function that encodes its value."""
 
 
-def row_attribute(feature: Field) -> str:
-    """The attribute of a row that holds a feature; a row's times are in milliseconds."""
+def row_field(feature: Field) -> str:
+    """The name in a published row that holds a feature; a row's times are in milliseconds."""
     return f"{feature.name}_ms" if feature.dtype == UnixTimestamp else feature.name
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
 from features.definitions import profile, profile_intent
-from features.online.encoding import ENCODERS, row_attribute
+from features.online.encoding import ENCODERS, row_field
 
 if TYPE_CHECKING:
     from stream.domain.feature_row import Erasure, IntentRow
@@ -21,10 +20,9 @@ FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 def to_protos(row: IntentRow) -> FeastRow:
     """A row of features."""
+    published = row.published()
     values = {
-        feature.name: Value.FromString(
-            ENCODERS[feature.dtype](attrgetter(row_attribute(feature))(row))
-        )
+        feature.name: Value.FromString(ENCODERS[feature.dtype](published[row_field(feature)]))
         for feature in profile_intent.features
     }
     key = _entity_key(row.profile_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from operator import attrgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from feast.infra.online_stores.helpers import _mmh3
@@ -18,7 +18,7 @@ from features.online.encoding import (
     ENCODERS,
     StringKeys,
     float_list_value,
-    row_attribute,
+    row_field,
     timestamp,
 )
 
@@ -105,20 +105,22 @@ class RowEncoder:
         others = [one for one in profile_intent.features if one.dtype != Array(Float32)]
         self._key = StringKeys(profile.join_key, project)
         self._time = hash_name(timestamp_field(view))
-        self._lists = attrgetter(*map(row_attribute, lists))
+        self._lists = itemgetter(*map(row_field, lists))
         self._list_names = [hash_name(feature_field(view, one.name)) for one in lists]
         self._packers: dict[tuple[int, ...], tuple[list[bytes], Callable[..., bytes]]] = {}
-        self._values = attrgetter(*map(row_attribute, others))
+        self._values = itemgetter(*map(row_field, others))
         self._entries = [_entry_encoder(view, one) for one in others]
         self._count = 1 + len(profile_intent.features)
 
     def __call__(self, row: IntentRow) -> FencedRow:
         """The row's key, its place in the fence's order and its hash fields."""
+        published = row.published()
         entries = [hash_entry(self._time, timestamp(row.last_event_at_ms * 1000))]
         entries += [
-            entry(value) for entry, value in zip(self._entries, self._values(row), strict=True)
+            entry(value)
+            for entry, value in zip(self._entries, self._values(published), strict=True)
         ]
-        entries.append(self._float_entries(self._lists(row)))
+        entries.append(self._float_entries(self._lists(published)))
         return FencedRow(
             key=self._key(row.profile_id),
             micros=b"%d000" % row.last_event_at_ms,

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -21,11 +21,11 @@ from feast.types import Array, Float32, Int64, String, UnixTimestamp
 
 from features.definitions import profile, profile_intent, ranker_v1
 from features.online.answers import typed_errors
-from features.online.encoding import row_attribute
+from features.online.encoding import row_field
 from features.registry.registered import REMEDY, Needed
 from features.registry.store import open_store
 from stream.domain import rfc3339
-from stream.domain.feature_row import IntentRow
+from stream.domain.feature_row import PUBLISHED, IntentRow
 from stream.exceptions import (
     DefinitionsError,
     StoreRefusedError,
@@ -99,9 +99,12 @@ class _Judge:
         events_ms: Sequence[int],
         present: Sequence[bool],
     ) -> list[LiveIntent]:
-        """The profiles' intents in their order; `columns` by attribute of a row."""
+        """The profiles' intents in their order; `columns` by the names in `PUBLISHED`."""
         columns |= {"profile_id": list(profile_ids), "last_event_at_ms": list(events_ms)}
-        rows = map(IntentRow, *(columns[field.name] for field in fields(IntentRow)))
+        rows = (
+            IntentRow.of(dict(zip(PUBLISHED, values, strict=True)))
+            for values in zip(*(columns[name] for name in PUBLISHED), strict=True)
+        )
         now_ms = int(self._clock() * 1000)
         return [
             self._verdict(row, now_ms)
@@ -181,9 +184,7 @@ class IntentReader:
         proto = response.proto
         vectors = dict(zip(proto.metadata.feature_names.val, proto.results, strict=True))
         columns = {
-            row_attribute(feature): list(
-                map(_DECODERS[feature.dtype], vectors[feature.name].values)
-            )
+            row_field(feature): list(map(_DECODERS[feature.dtype], vectors[feature.name].values))
             for feature in profile_intent.features
         }
         anchor = vectors[_ANCHOR]
@@ -245,7 +246,7 @@ class HttpIntentReader:
     def _intents(self, profile_ids: Sequence[str], answer: dict[str, Any]) -> list[LiveIntent]:
         vectors = dict(zip(answer["metadata"]["feature_names"], answer["results"], strict=True))
         columns = {
-            row_attribute(feature): [
+            row_field(feature): [
                 None if value is None else _JSON_DECODERS.get(feature.dtype, _same)(value)
                 for value in vectors[feature.name]["values"]
             ]

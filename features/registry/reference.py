@@ -40,7 +40,8 @@ In Python, with the verdict whether they are live:
 from intentstream import IntentReader, Settings
 
 for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
-    print(intent.profile_id, intent.freshness, intent.age_ms, intent.row and intent.row.genre)
+    genre = intent.row and intent.row.labels["genre"]
+    print(intent.profile_id, intent.freshness, intent.age_ms, genre)
 ```
 
 `read_async` does not block an event loop; a read takes {max_profiles:,} profiles at most. The same

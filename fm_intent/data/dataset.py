@@ -30,7 +30,8 @@ from fm_intent.served.network import (
     Interactions,
     TitleTable,
 )
-from stream.domain.events import Browse, Event, Playback, Search
+from stream.domain.event_types import STATELESS, Event, event_of
+from stream.domain.heads import HEADS, INTENTS, LABELS, Entries, Head, OfAge, OfInteraction, OfTitle
 from stream.domain.history import EDITION, histories
 from stream.domain.labels import (
     ACTIONS,
@@ -238,8 +239,8 @@ class TrainingBatch(NamedTuple):
     play_weight_BL: torch.Tensor
     """float32, from the watch time of the next play."""
     intents: tuple[torch.Tensor, ...]
-    """Action, kind and release age: int64 `[B, L]`, -1 where unknown. Genre: float32 `[B, L, C]`,
-    each genre's share, all 0 where unknown. In the order of `INTENTS`."""
+    """Per head, the label of the next interaction: int64 `[B, L]`, -1 where unknown; of a head with
+    several labels at a time float32 `[B, L, C]`, the share of each, all 0 where unknown."""
     weight_BL: torch.Tensor
     """float32, from the watch time of the next interaction."""
 
@@ -502,14 +503,8 @@ class Sequences:
         at_or_after = np.where(self._known, np.arange(count), count)
         at_or_after = np.minimum.accumulate(at_or_after[::-1])[::-1]
         self._next_play = np.append(at_or_after[1:], count)
-        table = self.table
-        day = self.columns.start_ms // 86_400_000
-        release = table.release_day_T.numpy()[self.row]
-        age = np.searchsorted(RELEASE_AGE_EDGES_DAYS, day - release, side="right")
-        self._release_age = np.where(release == UNKNOWN_DAY, -1, age)
-        self._kind = table.kind_T.numpy()[self.row] - 1
-        genres = table.genres_TC.numpy()
-        self._genres = genres / np.maximum(genres.sum(1, keepdims=True), 1)
+        shares_TC = _by_head(self.table.shares_TC.numpy())
+        self._labels = [self._labels_of(head, shares_TC) for head in HEADS]
         watched = np.log1p(self.columns.watched_ms / 60_000)
         measured = watched > 0
         weight = np.ones(count, np.float32)
@@ -517,22 +512,37 @@ class Sequences:
             weight[measured] = watched[measured] / watched[measured].mean()
         self._weight = weight
 
+    def _labels_of(self, head: Head, shares_TC: dict[str, NDArray[np.float32]]) -> NDArray[Any]:
+        """Each interaction's label, `[N]`, -1 where unknown.
+
+        Of a head with several labels at a time, each title row's shares, `[T, C]`.
+        """
+        if isinstance(head.label, OfInteraction):
+            return head.label.code(self.columns)
+        if isinstance(head.label, OfTitle):
+            shares = shares_TC[head.name]
+            code = np.where(shares.any(1), shares.argmax(1), -1)
+            return shares if head.several else code[self.row]
+        day = self.columns.start_ms // 86_400_000
+        release = self.table.release_day_T.numpy()[self.row]
+        age = np.searchsorted(RELEASE_AGE_EDGES_DAYS, day - release, side="right")
+        return np.where(release == UNKNOWN_DAY, -1, age)
+
+    def _labels_met(self, head: Head, labels: NDArray[Any], trained: NDArray[np.bool_]) -> int:
+        """How many of a head's labels the training part has."""
+        if head.several:
+            return int((labels[np.unique(self.row[trained])] > 0).any(0).sum())
+        return len(np.unique(labels[trained & (labels >= 0)]))
+
     def _domain(self) -> Domain:
         trained = np.arange(len(self.row)) < self._train_end[self._profile]
-        actions, kinds, ages = (
-            len(np.unique(labels[trained & (labels >= 0)]))
-            for labels in (self.columns.action, self._kind, self._release_age)
-        )
-        genres = int((self._genres[np.unique(self.row[trained])] > 0).any(0).sum())
         played = self._profile[self._play] * np.int64(len(self.table.hash_T))
         played = played + self.row[self._play]
-        return Domain(
-            actions=len(ACTIONS),
-            genres=len(GENRES),
-            kinds=len(KINDS),
-            devices=len(DEVICES),
-            release_age_edges_days=RELEASE_AGE_EDGES_DAYS,
-            trained=(actions > 1, genres > 1, kinds > 1, ages > 1),
+        return domain(
+            tuple(
+                self._labels_met(head, labels, trained) > 1
+                for head, labels in zip(HEADS, self._labels, strict=True)
+            ),
             repeats=len(np.unique(played)) < len(played),
             vocabulary=len(self.candidates),
         )
@@ -567,11 +577,53 @@ class Sequences:
         )
 
     def _intents(self, at: NDArray[np.int64], learn: NDArray[np.bool_]) -> tuple[torch.Tensor, ...]:
-        def labels(column: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(np.where(learn, column[at], -1).astype(np.int64))
+        def found(head: Head, labels: NDArray[Any]) -> NDArray[Any]:
+            if head.several:
+                shares: NDArray[np.float32] = labels[np.where(learn, self.row[at], NO_ROW)]
+                return shares
+            return np.where(learn, labels[at], -1).astype(np.int64)
 
-        genres = torch.from_numpy(self._genres[np.where(learn, self.row[at], NO_ROW)])
-        return (labels(self.columns.action), genres, labels(self._kind), labels(self._release_age))
+        return tuple(
+            torch.from_numpy(found(head, labels))
+            for head, labels in zip(HEADS, self._labels, strict=True)
+        )
+
+
+def domain(trained: tuple[bool, ...], *, repeats: bool, vocabulary: int) -> Domain:
+    """All heads and label sets, with what a source gives; see `Domain`."""
+    return Domain(
+        actions=len(ACTIONS),
+        genres=len(GENRES),
+        kinds=len(KINDS),
+        devices=len(DEVICES),
+        release_age_edges_days=RELEASE_AGE_EDGES_DAYS,
+        intents=INTENTS,
+        classes=tuple(len(head.labels) for head in HEADS),
+        told=tuple(_told(head) for head in HEADS),
+        trained=trained,
+        repeats=repeats,
+        vocabulary=vocabulary,
+    )
+
+
+_TOLD_BY_ENTRY: Final = {head.name: head.label for head in HEADS if isinstance(head.label, OfTitle)}
+
+
+def _told(head: Head) -> Literal["entry", "age", "nothing"]:
+    if isinstance(head.label, OfTitle):
+        return "entry"
+    return "age" if isinstance(head.label, OfAge) else "nothing"
+
+
+def title_shares(entries: Entries) -> NDArray[np.float32]:
+    """`TitleTable.shares_TC` of these titles."""
+    return np.concatenate([label.shares(entries) for label in _TOLD_BY_ENTRY.values()], axis=1)
+
+
+def _by_head(shares_TC: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The shares of each head that a title's entry tells."""
+    ends = np.cumsum([len(LABELS[name]) for name in _TOLD_BY_ENTRY])
+    return dict(zip(_TOLD_BY_ENTRY, np.split(shares_TC, ends[:-1], axis=1), strict=True))
 
 
 def load(data_dir: Path) -> Sequences:
@@ -627,22 +679,17 @@ def _table(catalogue: SourceCatalogue, order: NDArray[np.intp]) -> TitleTable:
         genres_TC=behind(0, catalogue.genres),
         kind_T=behind(0, catalogue.kind),
         release_day_T=behind(UNKNOWN_DAY, catalogue.release_day),
+        shares_TC=behind(0, title_shares(catalogue)),
     )
 
 
 def _events(path: Path) -> Iterator[Event]:
     table = _read(path)
-    table = table.filter(pc.not_equal(table["event_type"], "impression"))
+    table = table.filter(pc.invert(pc.is_in(table["event_type"], pa.array(STATELESS))))
     for batch in table.to_batches():
         columns = batch.to_pydict()
         for row in zip(*columns.values(), strict=True):
-            fields = dict(zip(columns, row, strict=True))
-            if fields["playback_id"] is not None:
-                yield Playback.model_validate(fields)
-            elif fields["event_type"] == "search":
-                yield Search.model_validate(fields)
-            else:
-                yield Browse.model_validate(fields)
+            yield event_of(dict(zip(columns, row, strict=True)))
 
 
 def _read(path: Path) -> pa.Table:

@@ -29,11 +29,7 @@ from .network import Interactions, load
 _SEQUENCES: Final = ("title_hash", "action", "start_ms", "watched_share", "device")
 _PER_ROW: Final = ("length", "profile_hash", "sequence_no")
 
-_OUTPUTS: Final = (
-    "action_probs",
-    "genre_probs",
-    "kind_probs",
-    "release_age_probs",
+_BEHIND_INTENTS: Final = (
     "intent_attention",
     "intent_embedding",
     "intent_cluster",
@@ -42,6 +38,8 @@ _OUTPUTS: Final = (
     "title_log_norm",
     "user_embedding",
 )
+"""Outputs that follow the intents' probabilities, which are named by the version's intents."""
+
 _TOP: Final = 20
 _NO_CLUSTER: Final = -1
 _LONGEST: Final = 256
@@ -65,6 +63,10 @@ class TritonPythonModel:
         window = json.loads((folder / "manifest.json").read_text())["window"]
         budget = int(parameters["cache_mib"]["string_value"]) << 20
         self._model = load(folder / "model.pt", self._device)
+        self._outputs = (
+            *(f"{name}_probs" for name in self._model.domain.intents),
+            *_BEHIND_INTENTS,
+        )
         self._cache = Cache(self._model, _TOP, window, budget)
         centres = folder / "centres.pt"
         self._centres_KD = (
@@ -111,7 +113,7 @@ class TritonPythonModel:
                 responses[place] = pb.InferenceResponse(
                     output_tensors=[
                         pb.Tensor.from_dlpack(name, tensor)
-                        for name, tensor in zip(_OUTPUTS, part, strict=True)
+                        for name, tensor in zip(self._outputs, part, strict=True)
                     ]
                 )
         return responses
@@ -157,7 +159,7 @@ class TritonPythonModel:
 
     @torch.inference_mode()
     def _answer(self, batch: Batch) -> list[Tensor]:
-        """The outputs of a batch, in the order of `_OUTPUTS`."""
+        """The outputs of a batch, in the order of `_outputs`."""
         length = batch["length"]
         longest = int(length.max())
         inside = np.arange(longest) < length

@@ -100,8 +100,12 @@ class Domain:
         kinds: number of kinds of title.
         devices: number of device classes.
         release_age_edges_days: upper edges, exclusive, of all age buckets but the last.
-        trained: per intent (action, genre, kind, release age) whether the data has its labels. One
-            that isn't trained takes no part in the aggregation and is answered with zeros.
+        intents: name of each intent.
+        classes: per intent, C.
+        told: per intent, what of a title says its label: its `entry`, by the shares in the title
+            table; its `age`, in the buckets of above; or `nothing`.
+        trained: per intent, whether the data has its labels. One that isn't trained takes no part
+            in the aggregation and is answered with zeros.
         repeats: whether a title is ever played again; if not, seen titles are never proposed.
         vocabulary: V, titles with an id vector: rows 2 to V + 1 of the title table.
     """
@@ -111,14 +115,12 @@ class Domain:
     kinds: int
     devices: int
     release_age_edges_days: tuple[int, ...]
-    trained: tuple[bool, bool, bool, bool]
+    intents: tuple[str, ...]
+    classes: tuple[int, ...]
+    told: tuple[Literal["entry", "age", "nothing"], ...]
+    trained: tuple[bool, ...]
     repeats: bool
     vocabulary: int
-
-    @property
-    def classes(self) -> tuple[int, int, int, int]:
-        """Number of classes of each intent."""
-        return self.actions, self.genres, self.kinds, len(self.release_age_edges_days) + 1
 
 
 class TitleTable(NamedTuple):
@@ -139,6 +141,10 @@ class TitleTable(NamedTuple):
 
     release_day_T: Tensor
     """int64, days since 1970-01-01, or `UNKNOWN_DAY`."""
+
+    shares_TC: Tensor
+    """float32, each label's share of the title, all 0 where unknown: of the intents that a title's
+    entry tells, side by side."""
 
 
 class Interactions(NamedTuple):
@@ -190,7 +196,7 @@ class TitleLabels(NamedTuple):
     """What is known of the titles that are scored, as `told_by_titles` needs it."""
 
     shares_VC: Tensor
-    """float32, the share of each genre, and behind them 1 at the kind; zeros where unknown."""
+    """float32, `TitleTable.shares_TC`."""
 
     release_day_V: Tensor
     """int64, never falling; `UNKNOWN_DAY` where there is none."""
@@ -216,7 +222,7 @@ class Opinions(NamedTuple):
     """By the intent's head."""
 
     titles_BC: Tensor | None
-    """By the next titles' distribution, which says nothing of the action type."""
+    """By the next titles' distribution; None where it says nothing."""
 
 
 Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -465,10 +471,10 @@ class FMIntent(nn.Module):
     genres_TC: Tensor
     kind_T: Tensor
     release_day_T: Tensor
+    shares_TC: Tensor
     title_share_M: Tensor
     id_row_T: Tensor
     period_T: Tensor
-    label_shares_VC: Tensor
     sorted_hash: Tensor
     sorted_row: Tensor
     time_edges: Tensor
@@ -532,11 +538,9 @@ class FMIntent(nn.Module):
             table.release_day_T == UNKNOWN_DAY, _PERIODS
         )
         order = table.hash_T[FIRST_ROW:].argsort()
-        labels = title_labels(table, self.domain)
         derived = {
             "id_row_T": rows.where(in_vocabulary, UNKNOWN_ROW),
             "period_T": period,
-            "label_shares_VC": labels.shares_VC,
             "sorted_hash": table.hash_T[FIRST_ROW:][order],
             "sorted_row": order + FIRST_ROW,
             "time_edges": torch.tensor(_TIME_EDGES_MS),
@@ -752,15 +756,16 @@ class FMIntent(nn.Module):
         if not self.predicted:
             return (None,) * len(self.domain.trained)
         scored = slice(FIRST_ROW, FIRST_ROW + self.domain.vocabulary)
-        labels = TitleLabels(self.label_shares_VC, self.release_day_T[scored], self.age_edges)
-        told = (None, *told_by_titles(probs_BV, now_ms_B, labels, self.domain))
+        labels = TitleLabels(self.shares_TC[scored], self.release_day_T[scored], self.age_edges)
+        told = told_by_titles(probs_BV, now_ms_B, labels, self.domain)
         return tuple(
             None if logits is None else Opinions(logits[:, 0].softmax(-1), by_titles)
             for logits, by_titles in zip(encoded.intent_logits, told, strict=True)
         )
 
     def _genre_shares(self) -> Tensor:
-        return _shares(self.genres_TC)
+        """Each genre's share of a title; all 0 where it has none."""
+        return self.genres_TC / self.genres_TC.sum(1, keepdim=True).clamp(min=1)
 
     def _relation(self, start_ms_BQ: Tensor, order_BQ: Tensor, start_ms_BK: Tensor) -> Relation:
         elapsed = start_ms_BQ[:, :, None] - start_ms_BK[:, None, :]
@@ -839,23 +844,17 @@ def scores(encoded: Encoded, title_BL: Tensor, candidates_VD: Tensor) -> Tensor:
 def title_labels(table: TitleTable, domain: Domain) -> TitleLabels:
     """Of the titles that are scored."""
     scored = slice(FIRST_ROW, FIRST_ROW + domain.vocabulary)
-    kind_VC = functional.one_hot(table.kind_T[scored], domain.kinds + 1)[:, 1:]
     return TitleLabels(
-        torch.cat([_shares(table.genres_TC[scored]), kind_VC], dim=1),
+        table.shares_TC[scored],
         table.release_day_T[scored],
         torch.tensor(domain.release_age_edges_days),
     )
 
 
-def _shares(genres_TC: Tensor) -> Tensor:
-    """Each genre's share of a title; all 0 where it has none."""
-    return genres_TC / genres_TC.sum(1, keepdim=True).clamp(min=1)
-
-
 def told_by_titles(
     probs_BV: Tensor, now_ms_B: Tensor, labels: TitleLabels, domain: Domain
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a distribution over next plays says of their genre, kind and release age.
+) -> tuple[Tensor | None, ...]:
+    """What a distribution over next plays says of each intent.
 
     Args:
         probs_BV: the distribution.
@@ -864,19 +863,28 @@ def told_by_titles(
         domain: gives the classes.
 
     Returns:
-        float32 `[B, C]` each; the probability of titles without a label is missing from their sum.
+        float32 `[B, C]` each, or None where titles say nothing; the probability of titles without a
+        label is missing from their sum.
     """
-    shares_BC = probs_BV @ labels.shares_VC
+    widths = [c for c, by in zip(domain.classes, domain.told, strict=True) if by == "entry"]
+    by_entry = iter((probs_BV @ labels.shares_VC).split_with_sizes(widths, dim=1))
+    by_age = _ages_told(probs_BV, now_ms_B, labels)
+    return tuple(
+        next(by_entry) if by == "entry" else by_age if by == "age" else None for by in domain.told
+    )
+
+
+def _ages_told(probs_BV: Tensor, now_ms_B: Tensor, labels: TitleLabels) -> Tensor:
+    """What a distribution over next plays says of their age, `[B, C]`."""
     # Of at least some age is what was released up to some day: one sum over the titles in order of
     # release has it all, in a fifth of the time that it takes to look up each title's age.
     up_to_BV = functional.pad(probs_BV.cumsum(1), (1, 0))
     today_B1 = now_ms_B.div(_DAY_MS, rounding_mode="floor")[:, None]
     last_day_BC = functional.pad(today_B1 - labels.age_edges_C, (0, 1), value=UNKNOWN_DAY)
     border_BC = torch.bucketize(last_day_BC, labels.release_day_V, right=True)
-    at_least_BC = up_to_BV.gather(1, functional.pad(border_BC, (1, 0), value=domain.vocabulary))
+    at_least_BC = up_to_BV.gather(1, functional.pad(border_BC, (1, 0), value=probs_BV.shape[1]))
     # A sum in parallel may fall by a rounding.
-    age_BC = -at_least_BC.diff(dim=1).clamp(max=0)
-    return shares_BC[:, : domain.genres], shares_BC[:, domain.genres :], age_BC
+    return -at_least_BC.diff(dim=1).clamp(max=0)
 
 
 def at(x_BLD: Tensor, position_B: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from rich.table import Table
 from fm_intent.benchmark import source
 from fm_intent.data.dataset import Sequences, TrainingBatch, batches
 from fm_intent.experiments import EXPERIMENTS, Experiment
-from fm_intent.export import TOP
+from fm_intent.model_config import TOP
 from fm_intent.served.cache import Cache, profile_bytes
 from fm_intent.served.network import FMIntent, Interactions
 from fm_intent.train import losses

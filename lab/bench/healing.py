@@ -36,7 +36,7 @@ from lab.bench.running_worker import (
     show_phases,
 )
 from stream.domain import codec, topics
-from stream.domain.events import Browse
+from stream.domain.event_types import Browse
 from stream.domain.profile_state import ProfileState, Rules
 from stream.kafka.connection import client_options
 from stream.steps import step

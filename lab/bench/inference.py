@@ -44,12 +44,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from fm_intent.export import TOP, Manifest, export
+from fm_intent.data.dataset import SourceCatalogue, domain, title_shares
+from fm_intent.export import Manifest, export
+from fm_intent.model_config import TOP
 from fm_intent.served.cache import Cache, Whole, profile_bytes
 from fm_intent.served.network import (
     FIRST_ROW,
     Architecture,
-    Domain,
     FMIntent,
     Interactions,
     TitleTable,
@@ -57,7 +58,8 @@ from fm_intent.served.network import (
 from infra.local.stack import Stack, on_loopback
 from lab.bench import streams
 from lab.bench.results import keep, result_file
-from stream.domain.labels import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGE_EDGES_DAYS
+from stream.domain.heads import HEADS
+from stream.domain.labels import ACTIONS, DEVICES, GENRES, KINDS
 from stream.plain_text import PlainConsole
 from stream.ports import free_ports
 from stream.settings import Settings
@@ -100,24 +102,25 @@ def untrained(architecture: Architecture) -> FMIntent:
     rows = FIRST_ROW + TITLES
     hashes = rng.integers(1, 1 << 62, rows)
     hashes[:FIRST_ROW] = 0
+    entries = SourceCatalogue(
+        title_id=[],
+        name=[],
+        title_hash=hashes,
+        genres=(rng.random((rows, len(GENRES))) < 0.1).astype(np.float32),
+        kind=rng.integers(0, len(KINDS) + 1, rows),
+        release_day=np.sort(rng.integers(0, 19_000, rows)),
+        duration_ms={},
+    )
     table = TitleTable(
         torch.from_numpy(hashes),
-        torch.from_numpy((rng.random((rows, len(GENRES))) < 0.1).astype(np.float32)),
-        torch.from_numpy(rng.integers(0, len(KINDS) + 1, rows)),
-        torch.from_numpy(np.sort(rng.integers(0, 19_000, rows))),
+        torch.from_numpy(entries.genres),
+        torch.from_numpy(entries.kind),
+        torch.from_numpy(entries.release_day),
+        torch.from_numpy(title_shares(entries)),
     )
-    domain = Domain(
-        actions=len(ACTIONS),
-        genres=len(GENRES),
-        kinds=len(KINDS),
-        devices=len(DEVICES),
-        release_age_edges_days=RELEASE_AGE_EDGES_DAYS,
-        trained=(True, True, True, True),
-        repeats=True,
-        vocabulary=TITLES,
-    )
+    everything = domain((True,) * len(HEADS), repeats=True, vocabulary=TITLES)
     torch.manual_seed(0)
-    return FMIntent(architecture, domain, table).eval()
+    return FMIntent(architecture, everything, table).eval()
 
 
 def full_windows(rows: int, length: int) -> Interactions:

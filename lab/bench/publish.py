@@ -30,7 +30,7 @@ from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 from rich.table import Table
 
 from features import definitions
-from features.online.encoding import row_attribute
+from features.online.encoding import row_field
 from features.online.feast_rows import to_protos
 from features.online.titles import title_rows
 from features.online.writer import IntentWriter
@@ -39,7 +39,8 @@ from features.registry.store import apply
 from infra.local.stack import Stack, on_loopback
 from lab.bench.results import keep, result_file
 from stream.domain.feature_row import IntentRow
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from stream.domain.heads import HEADS
+from stream.domain.labels import GENRES, KINDS
 from stream.plain_text import PlainConsole
 from stream.ports import free_ports
 from stream.settings import Settings
@@ -70,18 +71,16 @@ def made_up_rows(count: int, seed: int) -> list[IntentRow]:
         return [chance.random() for _ in range(length)]
 
     titles = [f"tt{number:07d}" for number in range(TITLES)]
-    return [
-        IntentRow(
+
+    def row(number: int) -> IntentRow:
+        said = {
+            head.name: (numbers(len(head.labels)), chance.choice(head.labels)) for head in HEADS
+        }
+        return IntentRow(
             profile_id=f"profile-{number}",
-            action_probs=numbers(len(ACTIONS)),
-            action=chance.choice(ACTIONS),
-            genre_probs=numbers(len(GENRES)),
-            genre=chance.choice(GENRES),
-            kind_probs=numbers(len(KINDS)),
-            kind=chance.choice(KINDS),
-            release_age_probs=numbers(len(RELEASE_AGES)),
-            release_age=chance.choice(RELEASE_AGES),
-            intent_attention=numbers(len(INTENTS)),
+            probs={name: probs for name, (probs, _) in said.items()},
+            labels={name: label for name, (_, label) in said.items()},
+            intent_attention=numbers(len(HEADS)),
             intent_embedding=numbers(EMBEDDING),
             next_title_ids=chance.sample(titles, NEXT_TITLES),
             next_title_scores=numbers(NEXT_TITLES),
@@ -96,8 +95,8 @@ def made_up_rows(count: int, seed: int) -> list[IntentRow]:
             last_event_at_ms=1_700_000_000_000 + number,
             published_at_ms=1_700_000_000_500 + number,
         )
-        for number in range(count)
-    ]
+
+    return [row(number) for number in range(count)]
 
 
 def newer(rows: Iterable[IntentRow]) -> list[IntentRow]:
@@ -139,8 +138,9 @@ def feast_store(settings: Settings, registry: Path) -> FeatureStore:
 
 def frame(rows: list[IntentRow]) -> pd.DataFrame:
     """Rows as `push` takes them."""
+    published = [row.published() for row in rows]
     values: dict[str, list[Any]] = {
-        feature.name: [getattr(row, row_attribute(feature)) for row in rows]
+        feature.name: [row[row_field(feature)] for row in published]
         for feature in definitions.profile_intent.features
     }
     times = {

@@ -28,7 +28,7 @@ from infra.local.programs import worker_environment
 from lab.bench.results import keep, result_file
 from lab.bench.running_worker import servers
 from stream.domain import codec, topics
-from stream.domain.events import Browse
+from stream.domain.event_types import Browse
 from stream.domain.profile_state import ProfileState, Rules, state_of
 from stream.kafka.changelog import Changelog
 from stream.kafka.outbox import Outbox, Outgoing

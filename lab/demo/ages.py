@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from stream.domain.event_types import PLAYS
 from stream.domain.labels import RELEASE_AGE_EDGES_DAYS, RELEASE_AGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from features.reading.reader import LiveIntent
@@ -69,7 +70,7 @@ def compare_ages(events: pa.Table, catalogue: pa.Table, intents: Sequence[LiveIn
         catalogue: with `title_id` and `release_day`, days since 1970-01-01 or null.
         intents: the profiles' features.
     """
-    plays = events.filter(pc.starts_with(events["event_type"], "play_")).sort_by("occurred_at_ms")
+    plays = events.filter(pc.is_in(events["event_type"], pa.array(PLAYS))).sort_by("occurred_at_ms")
     last = plays.group_by("profile_id", use_threads=False).aggregate(
         [("title_id", "last"), ("occurred_at_ms", "last")]
     )
@@ -83,7 +84,7 @@ def compare_ages(events: pa.Table, catalogue: pa.Table, intents: Sequence[LiveIn
     ]
     buckets = np.searchsorted(RELEASE_AGE_EDGES_DAYS, ages, side="right")
     told = np.array(
-        [one.row.release_age_probs for one in intents if one.row and one.row.release_age_probs]
+        [probs for one in intents if one.row and (probs := one.row.probs["release_age"])]
     ).reshape(-1, len(RELEASE_AGES))
     return Ages(
         _shares(told.sum(0)), _shares(np.bincount(buckets, minlength=len(RELEASE_AGES))), len(told)

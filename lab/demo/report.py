@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
@@ -13,14 +14,15 @@ from rich.text import Text
 
 from fm_intent.data.contract import CATALOGUE_FILE
 from lab.replay.plan import Fate
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from stream.domain.event_types import PLAYS
+from stream.domain.heads import HEADS, INTENTS
+from stream.domain.labels import RELEASE_AGES
 from stream.plain_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pyarrow as pa
     from rich.console import Console
 
     from features.reading.reader import LiveIntent
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 SHOWN_PLAYS: Final = 5
 SHOWN_NEXT: Final = 5
-SHOWN_GENRES: Final = 3
+SHOWN_LABELS: Final = 2
+SHOWN_OF_SEVERAL: Final = 3
 PERCENTILES: Final = (50, 95, 99)
 
 
@@ -152,7 +155,7 @@ def show_mix(plan: Plan, console: Console) -> None:
 
 def sample_profiles_of(plan: Plan, count: int) -> list[str]:
     """Ids of `count` profiles of a plan: the latest to have played something."""
-    plays = plan.events.filter(pc.starts_with(plan.events["event_type"], "play_"))
+    plays = plan.events.filter(pc.is_in(plan.events["event_type"], pa.array(PLAYS)))
     newest_first = reversed(plays["profile_id"].to_pylist())
     return list(dict.fromkeys(newest_first))[:count]
 
@@ -186,16 +189,17 @@ def _last_watched(events: pa.Table, profile_id: str) -> list[str]:
 
 
 def _described(row: IntentRow, names: dict[str, str]) -> list[tuple[str, str]]:
-    heads = (
-        ("action next", ACTIONS, row.action_probs, 2),
-        ("genre next", GENRES, row.genre_probs, SHOWN_GENRES),
-        ("kind next", KINDS, row.kind_probs, 2),
-        ("release age next", RELEASE_AGES, row.release_age_probs, 2),
-    )
     lines = [
-        (name, _top(labels, probabilities, count))
-        for name, labels, probabilities, count in heads
-        if probabilities
+        (
+            f"{head.name.replace('_', ' ')} next",
+            _top(
+                head.labels,
+                row.probs[head.name],
+                SHOWN_OF_SEVERAL if head.several else SHOWN_LABELS,
+            ),
+        )
+        for head in HEADS
+        if row.probs[head.name]
     ]
     attention = zip(INTENTS, row.intent_attention, strict=True)
     lines.append(("intent attention", ", ".join(f"{n} {a:.2f}" for n, a in attention if a)))

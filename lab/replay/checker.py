@@ -1,8 +1,8 @@
 """Checks a replay: is every record sent reflected in the features, or turned away as it should be?
 
 Recomputes from the records sent what each profile's features must say, and compares it with what
-Feast answers and with what lies on the dead-letter and late-events topics. It shares no code with
-the worker's session logic, so that a mistake there can't hide here.
+Feast answers and with what lies on the dead-letter and late-events topics. It shares the table
+of event types with the worker's session logic and no code, so that a mistake there can't hide here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from aiokafka import TopicPartition
 
-from lab.replay.plan import STATELESS, Fate
+from lab.replay.plan import Fate
+from stream.domain.event_types import COMPLETING, STATELESS
 from stream.domain.labels import hash64
 from stream.domain.topics import (
     BROWSE_DLQ,
@@ -282,7 +283,7 @@ def _interactions(events: pd.DataFrame) -> pd.DataFrame:
             "key": events.playback_id.fillna(events.event_id),
             "at_ms": events.occurred_at_ms.astype(np.int64),
             "watched_ms": (events.watched_s.fillna(0) * 1000).round().astype(np.int64),
-            "complete": (events.event_type == "play_complete").astype(np.int64),
+            "complete": events.event_type.isin(COMPLETING).astype(np.int64),
         }
     )
     return (

@@ -13,14 +13,12 @@ import pyarrow.compute as pc
 
 from lab.exceptions import EmptyReplayError
 from lab.replay.damage import DAY_MS, KINDS
+from stream.domain.event_types import STATELESS, types_on
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
-
-STATELESS: Final = ("impression", "list_remove")
-"""Event types that are counted and leave no trace in a profile's features."""
 
 BEHIND_BROKER: Final = "behind_broker"
 """Reason that a record on `late-events` must have that came later than is allowed."""
@@ -165,8 +163,10 @@ def plan_replay(
 
 def topic_of(event_type: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Whether each event goes to the playback topic (else to the browse topic)."""
-    is_play: NDArray[np.bool_] = pc.starts_with(event_type, "play_").to_numpy()
-    return is_play
+    is_playback: NDArray[np.bool_] = pc.is_in(
+        event_type, pa.array(types_on(PLAYBACK_EVENTS))
+    ).to_numpy()
+    return is_playback
 
 
 def json_values(events: pa.Table) -> list[bytes]:

@@ -26,7 +26,7 @@ from aiokafka import TopicPartition
 
 from infra.local.programs import worker_environment
 from lab.exceptions import ProberError
-from lab.replay.plan import STATELESS
+from stream.domain.event_types import STATELESS
 from stream.domain.events import decode
 from stream.domain.labels import hash64
 from stream.domain.topics import EVENT_TOPICS

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lab.simulator.choices import CONTINUE, NONE, REWATCH
-from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from lab.simulator.parts import ACTIONS, PARTS
+from stream.domain.labels import GENRES, KINDS, RELEASE_AGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-SHAPE = (len(ACTIONS), len(GENRES), len(KINDS), len(RELEASE_AGES))
+SHAPE = tuple(map(len, PARTS.values()))
 
 
 def certain(intents: HiddenIntents) -> Floats:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lab.simulator.members import DAY_S
-from stream.domain.labels import ACTIONS, KINDS, RELEASE_AGES
+from lab.simulator.parts import ACTIONS
+from stream.domain.labels import KINDS, RELEASE_AGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

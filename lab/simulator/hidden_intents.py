@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HiddenIntents:
-    """The four parts of N intents, as indices into the label sets of `INTENTS`."""
+    """The four parts of N intents, as indices of the labels in `PARTS`."""
 
     action: Ints
     genre: Ints
     kind: Ints
-    age: Ints
+    release_age: Ints
 
     def take(self, rows: Any) -> HiddenIntents:
         """Those of `rows`."""

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lab.exceptions import TruthError
-from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from lab.simulator.parts import PARTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,15 +24,10 @@ TRUTH_SCHEMA: Final = pa.schema(
         pa.field("profile_id", pa.string(), nullable=False),
         pa.field("from_ms", pa.int64(), nullable=False),
         pa.field("to_ms", pa.int64(), nullable=False),
-        pa.field("action", pa.string(), nullable=False),
-        pa.field("genre", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("release_age", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in PARTS),
     ]
 )
 """One row per spell: the intent in force from `from_ms` (inclusive) to `to_ms` (exclusive)."""
-
-_LABELS: Final = {"action": ACTIONS, "genre": GENRES, "kind": KINDS, "release_age": RELEASE_AGES}
 
 
 def intents_in_force(
@@ -46,9 +41,8 @@ def intents_in_force(
         start_ms: [N] int64, Unix ms.
 
     Returns:
-        `action`, `genre`, `kind` and `release_age`: [N] int64, indices into the label sets of
-        `stream.domain.labels`; and `spell`: [N] int64, the row in the file, the same for
-        interactions under one intent.
+        Each of `PARTS`: [N] int64, indices of its labels; and `spell`: [N] int64, the row in the
+        file, the same for interactions under one intent.
 
     Raises:
         TruthError: when the file is missing, or an interaction lies in no spell.
@@ -73,5 +67,5 @@ def intents_in_force(
         name: pc.index_in(spells[name], value_set=pa.array(labels))
         .to_numpy()[spell]
         .astype(np.int64)
-        for name, labels in _LABELS.items()
+        for name, labels in PARTS.items()
     }

@@ -12,7 +12,8 @@ from fm_intent.data import contract
 from lab.simulator.choices import NONE
 from lab.simulator.hidden_truth import TRUTH_SCHEMA
 from lab.simulator.members import COUNTRIES, DAY_S
-from stream.domain.labels import ACTIONS, DEVICES, GENRES, KINDS, RELEASE_AGES
+from lab.simulator.parts import PARTS
+from stream.domain.labels import DEVICES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,10 +84,10 @@ def truth(catalogue: SimulatorCatalogue, spells: Rows) -> pa.Table:
             "profile_id": profile_ids(pa.array(spells["member"])),
             "from_ms": pa.array(at_unix_ms(catalogue, spells["from_s"])),
             "to_ms": pa.array(at_unix_ms(catalogue, spells["to_s"])),
-            "action": pa.array(ACTIONS).take(pa.array(spells["action"])),
-            "genre": pa.array(GENRES).take(pa.array(spells["genre"])),
-            "kind": pa.array(KINDS).take(pa.array(spells["kind"])),
-            "release_age": pa.array(RELEASE_AGES).take(pa.array(spells["age"])),
+            **{
+                name: pa.array(labels).take(pa.array(spells[name]))
+                for name, labels in PARTS.items()
+            },
         },
         schema=TRUTH_SCHEMA,
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lab.simulator.parts import ACTIONS
 from lab.simulator.simulator_catalogue import MOVIE, SHOW
-from stream.domain.labels import ACTIONS, DEVICES, GENRES
+from stream.domain.labels import DEVICES, GENRES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -51,7 +51,9 @@ from lab.simulator.frozen import FROZEN
 from lab.simulator.hidden_intents import Mixtures, mixtures
 from lab.simulator.journal import at_unix_ms, member_number
 from lab.simulator.output import blocks, load_catalogue
-from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from lab.simulator.parts import ACTIONS, PARTS
+from stream.domain.heads import INTENTS
+from stream.domain.labels import KINDS, RELEASE_AGES
 from stream.steps import progress
 
 if TYPE_CHECKING:
@@ -94,14 +96,15 @@ class Answers:
     Attributes:
         rows: Index of a held-out interaction in the flat columns → row of the arrays.
         next_play: [rows, V] float32.
-        next_intents: By `INTENTS`, [rows, classes] float32.
+        next_intents: By `PARTS`, [rows, classes] float32.
     """
 
     def __init__(self, ends: Ints, candidates: int) -> None:
         self.rows = {end: row for row, end in enumerate(ends.tolist())}
         self.next_play = np.zeros((len(ends), candidates), np.float32)
-        labels = (ACTIONS, GENRES, KINDS, RELEASE_AGES)
-        self.next_intents = tuple(np.zeros((len(ends), len(one)), np.float32) for one in labels)
+        self.next_intents = tuple(
+            np.zeros((len(ends), len(labels)), np.float32) for labels in PARTS.values()
+        )
 
     def scores(self, sequences: Sequences, contexts: Context) -> NDArray[np.float32]:
         """[B, V] probabilities of the next play."""
@@ -112,7 +115,8 @@ class Answers:
     ) -> tuple[NDArray[np.float32] | None, ...]:
         """Per intent, probabilities [B, C] of the next interaction."""
         rows = [self.rows[end] for end in contexts.end.tolist()]
-        return tuple(one[rows] for one in self.next_intents)
+        known = dict(zip(PARTS, self.next_intents, strict=True))
+        return tuple(known[name][rows] if name in known else None for name in INTENTS)
 
 
 def answer(
@@ -359,7 +363,7 @@ class _Reading:
         held_out: Ints,
         in_session: int,
     ) -> tuple[Floats, tuple[Floats, ...]]:
-        """[N, T] of the next interaction, it being a play, and of whatever it is by `INTENTS`.
+        """[N, T] of the next interaction, it being a play, and of whatever it is by `PARTS`.
 
         A held-out play comes right after its context, and in the same session or not: that the
         readers know. The last thing that a member did may lead on by itself, a title looked at to

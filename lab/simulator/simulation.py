@@ -26,8 +26,8 @@ from lab.simulator.choices import (
 )
 from lab.simulator.hidden_intents import HiddenIntents, Mixtures, carried, mixtures
 from lab.simulator.members import DAY_S, day_weights, pick_rows
+from lab.simulator.parts import ACTIONS
 from lab.simulator.simulator_catalogue import SHOW
-from stream.domain.labels import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +251,7 @@ class Simulation:
             action=intents.action,
             genre=intents.genre,
             kind=intents.kind,
-            age=intents.age,
+            release_age=intents.release_age,
         )
 
     def _situation(self, members: Ints, clock: Floats) -> Situation:
@@ -316,7 +316,7 @@ class Simulation:
             part = slice(first, first + _ROWS_AT_A_TIME)
             rows = looking[part]
             weights = self._choices.unseen(
-                at, rows, intents.genre[rows], intents.kind[rows], intents.age[rows]
+                at, rows, intents.genre[rows], intents.kind[rows], intents.release_age[rows]
             )
             cumulative = np.cumsum(weights, axis=1, out=weights)
             cumulative /= cumulative[:, -1:]

@@ -12,7 +12,7 @@ from fm_intent.data.sources.preparation import Source
 from lab import simulator
 from lab.simulator.frozen import frozen
 from lab.simulator.hidden_truth import intents_in_force
-from stream.domain.labels import INTENTS
+from lab.simulator.parts import PARTS
 from stream.steps import progress
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def _hidden(
     directory: Path, profile_id: NDArray[np.str_], start_ms: NDArray[np.int64]
 ) -> dict[str, Any]:
     known = intents_in_force(directory, pa.array(profile_id), start_ms)
-    return {name: known[name] for name in INTENTS}
+    return {name: known[name] for name in PARTS}
 
 
 def _source(*, is_null_twin: bool) -> Source:
     # What the code makes is checked against the frozen digests, so these say what made the files.
     frozen_as = frozen("simulator-null" if is_null_twin else "simulator")
     made_by = json.dumps(frozen_as, sort_keys=True)
-    return Source(INTENTS, partial(_make, is_null_twin), made_by, hidden=_hidden)
+    return Source(tuple(PARTS), partial(_make, is_null_twin), made_by, hidden=_hidden)
 
 
 SOURCES: Final = {

@@ -10,20 +10,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.interactions import PLAY, VERBS, InteractionArray
+from stream.domain.event_types import ACTION_OF_VERB, PLAY
+from stream.domain.interactions import InteractionArray
 from stream.domain.labels import ACTIONS
 from stream.domain.profile_state import Rules, episode_of, is_finished, progress_of
 
 _CONTINUE: Final = ACTIONS.index("continue")
 _REWATCH: Final = ACTIONS.index("rewatch")
-_ACTION_OF_VERB: Final = {
-    "play": "discover",
-    "trailer_play": "trailer",
-    "title_open": "open",
-    "search": "search",
-    "list_add": "list",
-}
-_BY_VERB: Final = np.array([ACTIONS.index(_ACTION_OF_VERB[verb]) for verb in VERBS], np.int8)
+_BY_VERB: Final = np.array(
+    [ACTIONS.index(ACTION_OF_VERB[verb]) for verb in range(len(ACTION_OF_VERB))], np.int8
+)
 
 
 def action_types(memory: NDArray[Any], window: InteractionArray, rules: Rules) -> NDArray[np.int8]:

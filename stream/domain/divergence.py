@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.domain.heads import INTENTS
 from stream.domain.prediction import Intents
-
-HEADS: Final = {
-    "action": "action_probs",
-    "genre": "genre_probs",
-    "kind": "kind_probs",
-    "release_age": "release_age_probs",
-}
-"""Fields of `Intents` that are distributions, by what they are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +52,7 @@ class Drift:
 def divergence(one: Intents, other: Intents) -> Divergence:
     """How far `other` is from `one`, row by row."""
     return Divergence(
-        {
-            head: _jensen_shannon(getattr(one, name), getattr(other, name))
-            for head, name in HEADS.items()
-        },
+        {head: _jensen_shannon(one.probs[head], other.probs[head]) for head in INTENTS},
         _overlap(one.next_title_hash, other.next_title_hash),
     )
 
@@ -75,7 +64,7 @@ def drift(parts: Iterable[Divergence]) -> Drift | None:
     if not len(overlap):
         return None
     heads = {}
-    for head in HEADS:
+    for head in INTENTS:
         values = np.concatenate([part.heads[head] for part in some])
         predicted = values[~np.isnan(values)]
         if len(predicted):

@@ -6,75 +6,15 @@ are ignored, so that producers may add optional fields at any time.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from stream.domain import topics
 from stream.domain.cloudevents import Headers, event_data
+from stream.domain.event_types import ADAPTERS, LONGEST_ID, Event
 from stream.exceptions import BadRecordError, Reason
 
-_LONGEST_ID: Final = 128
-
-_Id = Annotated[str, Field(min_length=1, max_length=64)]
-_LongId = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID)]
-_Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
-_Number = Annotated[int, Field(ge=0, le=32_767)]
-
-
-class _Event(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
-
-    event_id: _Id = Field(description="Unique id of the event.")
-    profile_id: _LongId = Field(description="The profile; equals the record's key.")
-    occurred_at_ms: int = Field(ge=0, lt=1 << 53, description="Event time, Unix milliseconds.")
-    device: _Id | None = None
-    country: _Id | None = None
-
-
-class Playback(_Event):
-    """One step of a sitting: everything the player reports under one `playback_id`."""
-
-    event_type: Literal[
-        "play_start", "play_progress", "play_pause", "play_resume", "play_stop", "play_complete"
-    ]
-    title_id: _LongId
-    playback_id: _Id = Field(description="The player's own id of one sitting.")
-    watched_s: _Seconds | None = Field(None, description="Cumulative within the sitting.")
-    position_s: _Seconds | None = None
-    duration_s: _Seconds | None = None
-    season: _Number | None = None
-    episode: _Number | None = None
-
-
-class Browse(_Event):
-    """A browse event about one title."""
-
-    event_type: Literal["impression", "title_open", "trailer_play", "list_add", "list_remove"]
-    title_id: _LongId
-    season: _Number | None = None
-    episode: _Number | None = None
-
-
-class Search(_Event):
-    """A search; it may name the title that was picked, and the query."""
-
-    event_type: Literal["search"]
-    title_id: _LongId | None = None
-    query: Annotated[str, Field(max_length=1024)] | None = None
-
-
-Event = Playback | Browse | Search
-
-_BrowseEvent = Annotated[Browse | Search, Field(discriminator="event_type")]
-_PLAYBACK: Final[TypeAdapter[Playback]] = TypeAdapter(Playback)
-_BROWSE: Final[TypeAdapter[Browse | Search]] = TypeAdapter(_BrowseEvent)
-_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
-    topics.PLAYBACK_EVENTS: _PLAYBACK,
-    topics.BROWSE_EVENTS: _BROWSE,
-}
-
-SCHEMA_TOPICS: Final = tuple(_ADAPTERS)
+SCHEMA_TOPICS: Final = tuple(ADAPTERS)
 """Topics whose values have a JSON Schema."""
 
 _REASONS: Final = {
@@ -166,7 +106,7 @@ def decode(
     if len(value) > max_bytes:
         raise BadRecordError(Reason.OVERSIZED, f"{len(value)} bytes; at most {max_bytes} are taken")
     try:
-        event: Event = _ADAPTERS[topic].validate_json(event_data(value, headers))
+        event = ADAPTERS[topic].validate_json(event_data(value, headers))
     except ValidationError as error:
         raise _bad_record(value, error) from None
     if key is None or key != event.profile_id.encode():
@@ -192,16 +132,16 @@ def erased_profile(key: bytes | None) -> str:
         profile_id = key.decode()
     except UnicodeDecodeError as bad:
         raise BadRecordError(Reason.BAD_UTF8, f"byte {bad.start} of the key is not UTF-8") from None
-    if len(profile_id) > _LONGEST_ID:
+    if len(profile_id) > LONGEST_ID:
         raise BadRecordError(
-            Reason.OUT_OF_RANGE, f"a key of {len(profile_id)} characters; at most {_LONGEST_ID}"
+            Reason.OUT_OF_RANGE, f"a key of {len(profile_id)} characters; at most {LONGEST_ID}"
         )
     return profile_id
 
 
 def json_schema(topic: str) -> dict[str, Any]:
     """The JSON Schema of the values on `topic`, from the models that validate them."""
-    return _ADAPTERS[topic].json_schema()
+    return ADAPTERS[topic].json_schema()
 
 
 def _bad_record(value: bytes, error: ValidationError) -> BadRecordError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, NamedTuple
+from itertools import chain
+from operator import attrgetter
+from typing import Annotated, Any, Final, NamedTuple, Self, get_type_hints
 
 import orjson
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
+from stream.domain.heads import HEADS
 from stream.exceptions import BadRowError
 
 ProfileId = Annotated[str, Field(min_length=1)]
@@ -52,21 +55,19 @@ _HEADERS: Final = ("intent.erased_at_ms", "intent.newest_erased_ms")
 
 @dataclass(frozen=True, slots=True)
 class IntentRow:
-    """Features of one profile after its newest event.
+    """Features of one profile after its newest event. Times are Unix milliseconds.
 
-    Probabilities follow the label order of `stream.domain.labels`; a head that the model version
-    was not trained for has an empty list and an empty label. Times are Unix milliseconds.
+    Where it is published its heads' answers stand side by side, behind the profile: of each head
+    `<name>_probs` and `<name>`.
     """
 
     profile_id: ProfileId
-    action_probs: list[float]
-    action: str
-    genre_probs: list[float]
-    genre: str
-    kind_probs: list[float]
-    kind: str
-    release_age_probs: list[float]
-    release_age: str
+    probs: Mapping[str, list[float]]
+    """By the head's name, in the order of its labels; empty where the model version was not trained
+    for the head."""
+    labels: Mapping[str, str]
+    """By the head's name, the likeliest label; empty where the model version was not trained for
+    the head."""
     intent_attention: list[float]
     intent_embedding: list[float]
     next_title_ids: list[str]
@@ -82,23 +83,63 @@ class IntentRow:
     last_event_at_ms: Milliseconds
     published_at_ms: Milliseconds
 
+    @classmethod
+    def of(cls, published: Mapping[str, Any]) -> Self:
+        """The row of these values, by the names in `PUBLISHED`."""
+        return cls(
+            profile_id=published["profile_id"],
+            probs={head.name: published[head.probs] for head in HEADS},
+            labels={head.name: published[head.name] for head in HEADS},
+            **{name: published[name] for name in _OTHERS},
+        )
+
+    def published(self) -> dict[str, Any]:
+        """The values by the names in `PUBLISHED`, in that order."""
+        values: dict[str, Any] = {"profile_id": self.profile_id}
+        for probs, name in _OF_HEADS:
+            values[probs] = self.probs[name]
+            values[name] = self.labels[name]
+        values.update(zip(_OTHERS, _others_of(self), strict=True))
+        return values
+
     def to_json(self) -> bytes:
         """The value of this row's record on the topic `intent-features`."""
-        return orjson.dumps(self)
+        return orjson.dumps(self.published())
 
     @classmethod
-    def from_json(cls, value: bytes) -> IntentRow:
+    def from_json(cls, value: bytes) -> Self:
         """The row of one `intent-features` record; fields that a newer worker added are ignored.
 
         Raises:
             BadRowError: when the value is no JSON object, or a field is missing or of another type.
         """
         try:
-            return _ADAPTER.validate_json(value, strict=True)
+            return cls.of(_Record.model_validate_json(value, strict=True).__dict__)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "the value"
             raise BadRowError(f"{place}: {first['msg']}") from error
 
 
-_ADAPTER: Final = TypeAdapter(IntentRow)
+_TYPES: Final = get_type_hints(IntentRow, include_extras=True)
+_OTHERS: Final = tuple(name for name in _TYPES if name not in ("profile_id", "probs", "labels"))
+_OF_HEADS: Final = tuple((head.probs, head.name) for head in HEADS)
+_others_of: Final = attrgetter(*_OTHERS)
+
+PUBLISHED: Final = ("profile_id", *chain.from_iterable(_OF_HEADS), *_OTHERS)
+"""Names of a published row's fields, in their order."""
+
+_TYPES_OF_HEADS: Final[dict[str, Any]] = {
+    name: type_
+    for probs, label in _OF_HEADS
+    for name, type_ in ((probs, list[float]), (label, str))
+}
+_FIELDS: Final[dict[str, Any]] = {
+    name: ((_TYPES | _TYPES_OF_HEADS)[name], ...) for name in PUBLISHED
+}
+_Record: Final = create_model(
+    "_Record",
+    __config__=ConfigDict(protected_namespaces=()),
+    **_FIELDS,
+)
+"""A published row, as it is validated."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.actions import action_types
-from stream.domain.events import Event
+from stream.domain.event_types import Event
 from stream.domain.interactions import INTERACTION, Interaction, interaction_of, join
 from stream.domain.profile_state import MEMORY, Rules, watched_share
 

@@ -1,8 +1,9 @@
 """Interactions, what the model reads, and how two reports of one interaction are joined.
 
-All playback events of one `playback_id` are one interaction; a `title_open`, `trailer_play`,
-`search` or `list_add` is one of its own. Every field joins by a maximum, a minimum or an order, so
-the join is commutative, associative and idempotent: order and repetition of events can't hurt.
+All playback events of one `playback_id` are one interaction; any other event that makes one, as
+`stream.domain.event_types` has it, makes one of its own. Every field joins by a maximum, a minimum
+or an order, so the join is commutative, associative and idempotent: order and repetition of events
+can't hurt.
 """
 
 from __future__ import annotations
@@ -12,14 +13,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.events import Event, Playback, Search
+from stream.domain.event_types import BY_NAME, Event, Playback, Search
 from stream.domain.labels import DEVICES, NO_TITLE, hash64
 
-PLAY: Final = 0
-VERBS: Final = ("play", "trailer_play", "title_open", "search", "list_add")
-"""What a member did; `PLAY` covers every playback event."""
-
-_VERB_CODES: Final = {name: code for code, name in enumerate(VERBS)}
 _DEVICE_CODES: Final = {name: code for code, name in enumerate(DEVICES)}
 
 INTERACTION: Final = np.dtype(
@@ -67,12 +63,15 @@ class Interaction(NamedTuple):
 
 
 def carries_state(event: Event) -> bool:
-    """Whether `event` is part of an interaction; impressions and removals are only counted."""
-    return isinstance(event, Playback) or event.event_type in _VERB_CODES
+    """Whether `event` is part of an interaction; those of other types are only counted."""
+    return BY_NAME[event.event_type].verb is not None
 
 
 def interaction_of(event: Event) -> Interaction | None:
     """The interaction that `event` alone amounts to; None for events that carry no state."""
+    known = BY_NAME[event.event_type]
+    if known.verb is None:
+        return None
     at_ms = event.occurred_at_ms
     device = _DEVICE_CODES.get(event.device, 0) if event.device else 0
     event_hash = hash64(event.event_id)
@@ -88,11 +87,9 @@ def interaction_of(event: Event) -> Interaction | None:
             season=event.season or 0,
             episode=event.episode or 0,
             device=device,
-            verb=PLAY,
-            complete=int(event.event_type == "play_complete"),
+            verb=known.verb,
+            complete=int(known.completes),
         )
-    if not carries_state(event):
-        return None
     part_of_show = None if isinstance(event, Search) else event
     return Interaction(
         start_ms=at_ms,
@@ -105,7 +102,7 @@ def interaction_of(event: Event) -> Interaction | None:
         season=(part_of_show and part_of_show.season) or 0,
         episode=(part_of_show and part_of_show.episode) or 0,
         device=device,
-        verb=_VERB_CODES[event.event_type],
+        verb=known.verb,
         complete=0,
     )
 

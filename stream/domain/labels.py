@@ -11,7 +11,7 @@ from typing import Final
 import xxhash
 
 ACTIONS: Final = ("discover", "continue", "rewatch", "trailer", "open", "search", "list")
-"""Action types of an interaction, the labels of the first intent head."""
+"""Action types of an interaction."""
 
 GENRES: Final = (
     "action",
@@ -58,9 +58,6 @@ RELEASE_AGES: Final = ("month", "quarter", "year", "3-years", "10-years", "20-ye
 
 RELEASE_AGE_EDGES_DAYS: Final = (30, 90, 365, 3 * 365, 10 * 365, 20 * 365)
 """Upper edges, in days and exclusive, of all `RELEASE_AGES` but the last."""
-
-INTENTS: Final = ("action", "genre", "kind", "release_age")
-"""The intent heads, in the order of the attention vector."""
 
 DEVICES: Final = ("other", "tv", "mobile", "tablet", "web", "console")
 """Known device classes; any other string counts as `other`."""

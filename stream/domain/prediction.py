@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.domain.heads import HEADS
+
 
 @dataclass(frozen=True, slots=True)
 class Intents:
-    """The model's answer for B profiles; the fields are the outputs of the Triton model, by name.
+    """The model's answer for B profiles."""
 
-    A head that the version was not trained for has all-zero probabilities.
-    """
-
-    action_probs: NDArray[np.float32]
-    """`[B, 7]` in the order of `ACTIONS`, of the next interaction."""
-    genre_probs: NDArray[np.float32]
-    """`[B, 34]` in the order of `GENRES`."""
-    kind_probs: NDArray[np.float32]
-    """`[B, 2]` in the order of `KINDS`."""
-    release_age_probs: NDArray[np.float32]
-    """`[B, 7]` in the order of `RELEASE_AGES`."""
+    probs: Mapping[str, NDArray[np.float32]]
+    """By the head's name, `[B, C]` in the order of its labels, of the next interaction; all 0 where
+    the version was not trained for the head."""
     intent_attention: NDArray[np.float32]
-    """`[B, 4]` in the order of `INTENTS`."""
+    """`[B, M]` in the order of `INTENTS`."""
     intent_embedding: NDArray[np.float32]
     """`[B, D]`."""
     intent_cluster: NDArray[np.int32]
@@ -43,21 +37,41 @@ class Intents:
     model_version: list[str]
     """`[B]` the version that answered each row."""
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, NDArray[Any]], model_version: list[str]) -> Self:
+        """The answer in these outputs, by their names in `OUTPUTS`."""
+        return cls(
+            probs={head.name: tensors[head.probs] for head in HEADS},
+            **{name: tensors[name] for name in _OTHERS},
+            model_version=model_version,
+        )
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The outputs of the Triton model by name, in the order of `OUTPUTS`."""
+        return {head.probs: self.probs[head.name] for head in HEADS} | {
+            name: getattr(self, name) for name in _OTHERS
+        }
+
     def rows(self, rows: NDArray[np.intp]) -> Intents:
         """These rows alone, in this order."""
-        return Intents(
-            **{name: getattr(self, name)[rows] for name in OUTPUTS},
-            model_version=[self.model_version[row] for row in rows],
+        return Intents.of(
+            {name: tensor[rows] for name, tensor in self.tensors().items()},
+            [self.model_version[row] for row in rows],
         )
 
 
-OUTPUTS: Final = tuple(f.name for f in fields(Intents) if f.name != "model_version")
+_OTHERS: Final = tuple(
+    one.name for one in fields(Intents) if one.name not in ("probs", "model_version")
+)
+
+OUTPUTS: Final = (*(head.probs for head in HEADS), *_OTHERS)
 """The outputs of the Triton model."""
 
 
 def joined(answers: Sequence[Intents]) -> Intents:
     """The rows of all answers, one after the other."""
-    return Intents(
-        **{name: np.concatenate([getattr(answer, name) for answer in answers]) for name in OUTPUTS},
-        model_version=[version for answer in answers for version in answer.model_version],
+    parts = [answer.tensors() for answer in answers]
+    return Intents.of(
+        {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS},
+        [version for answer in answers for version in answer.model_version],
     )

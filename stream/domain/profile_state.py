@@ -28,10 +28,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.events import Event, Playback
+from stream.domain.event_types import BY_NAME, PLAY, Event
 from stream.domain.interactions import (
     INTERACTION,
-    PLAY,
     Interaction,
     InteractionArray,
     interaction_of,
@@ -39,6 +38,7 @@ from stream.domain.interactions import (
     measure,
 )
 from stream.domain.labels import hash64
+from stream.domain.topics import PLAYBACK_EVENTS
 
 MEMORY: Final = np.dtype([("title", "<i8"), ("progress", "<i8"), ("last_ms", "<i8")])
 """What is remembered of a title whose plays have left the window; see `progress_of`."""
@@ -127,7 +127,7 @@ class ProfileState:
         if interaction is None:
             return Outcome.STATELESS
         playback, browse = self.read
-        if isinstance(event, Playback):
+        if BY_NAME[event.event_type].topic == PLAYBACK_EVENTS:
             was_read, self.read = place.is_read(playback), (max(playback, place), browse)
         else:
             was_read, self.read = place.is_read(browse), (playback, max(browse, place))

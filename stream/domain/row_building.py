@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stream.domain.catalogue import Catalogue
 from stream.domain.feature_row import IntentRow
-from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from stream.domain.heads import HEADS, INTENTS
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import ProfileState
 from stream.domain.sessions import Session
@@ -24,10 +24,11 @@ def intent_rows(
     now_ms: int,
 ) -> list[IntentRow]:
     """One row for each profile with its session, in order; `now_ms` becomes `published_at_ms`."""
-    action_probs, action = _head(intents.action_probs, ACTIONS)
-    genre_probs, genre = _head(intents.genre_probs, GENRES)
-    kind_probs, kind = _head(intents.kind_probs, KINDS)
-    age_probs, age = _head(intents.release_age_probs, RELEASE_AGES)
+    probs, labels = zip(
+        *(_head(intents.probs[head.name], head.labels) for head in HEADS), strict=True
+    )
+    probs_of = [dict(zip(INTENTS, row, strict=True)) for row in zip(*probs, strict=True)]
+    labels_of = [dict(zip(INTENTS, row, strict=True)) for row in zip(*labels, strict=True)]
     attention = intents.intent_attention.tolist()
     embedding = intents.intent_embedding.tolist()
     cluster = intents.intent_cluster[:, 0].tolist()
@@ -40,14 +41,8 @@ def intent_rows(
         rows.append(
             IntentRow(
                 profile_id=profile_id,
-                action_probs=action_probs[i],
-                action=action[i],
-                genre_probs=genre_probs[i],
-                genre=genre[i],
-                kind_probs=kind_probs[i],
-                kind=kind[i],
-                release_age_probs=age_probs[i],
-                release_age=age[i],
+                probs=probs_of[i],
+                labels=labels_of[i],
                 intent_attention=attention[i],
                 intent_embedding=embedding[i],
                 next_title_ids=[catalogue.title_id(title) for title in titles[i]],
@@ -70,10 +65,10 @@ def intent_rows(
 def _head(
     probabilities: NDArray[np.float32], labels: Sequence[str]
 ) -> tuple[list[list[float]], list[str]]:
-    trained = [any(row) for row in probabilities.tolist()]
-    top = [int(best) for best in probabilities.argmax(axis=1)]
-    values = probabilities.tolist()
+    rows = probabilities.tolist()
+    trained = [any(row) for row in rows]
+    top = probabilities.argmax(axis=1).tolist()
     return (
-        [row if known else [] for row, known in zip(values, trained, strict=True)],
+        [row if known else [] for row, known in zip(rows, trained, strict=True)],
         [labels[best] if known else "" for best, known in zip(top, trained, strict=True)],
     )

@@ -96,9 +96,9 @@ class ModelServer:
                     f"{problem}; is version {version or '(default)'} of "
                     f"{self._settings.model_name} one that this worker can talk to?"
                 ) from error
-        return Intents(
-            **{name: result.as_numpy(name) for name in OUTPUTS},
-            model_version=[result.get_response().model_version] * len(batch),
+        return Intents.of(
+            {name: result.as_numpy(name) for name in OUTPUTS},
+            [result.get_response().model_version] * len(batch),
         )
 
 

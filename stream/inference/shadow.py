@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from stream import metrics
 from stream.domain import topics
-from stream.domain.divergence import HEADS, Divergence, divergence
+from stream.domain.divergence import Divergence, divergence
+from stream.domain.heads import HEADS
 from stream.domain.prediction import Intents, joined
 from stream.domain.window import WindowBatch, joined_windows
 from stream.exceptions import BrokerError, InferenceError
@@ -31,7 +32,7 @@ from stream.kafka.outbox import Outgoing, RecordProducer
 PARTITION: Final = 0
 
 _log = logging.getLogger(__name__)
-_LOGGED: Final = ("model_version", *HEADS.values(), "next_title_hash", "next_title_score")
+_LOGGED: Final = (*(head.probs for head in HEADS), "next_title_hash", "next_title_score")
 _PARTS: Final = 1 << 32
 """Profiles are dealt into so many parts by their hash; the first of them are shadowed."""
 
@@ -133,12 +134,15 @@ def is_shadowed(profile_hash: NDArray[np.int64], share: float) -> NDArray[np.boo
 def _comparisons(
     batch: WindowBatch, live: Intents, shadow: Intents, apart: Divergence
 ) -> Iterator[dict[str, Any]]:
+    said, said_by_shadow = live.tensors(), shadow.tensors()
     for row in range(len(batch)):
         yield {
             "profile_hash": batch.profile_hash[row, 0],
             "sequence_no": batch.sequence_no[row, 0],
-            "live": {name: getattr(live, name)[row] for name in _LOGGED},
-            "shadow": {name: getattr(shadow, name)[row] for name in _LOGGED},
+            "live": {"model_version": live.model_version[row]}
+            | {name: said[name][row] for name in _LOGGED},
+            "shadow": {"model_version": shadow.model_version[row]}
+            | {name: said_by_shadow[name][row] for name in _LOGGED},
             "heads": {head: values[row] for head, values in apart.heads.items()},
             "overlap": apart.overlap[row],
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from stream.domain import codec, topics
-from stream.domain.events import Event
+from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
 from stream.domain.interactions import carries_state
 from stream.domain.profile_state import LogPosition, Outcome, ProfileState, Rules

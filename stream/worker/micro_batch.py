@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from stream.domain.events import Event
+from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
 from stream.domain.profile_state import ProfileState
 from stream.domain.sessions import NO_SESSION, Session

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fm_intent.export import TOP
+from fm_intent.model_config import TOP
 from fm_intent.served.network import Architecture
 from lab.bench.inference import Foreign, full_windows, untrained
 

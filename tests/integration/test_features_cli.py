@@ -297,4 +297,4 @@ def test_materialized_rows_go_through_the_fence(
     span = ("2023-01-01T00:00:00", "2024-01-01T00:00:00")
     feast(folder, environment, "materialize", *span, "--views", "profile_intent")
     read = IntentReader(settings).read(["live", "new"])
-    assert [intent.row and intent.row.genre for intent in read] == ["live", "landed"]
+    assert [intent.row and intent.row.labels["genre"] for intent in read] == ["live", "landed"]

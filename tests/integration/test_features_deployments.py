@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +18,7 @@ from features.registry.store import apply
 from stream.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.ports import free_ports
 from stream.settings import Settings
-from tests.unit.features.samples import SAMPLE, sample
+from tests.unit.features.samples import SAMPLE, changed, sample
 from tests.workers import exit_code, until
 
 if TYPE_CHECKING:
@@ -332,7 +331,9 @@ def on_valkey(tmp_path: Path) -> Iterator[Settings]:
 def test_valkey_fences_and_serves_as_redis_does(on_valkey: Settings) -> None:
     batch = [sample(profile_id=f"p-{number}", sequence_no=number + 1) for number in range(100)]
     assert write(on_valkey, *batch) == 0
-    older = [replace(row, last_event_at_ms=row.last_event_at_ms - 1, genre="war") for row in batch]
+    older = [changed(row, last_event_at_ms=row.last_event_at_ms - 1, genre="war") for row in batch]
     assert write(on_valkey, *older) == 100
     read = IntentReader(on_valkey).read([row.profile_id for row in batch])
-    assert [intent.row and intent.row.genre for intent in read] == [SAMPLE.genre] * 100
+    assert [intent.row and intent.row.labels["genre"] for intent in read] == [
+        SAMPLE.labels["genre"]
+    ] * 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from features import definitions
-from features.online.encoding import row_attribute
+from features.online.encoding import row_field
 from features.online.feast_rows import to_protos
 from features.online.fenced_redis import ROWS_PER_CALL, ROWS_PER_TRIP
 from features.online.writer import IntentWriter
@@ -29,7 +28,7 @@ from features.registry.store import apply, open_store
 from stream.domain.feature_row import Erasure
 from stream.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.settings import Settings
-from tests.unit.features.samples import SAMPLE, rows, sample
+from tests.unit.features.samples import SAMPLE, changed, rows, sample
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -93,7 +92,7 @@ def frame(row: IntentRow) -> pd.DataFrame:
     at = pd.to_datetime(row.last_event_at_ms, unit="ms", utc=True)
     published = pd.to_datetime(row.published_at_ms, unit="ms", utc=True)
     values: dict[str, Any] = {
-        feature.name: getattr(row, row_attribute(feature))
+        feature.name: row.published()[row_field(feature)]
         for feature in definitions.profile_intent.features
     }
     values |= {"last_event_at": at, "published_at": published}
@@ -241,13 +240,13 @@ def test_of_many_rows_each_is_fenced_on_its_own(settings: Settings) -> None:
     count = 2 * ROWS_PER_TRIP + ROWS_PER_CALL + 1
     first = [sample(profile_id=f"p-{n}") for n in range(count)]
     second = [
-        replace(row, last_event_at_ms=row.last_event_at_ms + (1 if n % 2 else -1), genre="war")
+        changed(row, last_event_at_ms=row.last_event_at_ms + (1 if n % 2 else -1), genre="war")
         for n, row in enumerate(first)
     ]
     write(settings, *first)
     assert write(settings, *second) == (count + 1) // 2
     read = IntentReader(settings).read([row.profile_id for row in first])
-    genres = [intent.row.genre for intent in read if intent.row]
+    genres = [intent.row.labels["genre"] for intent in read if intent.row]
     assert genres == ["war" if n % 2 else SAMPLE.genre for n in range(count)]
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tritonclient.grpc import InferenceServerClient
 
-from fm_intent.export import TOP, export
+from fm_intent.export import export
+from fm_intent.model_config import TOP
 from fm_intent.served.network import Interactions
 from tests.integration.test_model_serving import Request, assert_answers, infer, inputs
 from tests.unit.fm_intent import tiny

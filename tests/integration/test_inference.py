@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from stream.domain.events import Browse
+from stream.domain.event_types import Browse
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import WindowBatch, window_batch

@@ -15,8 +15,8 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from fm_intent.clusters import find_centres, intent_embeddings
-from fm_intent.export import TOP, Manifest, export
-from fm_intent.triton import configuration
+from fm_intent.export import Manifest, export
+from fm_intent.model_config import TOP, configuration
 from stream.domain.labels import hash64
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest

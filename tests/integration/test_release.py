@@ -32,7 +32,7 @@ from intentstream.publishing import (
     served_models,
 )
 from stream.domain import codec, topics
-from stream.domain.events import Browse
+from stream.domain.event_types import Browse
 from stream.domain.labels import hash64
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import WindowBatch, window_batch

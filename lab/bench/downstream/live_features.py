@@ -10,7 +10,8 @@ import pandas as pd
 from features.definitions import intent_title_match, profile_intent, title, title_profile
 from features.reading.rerank import MATCHES
 from lab.bench.downstream.source_history import DAY_MS, UNKNOWN_DAY
-from stream.domain.labels import ACTIONS, INTENTS, RELEASE_AGE_EDGES_DAYS
+from stream.domain.heads import INTENTS
+from stream.domain.labels import ACTIONS, RELEASE_AGE_EDGES_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

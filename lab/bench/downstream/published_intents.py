@@ -28,9 +28,11 @@ from features.online.titles import title_rows
 from features.registry.store import apply, source_folder
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from fm_intent.data.dataset import data_sha256
-from fm_intent.export import MODEL, MODEL_FILE, Manifest, newest
+from fm_intent.export import MODEL_FILE, Manifest, newest
+from fm_intent.model_config import MODEL
 from fm_intent.train import train
-from lab.replay.plan import STATELESS, json_values, topic_of
+from lab.replay.plan import json_values, topic_of
+from stream.domain.event_types import STATELESS
 from stream.domain.events import decode
 from stream.domain.profile_state import Outcome, ProfileState, Rules
 from stream.domain.row_building import intent_rows

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
+from stream.domain.event_types import LOOKS
 from stream.domain.labels import GENRES, KINDS
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ NO_TITLE: Final = -1
 NO_GENRE: Final = -1
 UNKNOWN_DAY: Final = -(1 << 31)
 DAY_MS: Final = 86_400_000
-
-_LOOKS: Final = ("title_open", "trailer_play", "search", "list_add")
-"""Events that are an interaction of their own; an impression is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class SourceHistory:
         at_ms = events["occurred_at_ms"].to_numpy()
         plays = _plays(events, profile, title, at_ms)
         pairs = plays.profile * len(titles.ids) + plays.title
-        looked = pc.is_in(events["event_type"], pa.array(_LOOKS)).to_numpy()
+        looked = pc.is_in(events["event_type"], pa.array(LOOKS)).to_numpy()
         search = pc.equal(events["event_type"], "search").to_numpy()
         return cls(
             profiles=profile_ids.to_pylist(),

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from stream.domain.feature_row import IntentRow
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, RELEASE_AGES
+from stream.domain.heads import HEADS
 
 SAMPLE = IntentRow(
     profile_id="p-1",
-    action_probs=[1 / 7] * len(ACTIONS),
-    action="discover",
-    genre_probs=[1 / 34] * len(GENRES),
-    genre="drama",
-    kind_probs=[0.25, 0.75],
-    kind="show",
-    release_age_probs=[1 / 7] * len(RELEASE_AGES),
-    release_age="older",
-    intent_attention=[0.25] * len(INTENTS),
+    probs={head.name: [1 / len(head.labels)] * len(head.labels) for head in HEADS}
+    | {"kind": [0.25, 0.75]},
+    labels={head.name: head.labels[-1] for head in HEADS}
+    | {"action": "discover", "genre": "drama"},
+    intent_attention=[1 / len(HEADS)] * len(HEADS),
     intent_embedding=[0.5, -0.25, 1e-9],
     next_title_ids=["tt1", "tt2", "ein Zähler"],
     next_title_scores=[0.5, 0.25, 0.125],
@@ -37,8 +32,13 @@ SAMPLE = IntentRow(
 )
 
 
+def changed(row: IntentRow, **changes: Any) -> IntentRow:
+    """The row with other values, by their published names."""
+    return IntentRow.of(row.published() | changes)
+
+
 def sample(**changes: Any) -> IntentRow:
-    return replace(SAMPLE, **changes)
+    return changed(SAMPLE, **changes)
 
 
 _floats = st.lists(st.floats(width=32, allow_nan=False), max_size=70)
@@ -49,14 +49,8 @@ _times = st.integers(0, 4_000_000_000_000)
 rows = st.builds(
     IntentRow,
     profile_id=_texts.filter(bool),
-    action_probs=_floats,
-    action=_texts,
-    genre_probs=_floats,
-    genre=_texts,
-    kind_probs=_floats,
-    kind=_texts,
-    release_age_probs=_floats,
-    release_age=_texts,
+    probs=st.fixed_dictionaries({head.name: _floats for head in HEADS}),
+    labels=st.fixed_dictionaries({head.name: _texts for head in HEADS}),
     intent_attention=_floats,
     intent_embedding=_floats,
     next_title_ids=st.lists(_texts, max_size=20),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fm_intent.export import Manifest, export, newest, read_manifest, versions
+from fm_intent.model_config import configuration
 from fm_intent.served import network
-from fm_intent.triton import configuration
 from stream.exceptions import ExportError, NoVersionError
 from tests.unit.fm_intent import tiny
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from fm_intent.export import TOP
-from fm_intent.triton import configuration
-from stream.domain.labels import ACTIONS, GENRES, INTENTS, KINDS, RELEASE_AGES
+from fm_intent.model_config import CONFIGS, TOP, configuration
+from stream.domain.heads import HEADS, INTENTS, LABELS
+from stream.domain.prediction import OUTPUTS
 from tests.checkout import REPOSITORY
 
 README = REPOSITORY / "model_repo" / "README.md"
@@ -19,12 +20,22 @@ def config(path: str) -> ModelConfig:
     return text_format.Parse(OURS[path], ModelConfig())
 
 
+@pytest.mark.parametrize("path", CONFIGS)
+def test_the_committed_configurations_are_what_the_heads_make_of_them(path: str) -> None:
+    assert (README.parent / "fm_intent" / path).read_text() == CONFIGS[path], (
+        "run `python -m fm_intent.model_config`"
+    )
+
+
+def test_outputs_are_those_that_the_worker_asks_for_in_its_order() -> None:
+    assert tuple(output.name for output in config("config.pbtxt").output) == OUTPUTS
+
+
 def test_outputs_are_as_wide_as_the_label_sets() -> None:
     sizes = {output.name: output.dims[0] for output in config("config.pbtxt").output}
-    assert sizes["action_probs"] == len(ACTIONS)
-    assert sizes["genre_probs"] == len(GENRES)
-    assert sizes["kind_probs"] == len(KINDS)
-    assert sizes["release_age_probs"] == len(RELEASE_AGES)
+    assert {name: sizes[f"{name}_probs"] for name in LABELS} == {
+        name: len(labels) for name, labels in LABELS.items()
+    }
     assert sizes["intent_attention"] == len(INTENTS)
     assert sizes["next_title_hash"] == sizes["next_title_score"] == TOP
 
@@ -38,7 +49,10 @@ def test_the_gpu_configuration_differs_in_its_instances_alone() -> None:
 
 
 def test_the_documented_tensors_are_the_configured_ones() -> None:
-    documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", README.read_text(), re.M)
+    documented = []
+    for name, dtype in re.findall(r"^\| `([\w<>]+)` \| (\w+) \|", README.read_text(), re.M):
+        names = [head.probs for head in HEADS] if name == "<head>_probs" else [name]
+        documented += [(one, dtype) for one in names]
     c = config("config.pbtxt")
     types = c.DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"].enum_type
     configured = [

@@ -12,7 +12,7 @@ import pytest
 from fm_intent.data import contract
 from fm_intent.data.dataset import load
 from intentstream.served_quality import windows
-from stream.domain.events import Browse, Event, Playback
+from stream.domain.event_types import Browse, Event, Playback
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import WindowBatch, window_batch
 

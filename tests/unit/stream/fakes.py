@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from stream.domain.feature_row import Erasure, IntentRow
-from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+from stream.domain.heads import HEADS
 from stream.domain.prediction import Intents
 from stream.domain.window import WindowBatch
 from stream.kafka.outbox import Outgoing
@@ -122,11 +122,13 @@ def answer(rows: int) -> Intents:
         return np.tile(np.linspace(0, 1, width, dtype=np.float32), (rows, 1))
 
     return Intents(
-        action_probs=head(len(ACTIONS)),
-        genre_probs=head(len(GENRES)),
-        kind_probs=np.zeros((rows, len(KINDS)), np.float32),
-        release_age_probs=head(len(RELEASE_AGES)),
-        intent_attention=head(4),
+        probs={
+            one.name: head(len(one.labels))
+            if one.name != "kind"
+            else np.zeros((rows, 2), np.float32)
+            for one in HEADS
+        },
+        intent_attention=head(len(HEADS)),
         intent_embedding=head(8),
         intent_cluster=np.full((rows, 1), -1, np.int32),
         next_title_hash=np.tile(np.arange(1, 21, dtype=np.int64), (rows, 1)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from stream.domain.events import Browse, Event, Playback, Search
+from stream.domain.event_types import Browse, Event, Playback, Search
 
 PROFILE = "profile-1"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from features.definitions import intent_features, profile_intent, title_profiles
 from features.offline.landing import PartitionLanding, Published
-from features.online.encoding import row_attribute
+from features.online.encoding import row_field
 from features.online.titles import publish_titles
 from features.reading.reader import IntentReader
 from features.registry.store import apply, source_folder
@@ -137,7 +137,7 @@ def test_every_feature_is_served_as_it_was_published(settings: Settings) -> None
     asked = pd.DataFrame({"profile_id": [SAMPLE.profile_id], "event_timestamp": [at(1_000)]})
     (row,) = apply(settings).get_historical_features(asked, features).to_arrow().to_pylist()
     for feature in profile_intent.features:
-        expected = getattr(SAMPLE, row_attribute(feature))
+        expected = SAMPLE.published()[row_field(feature)]
         if feature.dtype == UnixTimestamp:
             expected = datetime.fromtimestamp(expected // 1000, UTC)
         elif isinstance(expected, list) and isinstance(expected[0], float):

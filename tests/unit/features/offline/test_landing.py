@@ -61,7 +61,7 @@ def test_a_row_lands_with_the_view_s_features_and_two_times_to_the_millisecond(
     assert (row.pop("event_timestamp"), row.pop("created_timestamp")) == (event_at, published_at)
     assert row.pop("last_event_at") == event_at.replace(microsecond=0)
     assert row.pop("published_at") == published_at.replace(microsecond=0)
-    as_float32 = pa.array([SAMPLE.genre_probs], pa.list_(pa.float32())).to_pylist()[0]
+    as_float32 = pa.array([SAMPLE.probs["genre"]], pa.list_(pa.float32())).to_pylist()[0]
     assert row["genre_probs"] == as_float32
     exact = [name for name in row if "probs" not in name and "embedding" not in name]
     assert {name: row[name] for name in exact} == {name: getattr(SAMPLE, name) for name in exact}

@@ -108,7 +108,7 @@ def test_a_writer_goes_on_by_its_own_definitions_and_the_next_one_registers_them
     asyncio.run(run())
     (intent,) = IntentReader(settings).read([SAMPLE.profile_id])
     assert intent.row is not None
-    assert intent.row.genre == "western"
+    assert intent.row.labels["genre"] == "western"
 
 
 def test_a_feature_of_another_type_is_told(settings: Settings) -> None:

@@ -15,7 +15,8 @@ from fm_intent.data import contract
 from fm_intent.data.sources import movielens, movietweetings, preparation, prepare, sources
 from fm_intent.data.sources.ratings import events_from_ratings, release_days
 from lab.simulator import frozen, netflix, simulate
-from stream.domain.labels import GENRES, INTENTS
+from stream.domain.heads import INTENTS
+from stream.domain.labels import GENRES
 from stream.exceptions import ArchiveUnavailableError, UnexpectedDataError, UnknownSourceError
 
 SIMULATED = ("simulator", "simulator-null")

@@ -27,7 +27,8 @@ from fm_intent.served.network import (
     title_labels,
     told_by_titles,
 )
-from stream.domain.labels import INTENTS, hash64
+from stream.domain.heads import INTENTS
+from stream.domain.labels import hash64
 from tests.unit.fm_intent import tiny
 
 if TYPE_CHECKING:
@@ -281,7 +282,8 @@ def test_titles_say_of_intents_what_their_labels_are_by_their_probabilities() ->
     rows = torch.arange(FIRST_ROW, FIRST_ROW + vocabulary)
     moments = [tiny.START_MS - 5_000 * DAY_MS, tiny.START_MS, tiny.START_MS + 40 * DAY_MS]
     for now_ms in moments:
-        told = told_by_titles(probs, torch.full((5,), now_ms), labels, DATA.domain)
+        nothing, *told = told_by_titles(probs, torch.full((5,), now_ms), labels, DATA.domain)
+        assert nothing is None
         ages = model.release_ages(rows, torch.tensor(now_ms))
         wanted = [torch.zeros_like(one) for one in told]
         for title in range(vocabulary):

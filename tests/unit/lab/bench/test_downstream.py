@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -239,7 +239,7 @@ def _live() -> NDArray[np.float32]:
     about = pd.DataFrame([unknown | {"title_embedding_version": None}] * TITLES, dtype=object)
     about.at[0, "title_embedding"], about.at[1, "title_embedding"] = np.eye(2)
     about.loc[:1, "title_embedding_version"] = "4"
-    intent = asdict(SAMPLE) | {
+    intent = SAMPLE.published() | {
         "user_embedding": [3.0, 1.0],
         "title_log_norm": 4.0,
         "next_title_ids": ["t2", "t0"],

@@ -15,7 +15,8 @@ from lab.demo.report import Report, sample_profiles_of, show_profiles
 from lab.replay.checker import CheckResult
 from lab.replay.plan import Mix, plan_replay
 from lab.replay.prober import Samples
-from stream.domain.feature_row import IntentRow
+from stream.domain.feature_row import PUBLISHED, IntentRow
+from stream.domain.heads import HEADS
 from stream.domain.labels import GENRES
 
 SCORES = {"hr10": 0.3, "ndcg10": 0.2, "popularity_hr10": 0.1, "popularity_ndcg10": 0.05, "mrr": 0.1}
@@ -67,17 +68,15 @@ def plan():
 def _row(**changes) -> IntentRow:
     probabilities = [0.0] * len(GENRES)
     probabilities[GENRES.index("horror")] = 0.7
-    fields = dict.fromkeys(IntentRow.__dataclass_fields__, "") | {
-        "action_probs": [],
+    fields = dict.fromkeys(PUBLISHED, "") | {
+        **{head.probs: [] for head in HEADS},
         "genre_probs": probabilities,
-        "kind_probs": [],
-        "release_age_probs": [],
         "intent_attention": [0.0, 1.0, 0.0, 0.0],
         "next_title_ids": ["t3", "xxh3:7"],
         "next_title_scores": [0.25, 0.125],
         "session_length": 2,
     }
-    return IntentRow(**(fields | changes))
+    return IntentRow.of(fields | changes)
 
 
 def _shown(plan, tmp_path, row: IntentRow | None) -> str:

@@ -92,7 +92,7 @@ def test_neighbouring_plays_resemble_each_other_more_than_on_the_null_twin(
     assert ours > 1.1 * _genres_shared_by_neighbours(null_lives, catalogue)
 
 
-@pytest.mark.parametrize("part", ["action", "genre", "kind", "age"])
+@pytest.mark.parametrize("part", ["action", "genre", "kind", "release_age"])
 def test_the_null_twin_has_intents_of_the_same_marginal_distribution(
     lives, null_lives, part
 ) -> None:

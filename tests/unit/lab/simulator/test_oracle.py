@@ -35,7 +35,7 @@ def test_who_is_certain_expects_titles_as_the_members_draw_them(round_of_picks) 
     _, choices, outlook, pick = round_of_picks
     rows = np.arange(len(pick.number))
     one = pick.intents
-    drawn_by = choices.unseen(pick.at, rows, one.genre, one.kind, one.age)
+    drawn_by = choices.unseen(pick.at, rows, one.genre, one.kind, one.release_age)
     drawn_by /= drawn_by.sum(1, keepdims=True)
     weights = np.eye(len(ACTIONS))[ACTIONS.index("discover")]
     assert outlook.titles(pick.at, beliefs.certain(one), weights) == pytest.approx(drawn_by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stream.domain.actions import action_types
-from stream.domain.events import Browse, Event, Playback, Search
+from stream.domain.event_types import Browse, Event, Playback, Search
 from stream.domain.labels import ACTIONS, hash64
 from stream.domain.profile_state import MEMORY, ProfileState, Rules, state_of
 

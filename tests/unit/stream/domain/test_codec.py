@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.domain.codec import decode, encode
-from stream.domain.events import Event
+from stream.domain.event_types import Event
 from stream.domain.profile_state import LogPosition, Rules, state_of
 from stream.exceptions import BadStateError
 from tests.unit.stream.strategies import histories

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.domain.divergence import Divergence, Drift, divergence, drift
+from stream.domain.heads import INTENTS
 from stream.domain.prediction import Intents
 from tests.unit.stream.fakes import answer
 
@@ -22,7 +23,7 @@ def answers(action: Any = None, titles: Any = None) -> Intents:
     """One answer with this distribution over actions, and these next titles."""
     one = answer(1)
     if action is not None:
-        one = replace(one, action_probs=_normalised(action))
+        one = replace(one, probs={**one.probs, "action": _normalised(action)})
     if titles is not None:
         one = replace(one, next_title_hash=np.array([titles]))
     return one
@@ -86,10 +87,7 @@ def test_the_overlap_is_the_share_of_proposed_titles_in_any_order(
 def test_drift_is_the_mean_over_all_rows_not_over_parts() -> None:
     def part(rows: int, overlap: float) -> Divergence:
         return Divergence(
-            {
-                head: np.full(rows, overlap / 2)
-                for head in ("action", "genre", "kind", "release_age")
-            },
+            {head: np.full(rows, overlap / 2) for head in INTENTS},
             np.full(rows, overlap),
         )
 

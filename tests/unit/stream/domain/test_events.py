@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.domain.events import Playback, decode, json_schema
+from stream.domain.event_types import Playback
+from stream.domain.events import decode, json_schema
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 from stream.exceptions import BadRecordError, Reason
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 
 from stream.domain.actions import action_types
-from stream.domain.events import Browse, Event, Playback, Search
+from stream.domain.event_types import Browse, Event, Playback, Search
 from stream.domain.history import EDITION, histories
 from stream.domain.profile_state import Rules, state_of, watched_share
 from tests.unit.stream.strategies import PROFILE

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.domain.codec import encode
-from stream.domain.events import Browse, Event, Playback
+from stream.domain.event_types import Browse, Event, Playback
 from stream.domain.interactions import measure
 from stream.domain.profile_state import UNREAD, LogPosition, Outcome, ProfileState, Rules, state_of
 from tests.unit.stream.strategies import PROFILE, histories

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from stream.domain.events import Event, Playback, Search
+from stream.domain.event_types import Event, Playback, Search
 from stream.domain.labels import NO_TITLE, hash64
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import (

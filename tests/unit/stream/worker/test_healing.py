@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from features.online.inspection import FencePosition
 from stream.domain import codec
-from stream.domain.events import Browse
+from stream.domain.event_types import Browse
 from stream.domain.profile_state import ProfileState, Rules
 from stream.exceptions import StoreUnavailableError
 from stream.settings import Settings

@@ -446,7 +446,7 @@ def test_a_row_carries_names_labels_and_the_version_that_answered() -> None:
     process(edges, message({}))
     (row,) = edges.rows
     assert row.next_title_ids[:2] == ["one", "xxh3:0000000000000002"]
-    assert (row.action, row.kind, row.kind_probs) == ("list", "", [])
+    assert (row.labels["action"], row.labels["kind"], row.probs["kind"]) == ("list", "", [])
     assert (row.model_version, row.sequence_no) == ("7", 1)
     assert (row.last_event_at_ms, row.published_at_ms) == (NOW_MS, NOW_MS + 1000)
     assert row.session_length == 1
