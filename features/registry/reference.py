@@ -79,7 +79,7 @@ writer's back, so a failover may lose the last writes: the worker
 [publishes again what a store has lost](failures.md#the-online-store). A user of a single server
 needs the rights HMGET, HSET, EXPIRE, PERSIST, EVALSHA and SCRIPT LOAD; with INFO the worker sees at
 once that another server answers. Valkey works as Redis does ([tried](feast-universal.md)).
-`INTENT_ONLINE_STORE` names [another store](extending.md#another-online-store); readers work on any.
+`INTENT_ONLINE_STORE` names [another store](extending.md#add-an-online-store); readers work on any.
 
 ## Train on what was served
 

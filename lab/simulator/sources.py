@@ -41,7 +41,7 @@ def _source(*, is_null_twin: bool) -> Source:
     # What the code makes is checked against the frozen digests, so these say what made the files.
     frozen_as = frozen("simulator-null" if is_null_twin else "simulator")
     made_by = json.dumps(frozen_as, sort_keys=True)
-    return Source(tuple(PARTS), partial(_make, is_null_twin), made_by, hidden=_hidden)
+    return Source(partial(_make, is_null_twin), made_by, hidden=_hidden)
 
 
 SOURCES: Final = {

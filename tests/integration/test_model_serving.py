@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.export import Manifest, export
 from fm_intent.model_config import TOP, configuration
+from stream.domain.heads import HEADS
 from stream.domain.labels import hash64
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
@@ -119,7 +120,7 @@ def expected(model: FMIntent) -> Answer:
 
 
 def assert_answers(result: InferResult, wanted: Answer, rows: slice = slice(None)) -> None:
-    names = ("action_probs", "genre_probs", "kind_probs", "release_age_probs")
+    names = (head.probs for head in HEADS)
     tensors = dict(zip(names, wanted.intent_probs, strict=True)) | {
         "intent_attention": wanted.attention_BM,
         "intent_embedding": wanted.intent_BD,

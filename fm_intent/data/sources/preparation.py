@@ -31,7 +31,6 @@ class Source:
     """A source of histories.
 
     Attributes:
-        heads: The intent heads, of `INTENTS`, that its data can teach; the others are masked.
         make: Writes the source's files; takes the home of all local data and the source's folder.
         made_by: Names the code that makes the files, and what it makes them of.
         terms: To be shown before it is fetched.
@@ -39,7 +38,6 @@ class Source:
             folder, `[N]` profiles and `[N]` times in ms.
     """
 
-    heads: tuple[str, ...]
     make: Callable[[Path, Path], None]
     made_by: str
     terms: str = ""
@@ -57,21 +55,16 @@ def _make_movietweetings(_home: Path, directory: Path) -> None:
 _EDITION: Final = 1
 """Raised when other files come of the same ratings, so that prepared ones are made anew."""
 
-_RATING_HEADS: Final = ("genre", "release_age")
-"""Ratings know neither what else members did nor shows: every one is the first play of a film."""
-
 
 def _movielens(edition: movielens.Edition) -> Source:
     made_by = f"{_EDITION} of {movielens.ARCHIVE_SHA256}"
-    return Source(_RATING_HEADS, partial(_make_movielens, edition), made_by, movielens.TERMS)
+    return Source(partial(_make_movielens, edition), made_by, movielens.TERMS)
 
 
 _RATED: Final[dict[str, Source]] = {
     "ml-1m": _movielens(movielens.ML_1M),
     "ml-100k": _movielens(movielens.ML_100K),
-    "movietweetings": Source(
-        _RATING_HEADS, _make_movietweetings, f"{_EDITION} of {movietweetings.sha256()}"
-    ),
+    "movietweetings": Source(_make_movietweetings, f"{_EDITION} of {movietweetings.sha256()}"),
 }
 
 

@@ -71,7 +71,7 @@ def _row(**changes) -> IntentRow:
     fields = dict.fromkeys(PUBLISHED, "") | {
         **{head.probs: [] for head in HEADS},
         "genre_probs": probabilities,
-        "intent_attention": [0.0, 1.0, 0.0, 0.0],
+        "intent_attention": [float(head.name == "genre") for head in HEADS],
         "next_title_ids": ["t3", "xxh3:7"],
         "next_title_scores": [0.25, 0.125],
         "session_length": 2,

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from stream import metrics
+from stream.domain.heads import INTENTS
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import Rules, state_of
 from stream.domain.window import WindowBatch, window_batch
@@ -97,7 +98,7 @@ def test_both_answers_and_how_far_they_are_apart_are_told() -> None:
     candidate, records = shadowing((RELEASE, 3))
     assert candidate.asked == [(3, "8")]
     assert [record["overlap"] for record in records] == [0.5] * 3
-    assert records[0]["heads"] == {"action": 0.0, "genre": 0.0, "kind": None, "release_age": 0.0}
+    assert records[0]["heads"] == dict.fromkeys(INTENTS, 0.0) | {"kind": None}
     assert records[0]["live"]["model_version"] == "7"
     assert records[0]["live"]["next_title_hash"] == list(range(1, 21))
     assert records[0]["shadow"]["model_version"] == "8"
