@@ -113,8 +113,8 @@ def test_every_member_has_intents_of_the_version_that_was_published(whole: Whole
         assert row.model_version == whole.version
         assert 0 <= row.intent_cluster < 10
         for head in ("action", "genre", "kind", "release_age"):
-            assert sum(getattr(row, f"{head}_probs")) == pytest.approx(1, abs=1e-3)
-            assert getattr(row, head)
+            assert sum(row.probs[head]) == pytest.approx(1, abs=1e-3)
+            assert row.labels[head]
         assert set(row.next_title_ids) <= set(whole.titles)
 
 

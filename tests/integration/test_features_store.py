@@ -247,7 +247,7 @@ def test_of_many_rows_each_is_fenced_on_its_own(settings: Settings) -> None:
     assert write(settings, *second) == (count + 1) // 2
     read = IntentReader(settings).read([row.profile_id for row in first])
     genres = [intent.row.labels["genre"] for intent in read if intent.row]
-    assert genres == ["war" if n % 2 else SAMPLE.genre for n in range(count)]
+    assert genres == ["war" if n % 2 else SAMPLE.labels["genre"] for n in range(count)]
 
 
 @on_a_server

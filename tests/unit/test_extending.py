@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
@@ -73,39 +73,52 @@ def run(tree: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def found_in(tree: Path, tmp_path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run(tree, "tests.unit.extended", str(tmp_path)))
-    assert Path(found["home"]).is_relative_to(tree)
-    return found
+def contents(tree: Path) -> dict[Path, bytes]:
+    return {one.relative_to(tree): one.read_bytes() for one in tree.rglob("*") if one.is_file()}
 
 
-def touched(tree: Path) -> set[Path]:
-    """Files of the copy that differ from ours."""
-    files = [path.relative_to(tree) for path in tree.rglob("*") if path.is_file()]
-    return {one for one in files if (tree / one).read_bytes() != (REPOSITORY / one).read_bytes()}
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+class Extended(NamedTuple):
     """A copy with one more head, written out as the recipe says, and one more event type."""
-    copied = copy_of_the_tree(tmp_path_factory.mktemp("extended"))
-    add_the_head(copied)
-    run(copied, "fm_intent.model_config")
-    run(copied, "features.registry.reference")
-    assert len(touched(copied)) <= 4
-    before = touched(copied)
-    add_the_event_type(copied)
-    assert touched(copied) - before == {EVENT_TYPES}
-    return copied
+
+    tree: Path
+    for_the_head: set[Path]
+    """Files that the head changed."""
+    for_the_event_type: set[Path]
 
 
 @pytest.fixture(scope="module")
-def found(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return found_in(tree, tmp_path_factory.mktemp("found"))
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Extended:
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("extended"))
+    before = contents(tree)
+    add_the_head(tree)
+    run(tree, "fm_intent.model_config")
+    run(tree, "features.registry.reference")
+    between = contents(tree)
+    add_the_event_type(tree)
+    after = contents(tree)
+    return Extended(
+        tree,
+        {one for one, text in between.items() if before.get(one) != text},
+        {one for one, text in after.items() if between.get(one) != text},
+    )
 
 
-def test_a_head_is_added_by_its_row_and_two_commands_that_write_the_rest(tree: Path) -> None:
-    assert touched(tree) - {EVENT_TYPES} == {
+@pytest.fixture(scope="module")
+def found(extended: Extended, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("found")
+    told: dict[str, Any] = json.loads(run(extended.tree, "tests.unit.extended", str(folder)))
+    assert Path(told["home"]).is_relative_to(extended.tree)
+    return told
+
+
+def test_an_event_type_is_added_by_its_row_alone(extended: Extended) -> None:
+    assert extended.for_the_event_type == {EVENT_TYPES}
+
+
+def test_a_head_is_added_by_its_row_and_two_commands_that_write_the_rest(
+    extended: Extended,
+) -> None:
+    assert extended.for_the_head == {
         HEADS,
         Path("model_repo/fm_intent/config.pbtxt"),
         Path("model_repo/fm_intent/configs/gpu.pbtxt"),

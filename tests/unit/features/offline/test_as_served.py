@@ -343,7 +343,7 @@ def test_a_feature_that_older_files_lack_is_null_in_their_rows(settings: Setting
     (older,) = source_folder(settings, intent_features).rglob("*.parquet")
     pq.write_table(pq.read_table(older, partitioning=None).drop_columns("genre"), older)
     land(settings, published(10, 2, 7_200_000))
-    assert served(settings, [20, 7_200_000], "genre") == [None, SAMPLE.genre]
+    assert served(settings, [20, 7_200_000], "genre") == [None, SAMPLE.labels["genre"]]
 
 
 def test_a_source_without_files_is_an_error_that_says_what_makes_it(
