@@ -12,7 +12,7 @@ import pytest
 
 from fm_intent.benchmark import source as benchmark_source
 from fm_intent.data import contract
-from fm_intent.data.sources import movielens, movietweetings, preparation, prepare
+from fm_intent.data.sources import movielens, movietweetings, preparation, prepare, sources
 from fm_intent.data.sources.ratings import events_from_ratings, release_days
 from lab.simulator import frozen, netflix, simulate
 from stream.domain.heads import INTENTS
