@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -41,7 +43,7 @@ def test_shares_of_a_title_are_one_for_each_label_and_sum_to_one_or_are_unknown(
 
 
 def test_several_genres_share_a_title_and_a_title_of_no_kind_has_no_share() -> None:
-    entries = tiny.catalogue(kinds=False)
+    entries = replace(tiny.catalogue(), kind=np.zeros(tiny.TITLES, np.int64))
     entries.genres[0] = 0
     entries.genres[0, [GENRES.index("war"), GENRES.index("drama")]] = 1
     assert shares("genre", entries)[0, GENRES.index("war")] == 0.5
