@@ -177,7 +177,7 @@ class TitleBaseline(nn.Module):
         newest_only: bool = False,
         asked_ms_BL: Tensor | None = None,
     ) -> Encoded:
-        """As `FMIntent.forward`, without intents; knows no times."""
+        """Like `FMIntent.forward`, without intents and without times."""
         del asked_ms_BL
         row_BL = x.title_BL.where(x.title_BL < len(titles_TD), UNKNOWN_ROW)
         user = self.encode(x, functional.embedding(row_BL, titles_TD, padding_idx=0))
@@ -253,7 +253,7 @@ class TransAct(TitleBaseline):
         self.head = _LatestAndHighest(settings.latest, width, settings.width)
 
     def encode(self, x: Interactions, title_BLD: Tensor) -> Tensor:
-        """What the head makes of the Transformer's outputs up to each position."""
+        """The head's output at each position, from the Transformer's outputs up to there."""
         scaled = title_BLD * title_BLD.shape[-1] ** 0.5
         hidden = self.dropout(torch.cat([scaled, self.action(x.action_BL)], dim=-1))
         user: Tensor = self.head(self.layers(hidden, _causal(hidden), is_causal=True))

@@ -42,7 +42,7 @@ class _Size(NamedTuple):
 
 
 _PUBLISHED: Final = {"ml-1m": _Size(6_040, 3_416, 999_611)}
-"""What is left of a source under the published protocol."""
+"""Sizes of sources under the published protocol."""
 
 _MIN_PLAYS: Final = 5
 _KEY: Final = ("model", "dataset", "split", "seed", "target_time")
@@ -269,7 +269,7 @@ def _kept(results: Path, row: Row) -> Path:
 
 
 def _against_best(row: Row, rows: Sequence[Row], results: Path, figure: str) -> Row | None:
-    """What `row` gains in a figure over the baseline of the same table that has it highest.
+    """How much better a row is in a figure than the best baseline of its table.
 
     To choose it by the figure that it is then beaten by favours the baseline. Where what one of the
     two got right is gone, an earlier comparison of the same two stays, or there is none.
@@ -382,7 +382,7 @@ def _height(row: Row, figure: str) -> float:
 
 
 def _headroom(row: Row, rows: Sequence[Row]) -> dict[str, float]:
-    """By figure, the share of the way from the lower bound to the upper that `row` has gone.
+    """By figure, how far a row has come from the lower bound to the upper one, 0 to 1.
 
     Of a figure whose bounds' intervals overlap there is none.
     """

@@ -53,7 +53,7 @@ class NextTitleModel(Protocol):
         """Title vectors, by title row."""
 
     def candidates(self, titles_TD: Tensor) -> Tensor:
-        """Those of the titles that are scored, `[V, D]`."""
+        """Vectors of the titles that are scored, `[V, D]`."""
 
     def __call__(
         self,
@@ -225,7 +225,7 @@ class VersionWithData(NamedTuple):
 
     @property
     def crops(self) -> Literal["served", "recent"]:
-        """Which windows it was trained for."""
+        """How the windows were cut that it was trained for."""
         crops: Literal["served", "recent"] = self.manifest.config["training"]["crops"]
         return crops
 
@@ -364,7 +364,7 @@ def _through_titles(
 
 
 def _title_probs(scores_BV: Tensor, sequences: Sequences, contexts: Context) -> Tensor:
-    """Of each candidate as the next play; 0 of one that was played, where none ever is again."""
+    """Probability of each candidate as the next play; 0 for what is never played again."""
     if not sequences.domain.repeats:
         seen_BV = torch.from_numpy(sequences.seen(contexts)).to(scores_BV.device)
         scores_BV = scores_BV.masked_fill(seen_BV, -torch.inf)

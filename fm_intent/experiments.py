@@ -151,7 +151,7 @@ _TRAININGS: Final = {
     "simulator": _SIMULATED,
     "simulator-null": _SIMULATED,
 }
-"""Of all models alike, by source: the same budget of epochs for each."""
+"""Training by source, the same for all models, with the same budget of epochs."""
 
 EXPERIMENTS: Final[dict[str, Experiment]] = {
     "demo": Experiment(

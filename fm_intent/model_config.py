@@ -43,7 +43,7 @@ _OUTPUTS: Final = (
 """Name, type and width of each."""
 
 WIDTHS: Final = {name: width for name, _, width in _OUTPUTS if width != _OF_ANY_WIDTH}
-"""Of outputs whose width is the same in every version."""
+"""Widths of the outputs that have the same width in every version."""
 
 _CONFIG: Final = """\
 name: "{model}"

@@ -23,7 +23,7 @@ _LEAST: Final = 1e-9
 """So that what was held to be impossible, and came, is but very unlikely."""
 
 _MOST: Final = 0.99
-"""That titles weigh: something must be left to say where no title that is likely has a label."""
+"""Largest weight of the titles. The head keeps some, for labels that no likely title has."""
 
 
 def pool(model: FMIntent, sequences: Sequences, contexts: Context, device: str) -> None:

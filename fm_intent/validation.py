@@ -22,7 +22,7 @@ from stream.domain.window import WindowBatch
 from stream.exceptions import VersionRefusedError
 
 TOLERANCE: Final = 1e-4
-"""Of cached from uncached answers, and of a server's from those computed here."""
+"""Largest distance of cached answers from uncached ones, and of a server's from ours."""
 
 _CODE: Final = ("cache.py", "model.py", "network.py")
 """What Triton and we import of a version; it may have more."""
@@ -99,7 +99,7 @@ def golden_windows(exported: ExportedVersion) -> WindowBatch:
 
 
 def violations(answers: Intents) -> Iterator[str]:
-    """What of answers breaks the contract in `model_repo/README.md`."""
+    """Breaches of the contract in `model_repo/README.md`, in words."""
     rows = len(answers.user_embedding)
     tensors = answers.tensors()
     for name, found in tensors.items():
@@ -125,7 +125,7 @@ def violations(answers: Intents) -> Iterator[str]:
 
 
 def differences(wanted: Intents, found: Intents) -> Iterator[str]:
-    """Which outputs of `found` are not those of `wanted`, to rounding.
+    """Outputs in which `found` differs from `wanted` beyond rounding.
 
     Not next titles, of which those whose scores are equal but for rounding may change places, and
     not clusters, which may be as near.
@@ -153,7 +153,7 @@ def _misanswered(exported: ExportedVersion) -> Iterator[str]:
 
 
 def _foreign_imports(folder: Path) -> Iterator[str]:
-    """What the version's code imports that neither its folder has nor any server."""
+    """Imports of the version's code that neither its folder nor every server has."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
     for name in sorted(found.union(_CODE)):
         try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _MODULES: Final = {"scikit-learn": "sklearn"}
-"""Of packages that are imported by another name."""
+"""Names of packages whose import name differs."""
 
 
 @cache
@@ -34,7 +34,7 @@ def extras() -> dict[str, list[str]]:
 
 
 def missing_extra(error: BaseException) -> MissingExtraError | None:
-    """What to do where a module is missing that an extra brings; None of any other error."""
+    """The error to show when an extra's module is missing; None for any other error."""
     module = error.name if isinstance(error, ModuleNotFoundError) else None
     named = extras().get((module or "").partition(".")[0])
     return MissingExtraError(str(module), named) if named else None

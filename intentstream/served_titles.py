@@ -26,7 +26,7 @@ class VersionTitles(NamedTuple):
     version: int
     catalogue: pa.Table
     vectors: dict[str, list[float]]
-    """By title id."""
+    """Vectors by title id."""
 
     trained_until: datetime
     """Time of the source's last event: no vector knows of a later one."""

@@ -43,7 +43,7 @@ class ServedModels:
         self._urls = triton_urls
 
     def versions(self) -> list[str]:
-        """Those that are served, ascending."""
+        """The versions that are served, ascending."""
         return _numbers(self._served)
 
     def known(self) -> dict[str, Path]:

@@ -38,7 +38,7 @@ _RECENT: Final = 1_000
 """Profiles on whose windows a version is compared with the live one before any traffic."""
 
 _FAILED_SHARE: Final = 0.01
-"""Of a shadow's answers may fail: a busy server misses a deadline now and then."""
+"""Share of a shadow's answers that may fail: a busy server misses a deadline now and then."""
 
 _ROWS: Final = 4
 """Windows of a request beside live traffic: a live one may have to wait for the end of it."""
@@ -118,7 +118,7 @@ async def shadow_traffic(settings: Settings, release: Release, shadow_s: float) 
 
 @dataclass
 class _Shadowed:
-    """What workers tell of a version's answers as a shadow."""
+    """The comparisons that workers report of a version as a shadow."""
 
     version: str
     compared: list[Any] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a publication that didn't end well, or asked about old windows, has to make good."""
+"""Undoes a failed publication, and has versions forget whoever was erased during one."""
 
 from __future__ import annotations
 

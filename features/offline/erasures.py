@@ -1,4 +1,4 @@
-"""Which profiles were erased, for as long as landed rows from before may be about.
+"""Remembers erased profiles for as long as earlier rows may still be landed.
 
     FOLDER/.erasures/TOPIC@PARTITION-FIRST-LAST.json
 
@@ -36,7 +36,7 @@ COLUMNS: Final = (
     intent_features.timestamp_field,
     intent_features.created_timestamp_column,
 )
-"""What tells whether a row is one of before an erasure."""
+"""Columns that tell whether a row is from before an erasure."""
 
 _MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
 
@@ -48,7 +48,7 @@ class Note(NamedTuple):
     noted_at_ms: int
     """When it was written, in Unix milliseconds of the sink's clock."""
     erasures: Mapping[str, Erasure]
-    """By profile id."""
+    """Erasures by profile id."""
 
 
 def encoded(erasures: Mapping[str, Erasure], noted_at_ms: int) -> bytes:
@@ -100,7 +100,7 @@ def joined(found: Iterable[Note]) -> dict[str, Erasure]:
 
 
 def are_erased(rows: pa.Table, erasures: Mapping[str, Erasure]) -> NDArray[np.bool_]:
-    """Which rows, with `COLUMNS`, are of profiles that were erased after them."""
+    """Which rows (with `COLUMNS`) are from before their profile's erasure."""
     ids = pa.array(erasures, pa.string())
     places = pc.index_in(rows[COLUMNS[0]].cast(pa.string()), value_set=ids).to_numpy()
     found = np.flatnonzero(~np.isnan(places.astype(float)))

@@ -100,7 +100,7 @@ ANSWERS: Final[Mapping[str, Meaning]] = {
     "ASK": _IS_CLUSTER,
     "NOPROTO": Meaning(False, "It is too old: Redis 6 or newer, or Valkey, is needed."),
 }
-"""By the answer's first word."""
+"""Meanings by the answer's first word."""
 
 ERR_ANSWERS: Final[Mapping[str, Meaning]] = {
     "max number of clients": _FULL,
@@ -122,7 +122,7 @@ ERR_ANSWERS: Final[Mapping[str, Meaning]] = {
         False, "It is no node of a cluster: set INTENT_REDIS_TYPE to redis."
     ),
 }
-"""By words in an answer that begins with ERR."""
+"""Meanings by words in an answer that begins with ERR."""
 
 SQLITE_ERRORS: Final[Mapping[int, Meaning]] = {
     sqlite3.SQLITE_ERROR: Meaning(

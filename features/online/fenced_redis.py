@@ -166,7 +166,7 @@ def view_ttls(config: Settings) -> dict[str, int]:
 
 
 class _Read(NamedTuple):
-    """What is read of one view for one request."""
+    """The fields of one view that one request reads."""
 
     view: FeatureView
     features: list[str]
@@ -187,7 +187,7 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
     _client_async: Any = None
 
     def _get_client(self, online_store_config: FencedRedisOnlineStoreConfig) -> Any:
-        """As `_get_client_async`; Feast's own goes on trying for seconds."""
+        """Like `_get_client_async`, because Feast's own retries for seconds."""
         if self._client is None:
             super()._get_client(online_store_config).set_retry(_ONE_RETRY)
         return self._client

@@ -1,4 +1,4 @@
-"""What a worker asks an online store to learn whether it still holds all that was published.
+"""Checks that an online store still holds everything that was published.
 
 A store loses rows without an error: it is flushed or evicts, starts again without its data, or a
 replica that lacks the last writes is promoted. Three things tell. The server names itself anew in

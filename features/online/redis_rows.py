@@ -149,7 +149,7 @@ class RowEncoder:
         return heads, struct.Struct("<" + "".join(layout)).pack
 
     def emptied(self, profile_id: str, erasure: Erasure, ahead_ms: int) -> FencedRow:
-        """What takes the place of all that was written of a profile up to its erasure.
+        """The row that replaces everything written of a profile up to its erasure.
 
         Its features are null. Its time is that of the erasure, so that what was under way then is
         refused; it replaces what is as much newer as events' clocks may be ahead, and what came of
@@ -174,7 +174,7 @@ class RowEncoder:
 
 
 def _entry_encoder(view: str, feature: Field) -> Callable[[Any], bytes]:
-    """What encodes a value of `feature` to its entry in the hash."""
+    """The function that encodes a value of `feature` for its entry in the hash."""
     name, encode = hash_name(feature_field(view, feature.name)), ENCODERS[feature.dtype]
 
     def entry(value: Any) -> bytes:

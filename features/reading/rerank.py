@@ -122,7 +122,7 @@ class Candidate:
 
 
 class Order(StrEnum):
-    """Whose order an answer is in."""
+    """The order that an answer's candidates are in."""
 
     INTENT = "intent"
     """Re-ranked on the live intent."""

@@ -44,7 +44,7 @@ class Found(BaseModel):
 
 
 class Query(BaseModel):
-    """What the engine asks."""
+    """A query of the search engine."""
 
     model_config = ConfigDict(extra="forbid")
 

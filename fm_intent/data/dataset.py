@@ -407,7 +407,7 @@ class Sequences:
         return self._contexts_before(self.columns.offset[1:][self._has_test] - 1, length, mode)
 
     def validation_interactions(self, length: int, mode: Literal["served", "recent"]) -> Context:
-        """Of each profile with a validation part one interaction of it, whatever its action type.
+        """One interaction of each profile's validation part, of any action type.
 
         One is drawn, always the same, of those that were neither trained on nor are for testing.
         """
@@ -434,7 +434,7 @@ class Sequences:
         return self.row[contexts.end] - FIRST_ROW
 
     def intents(self, contexts: Context) -> tuple[torch.Tensor, ...]:
-        """What each context's held-out interaction was; as `TrainingBatch.intents`, with L = 1."""
+        """The held-out interaction of each context, like `TrainingBatch.intents` with L = 1."""
         at = contexts.end[:, None]
         return self._intents(at, np.ones_like(at, bool))
 

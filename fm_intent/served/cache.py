@@ -34,7 +34,7 @@ padding them costs less than another pass, but a whole window would cost one new
 
 @dataclass(frozen=True)
 class Counts:
-    """What a cache did for some rows."""
+    """Counts of what a cache did for some rows."""
 
     hits: int = 0
     """Rows of which a position or more was reused."""
@@ -138,7 +138,7 @@ class Cache:
         return _joined(parts, torch.cat([kept, whole]).argsort())
 
     def _kept_answer(self, profile_B: Tensor, x: Interactions) -> Answer:
-        """Of windows that are kept."""
+        """Answers for windows that the cache keeps."""
         profiles = profile_B.tolist()
         parts = [
             self._round(profiles[rows], Interactions(*(column[rows] for column in x)))
@@ -147,7 +147,7 @@ class Cache:
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _whole_answer(self, x: Interactions) -> Answer:
-        """Of windows that aren't."""
+        """Answers for windows that the cache doesn't keep."""
         rows, length = x.title_BL.shape
         self.counts += Counts(misses=rows, positions=rows * length)
         answer = Answer(*self._whole(*x))
@@ -309,7 +309,7 @@ def _zeros(length: int, device: torch.device) -> Interactions:
 
 
 def profile_bytes(model: FMIntent, window: int) -> int:
-    """What a slot of `window` interactions takes."""
+    """Bytes of a slot for `window` interactions."""
     vectors = model.title.weight
     kept = _layers(model) * 2 * vectors.shape[1] * vectors.itemsize
     return window * (kept + _INPUTS * torch.int64.itemsize)
@@ -338,7 +338,7 @@ def _rows(x: Interactions, rows: Tensor) -> Interactions:
 
 
 def _sound(answer: Answer) -> Tensor:
-    """Which rows are numbers, bool `[B]`."""
+    """Which rows hold finite numbers only, bool `[B]`."""
     return answer.user_BD.isfinite().all(-1)
 
 

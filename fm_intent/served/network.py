@@ -54,7 +54,7 @@ _LONGEST_LOG_GAP: Final = log1p(10 * 365 * 86_400)
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is chosen of the network, whatever the data.
+    """The choices for a network that don't depend on the data.
 
     Attributes:
         width: D, of every Transformer, title vector and intent embedding.
@@ -92,7 +92,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Domain:
-    """What the data gives: the label sets and which of them it can teach.
+    """The parts of a network that the data decides: label sets, and which of them it can teach.
 
     Attributes:
         actions: number of action types.
@@ -212,14 +212,14 @@ class Titles(NamedTuple):
     """`FMIntent.titles()`."""
 
     genres_TC: Tensor
-    """Of their genres, as an interaction's input."""
+    """Embeddings of the titles' genres, as an interaction's input."""
 
 
 class Opinions(NamedTuple):
     """What is said of one intent of the next interaction, float32 `[B, C]` each."""
 
     head_BC: Tensor
-    """By the intent's head."""
+    """The head's own distribution."""
 
     titles_BC: Tensor | None
     """By the next titles' distribution; None where it says nothing."""
@@ -245,7 +245,7 @@ class Answer(NamedTuple):
     """float32 `[B, top]`, probabilities."""
 
     title_log_norm_B1: Tensor
-    """What is taken from a title's score to make it the log of its probability."""
+    """Subtract this from a title's score to get the log of its probability."""
 
     user_BD: Tensor
 
@@ -335,13 +335,13 @@ def _looked_up(table_HK: Tensor, index: Tensor) -> Tensor:
 
 
 class Asked(NamedTuple):
-    """What a stage's last layer is told of the moment that its answer is for."""
+    """The moment that an answer is for, as a stage's last layer sees it."""
 
     vector_BLD: Tensor
-    """Of the time since each position's interaction."""
+    """Embedding of the time since each position's interaction."""
 
     relation: Relation
-    """Of queries placed at that moment."""
+    """How far queries at that moment are from each key."""
 
     bias_BHQK: Tensor
     """`Stage.bias` of that relation."""
@@ -826,7 +826,7 @@ class FMIntent(nn.Module):
 
 
 _TITLE_STD: Final = 0.02
-"""Of title vectors before training: small, so that scores start out alike."""
+"""Spread of title vectors before training: small, so that scores start out alike."""
 
 _NUMERICS: Final = 3
 """Watched share, whether it is known, log gap."""
@@ -842,7 +842,7 @@ def scores(encoded: Encoded, title_BL: Tensor, candidates_VD: Tensor) -> Tensor:
 
 
 def title_labels(table: TitleTable, domain: Domain) -> TitleLabels:
-    """Of the titles that are scored."""
+    """Labels of the titles that are scored."""
     scored = slice(FIRST_ROW, FIRST_ROW + domain.vocabulary)
     return TitleLabels(
         table.shares_TC[scored],

@@ -134,7 +134,7 @@ def _store_remark(current: Settings) -> str:
 
 
 def _remarks(program: ProgramStatus) -> Iterator[str]:
-    """What its row doesn't say of a program that ended, by itself or not."""
+    """Remarks on a program that has ended."""
     if not program.ended_at:
         return
     ended = f"{program.name} ended at {datetime.fromtimestamp(program.ended_at):%H:%M:%S}"

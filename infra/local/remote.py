@@ -9,7 +9,7 @@ from xmlrpc.client import ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 SOCKET: Final = "supervisor.sock"
-"""In the stack's home."""
+"""Name of the supervisor's socket in the stack's home."""
 
 
 def supervisor_at(socket: Path) -> Any:

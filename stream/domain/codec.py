@@ -23,7 +23,7 @@ _HEADERS: Final = {
     2: struct.Struct("<2sBBHHHqqqqq"),
     _VERSION: struct.Struct("<2sBBHHHqqqqqqiqqiq"),
 }
-"""By version; the first knew no erasure, the second not what was read."""
+"""Headers by version. The first version had no erasure, the second no read positions."""
 _CHECKSUM: Final = struct.Struct("<Q")
 
 

@@ -14,7 +14,7 @@ from stream.domain.prediction import Intents
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Of B answers of one version from those of another."""
+    """Distances between B answers of two versions."""
 
     heads: dict[str, NDArray[np.float64]]
     """Per head `[B]`, Jensen-Shannon divergence in bits: 0 where equal, 1 where nothing is shared.
@@ -36,7 +36,7 @@ class Drift:
     """Mean overlap of the next titles."""
 
     def complaints(self, *, max_divergence: float, min_overlap: float) -> list[str]:
-        """What of it goes beyond these bounds, in words."""
+        """What goes beyond these bounds, in words."""
         found = [
             f"{head} diverges by {value:.3f} bits on average, allowed are {max_divergence}"
             for head, value in self.heads.items()

@@ -35,7 +35,7 @@ _REASONS: Final = {
 
 
 class Unreadable(bytes):
-    """What stands in a log in place of records that can't be taken apart, as a record's value.
+    """The value of a record that stands in for records that can't be unpacked.
 
     Args:
         data: the bytes.

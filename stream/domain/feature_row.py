@@ -21,7 +21,7 @@ Milliseconds = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
 
 
 class Erasure(NamedTuple):
-    """That a profile was erased, in Unix milliseconds."""
+    """The erasure of a profile; times are Unix milliseconds."""
 
     at_ms: int
     """Broker time of the request."""
@@ -30,7 +30,7 @@ class Erasure(NamedTuple):
     """Event time of the newest that was erased; 0 where nothing is known of it."""
 
     def to_headers(self) -> list[tuple[str, bytes]]:
-        """Of the tombstone on `intent-features` behind the profile's rows from before."""
+        """Headers of the tombstone on `intent-features` that follows the profile's earlier rows."""
         return [(name, b"%d" % time) for name, time in zip(_HEADERS, self, strict=True)]
 
     @classmethod

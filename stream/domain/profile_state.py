@@ -82,7 +82,7 @@ class LogPosition(NamedTuple):
 
 
 UNREAD: Final = LogPosition(-1, -1, -1)
-"""Of a topic from which nothing was read, or before states knew."""
+"""The position in a topic from which nothing was read, and in states from before it was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,7 @@ def episode_of(progress: int) -> int:
 def _later(
     one: tuple[LogPosition, LogPosition], other: tuple[LogPosition, LogPosition]
 ) -> tuple[LogPosition, LogPosition]:
-    """By topic, the newer of two records."""
+    """The newer of two records, for each topic."""
     return max(one[0], other[0]), max(one[1], other[1])
 
 

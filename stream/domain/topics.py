@@ -21,7 +21,7 @@ MODEL_SHADOW: Final = "intent-shadow"
 
 EVENT_TOPICS: Final = (PLAYBACK_EVENTS, BROWSE_EVENTS)
 CONSUMED_TOPICS: Final = (*EVENT_TOPICS, PROFILE_ERASURES, PROFILE_REPUBLICATIONS)
-"""What the worker's group consumes."""
+"""The topics that the worker's group consumes."""
 
 DEAD_LETTER_TOPICS: Final = (PLAYBACK_DLQ, BROWSE_DLQ, ERASURES_DLQ, REPUBLICATIONS_DLQ)
 

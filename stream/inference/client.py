@@ -55,10 +55,10 @@ class Asks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Absence:
-    """Of a server that was left."""
+    """A server that was left: what it missed, and the wait for its return."""
 
     owed: dict[str, set[int]]
-    """What it is to forget before it is asked again: by version, hashes of profiles."""
+    """Profiles to forget before it is asked again: hashes of their ids, by version."""
 
     ending: asyncio.Task[None]
     """Ends when the server is back."""
@@ -166,7 +166,7 @@ class InferenceClient:
     async def _answered(
         self, batch: WindowBatch, rows: NDArray[np.intp], version: str
     ) -> list[tuple[NDArray[np.intp], Intents]]:
-        """Which rows were answered, and how; there is a failure if none was and no server left."""
+        """The rows that were answered, with their answers. It fails when no server answered any."""
         requests = list(self._requests(batch, rows))
         results = await asyncio.gather(
             *(self._servers[address].ask(batch.rows(some), version) for address, some in requests),

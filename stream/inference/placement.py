@@ -1,4 +1,4 @@
-"""Which model server a profile is asked at: always the same, so that its cache is warm there."""
+"""Gives each profile its model server, always the same one, so that its cache is warm there."""
 
 from __future__ import annotations
 

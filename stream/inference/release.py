@@ -45,7 +45,7 @@ class Release(BaseModel):
     """Answers a share of the traffic too; its answers are compared, never published."""
 
     shadow_share: float = Field(0.0, ge=0, le=1)
-    """Of the profiles."""
+    """The share of the profiles that are shadowed, 0 to 1."""
 
 
 class ReleaseFollower:

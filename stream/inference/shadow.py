@@ -127,7 +127,7 @@ class Shadow:
 
 
 def is_shadowed(profile_hash: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Which profiles belong to this share of all: always the same, so that caches get warm."""
+    """Which profiles are shadowed at this share; always the same, so that caches get warm."""
     return profile_hash.view(np.uint64) % np.uint64(_PARTS) < share * _PARTS
 
 

@@ -45,7 +45,7 @@ class Bookmark(NamedTuple):
         return cls(committed.offset, int(digits) if known else None)
 
     def to_commit(self) -> OffsetAndMetadata:
-        """What to commit of it."""
+        """What to commit for this position."""
         told = "" if self.read_to_ms is None else f"{_READ_TO}{self.read_to_ms}"
         return OffsetAndMetadata(self.offset, told)
 

@@ -37,7 +37,7 @@ class Changelog:
     @classmethod
     @asynccontextmanager
     async def of(cls, settings: KafkaSettings) -> AsyncIterator[Self]:
-        """That of these settings, open while the block runs.
+        """The changelog of these settings, open while the block runs.
 
         Raises:
             BrokerUnavailableError: when Kafka does not answer, also later.
@@ -77,7 +77,7 @@ class Changelog:
 
 
 class Whereabouts:
-    """In which partitions each key has a state."""
+    """The partitions in which each key has a state."""
 
     def __init__(self) -> None:
         # One bit for each partition: there may be millions of keys.

@@ -116,7 +116,7 @@ class LagReader:
         ]
 
     async def missing(self, topics: Iterable[str]) -> list[str]:
-        """Those of topics, full names, that Kafka doesn't have.
+        """The given topics (full names) that Kafka doesn't have.
 
         Raises:
             BrokerUnavailableError: when Kafka does not answer.

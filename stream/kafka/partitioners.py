@@ -16,7 +16,7 @@ Partitioner = Literal["murmur2", "crc32", "fnv1a"]
 
 _INT32_MAX: Final = 0x7FFF_FFFF
 _ENOUGH: Final = 0.9
-"""Of the keys: some may stand elsewhere because a producer knew too few partitions for a while."""
+"""Share of keys that must agree: some stand elsewhere if a producer knew too few partitions."""
 
 
 def _java(key: bytes) -> int:

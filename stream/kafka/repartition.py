@@ -52,14 +52,14 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True, slots=True)
 class Repartitioned:
-    """What was done."""
+    """The outcome of a repartition."""
 
     topology: Topology
     profiles: int
-    """That have a state."""
+    """Profiles that have a state."""
 
     moved: int
-    """Of them, those whose state stood elsewhere."""
+    """Profiles whose state stood in another partition."""
 
 
 async def repartition(
@@ -172,7 +172,7 @@ class Mover:
 
 
 def whole(key: bytes, states: Sequence[KeptState], rules: Rules) -> KeptState:
-    """What all states of one profile come to, kept when the last of them was.
+    """All states of one profile joined, with the time at which the newest was kept.
 
     Raises:
         BadStateError: when one can't be read; says whose.

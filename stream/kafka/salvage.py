@@ -296,7 +296,7 @@ def _bytes(data: bytes, at: int) -> tuple[bytes | None, int]:
 
 
 def _gunzip(data: bytes) -> bytes:
-    """What gzip packed; the broker doesn't mind what follows on that."""
+    """Unpack gzip. What follows behind the packed data is ignored, as the broker ignores it."""
     out = b""
     while data:
         member = zlib.decompressobj(wbits=31)

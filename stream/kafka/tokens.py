@@ -26,7 +26,7 @@ from stream.exceptions import InvalidSettingsError
 from stream.settings import KafkaSettings
 
 _RENEW_AT: Final = 0.8
-"""Of a token's lifetime, as Kafka's own clients do."""
+"""Share of a token's lifetime after which it is renewed, as Kafka's own clients do."""
 
 _PATIENCE_S: Final = 10.0
 
@@ -44,7 +44,7 @@ class Authenticator(conn.OAuthAuthenticator):  # type: ignore[misc]
     """
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
-        """What to answer, and whether another answer follows; None when it is over."""
+        """The next answer, and whether another one follows; None when the login is over."""
         if self._token_sent and payload:
             return b"\x01", True
         answer: tuple[bytes, bool] | None = await super().step(payload)

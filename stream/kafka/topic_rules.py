@@ -17,7 +17,7 @@ _DAY_S: Final = 86_400
 _HOUR_MS: Final = 3_600_000
 _FOR_EVER: Final = str((1 << 63) - 1)
 _BATCH_BYTES: Final = 512 * 1024
-"""What the outbox packs into one; a broker judges whole batches."""
+"""Bytes that the outbox packs into one batch; a broker judges whole batches."""
 
 _BESIDES_VALUE_BYTES: Final = 384 * 1024
 """Room for the key and the headers of a record that is copied."""
@@ -32,19 +32,19 @@ class Described:
 
     topic: Topic
     name: str
-    """In full."""
+    """The topic's full name."""
 
     partitions: int
     """0 where there is no such topic."""
 
     replicas: int = 0
-    """Of the partition that has the fewest."""
+    """Replicas of the partition that has the fewest."""
 
     config: Mapping[str, str] | None = None
-    """What is in force; None where the account may not see it."""
+    """The configuration in force; None where the account may not see it."""
 
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """Of this, what was set on the topic itself."""
+    """The part of it that was set on the topic itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def unwritable(described: Described) -> str | None:
 
 
 def worries(described: Described, settings: Settings) -> list[str]:
-    """What may lose records, and may be meant so."""
+    """What may lose records although it may be meant so, in words."""
     config, told = described.config or {}, []
     if described.replicas > 1:
         if config.get("unclean.leader.election.enable") == "true":

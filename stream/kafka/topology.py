@@ -44,7 +44,7 @@ class Topology(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     partitions: int = Field(ge=1)
-    """Of each topic."""
+    """Partitions of each topic."""
 
     partitioner: Partitioner | None = None
     """Says where a key's state is; None where it is wherever its events came by."""
@@ -103,7 +103,7 @@ class TopologyReader:
         await self._consumer.stop()
 
     async def read(self) -> Topology | None:
-        """What is remembered now; None where nothing was yet.
+        """The topology that is remembered now; None where none was yet.
 
         Raises:
             BrokerUnavailableError: when Kafka does not answer.
@@ -129,7 +129,7 @@ class TopologyReader:
 
 
 async def read_topology(settings: KafkaSettings) -> Topology | None:
-    """What is remembered now; None where nothing was yet.
+    """The topology that is remembered now; None where none was yet.
 
     Raises:
         BrokerUnavailableError: when Kafka does not answer.
