@@ -1,6 +1,6 @@
 """Writes the configurations of the model in Triton's repository, `model_repo/fm_intent`.
 
-    python -m fm_intent.model_config
+    python -m fm_intent.model_config model_repo/fm_intent
 
 Its outputs are derived from the heads, so it is to be run when one comes or gets a label. A test
 compares the files with what this module writes.
@@ -8,11 +8,11 @@ compares the files with what this module writes.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
 from stream.domain.heads import HEADS
-from stream.home import HOME
 
 MODEL: Final = "fm_intent"
 
@@ -107,4 +107,4 @@ def configuration(folder: Path) -> dict[str, bytes]:
 
 if __name__ == "__main__":
     for path, text in CONFIGS.items():
-        (HOME / "model_repo" / MODEL / path).write_text(text)
+        (Path(sys.argv[1]) / path).write_text(text)

@@ -12,12 +12,13 @@ import pyarrow as pa
 import torch
 
 from features.definitions import profile_intent
-from features.online.writer import to_protos
+from features.online.feast_rows import to_protos
 from features.registry.reference import page
+from fm_intent import model_config
 from fm_intent.evaluate import evaluate
 from fm_intent.experiments import Experiment, Training
 from fm_intent.export import export
-from fm_intent.model_config import CONFIGS, HOME
+from fm_intent.model_config import CONFIGS, MODEL
 from fm_intent.served.network import Architecture
 from fm_intent.train import fit
 from fm_intent.validation import golden_windows, validated
@@ -32,10 +33,12 @@ from stream.domain.feature_row import IntentRow
 from stream.domain.labels import ACTIONS
 from stream.domain.profile_state import ProfileState, Rules
 from stream.domain.row_building import intent_rows
+from stream.domain.sessions import NO_SESSION
 from stream.domain.window import WindowBatch
 from tests.unit.fm_intent import tiny
 from tests.unit.fm_intent.test_export import manifest
 
+HOME = Path("model_repo") / MODEL
 HEAD, EVENT, TOPIC = "daypart", "thumbs_up", "browse-events"
 
 
@@ -52,7 +55,8 @@ def head(folder: Path) -> dict[str, Any]:
     windows: WindowBatch = golden_windows(exported)
     answer = exported.answer(windows)
     profiles = [(f"profile-{number}", ProfileState()) for number in range(len(windows))]
-    row = intent_rows(profiles, answer, Catalogue(), session_gap_s=1800, now_ms=1)[0]
+    sessions = [NO_SESSION] * len(profiles)
+    row = intent_rows(profiles, sessions, answer, Catalogue(), now_ms=1)[0]
     published = row.to_json()
     return {
         "sums": answer.probs[HEAD].sum(1).tolist(),
@@ -74,7 +78,7 @@ def event() -> dict[str, Any]:
     value["title_id"] = "t"
     read = decode(TOPIC, b"p", orjson.dumps(value), broker_time_ms=1)
     state, rules = ProfileState(), Rules()
-    outcome = state.take_in(read, rules).value
+    outcome = state.apply(read, rules).value
     actions = action_types(state.memory, state.window, rules)
     return {
         "type": read.event_type,
@@ -88,7 +92,7 @@ def event() -> dict[str, Any]:
 
 if __name__ == "__main__":
     found = {
-        "home": str(HOME),
+        "home": model_config.__file__,
         "configured": {path: (HOME / path).read_text() == CONFIGS[path] for path in CONFIGS},
         "config": CONFIGS["config.pbtxt"],
         "head": head(Path(sys.argv[1])),

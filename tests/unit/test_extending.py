@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 
-from intentstream.paths import REPOSITORY
+from tests.checkout import REPOSITORY
 
 COPIED = ("features", "fm_intent", "infra", "intentstream", "lab", "model_repo", "stream", "tests")
 PAGE = Path("docs/features.md")
@@ -91,8 +91,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Extended:
     tree = copy_of_the_tree(tmp_path_factory.mktemp("extended"))
     before = contents(tree)
     add_the_head(tree)
-    run(tree, "fm_intent.model_config")
-    run(tree, "features.registry.reference")
+    run(tree, "fm_intent.model_config", "model_repo/fm_intent")
+    (tree / PAGE).write_text(run(tree, "features.registry.reference"))
     between = contents(tree)
     add_the_event_type(tree)
     after = contents(tree)

@@ -23,7 +23,7 @@ def config(path: str) -> ModelConfig:
 @pytest.mark.parametrize("path", CONFIGS)
 def test_the_committed_configurations_are_what_the_heads_make_of_them(path: str) -> None:
     assert (README.parent / "fm_intent" / path).read_text() == CONFIGS[path], (
-        "run `python -m fm_intent.model_config`"
+        "run `python -m fm_intent.model_config model_repo/fm_intent`"
     )
 
 

@@ -12,7 +12,9 @@ FEATURES = [*profile_intent.features, *title_profile.features, *intent_title_mat
 
 
 def test_the_page_is_what_the_definitions_say() -> None:
-    assert PAGE.read_text() == page(), "print it with features.registry.reference"
+    assert PAGE.read_text() == page(), (
+        "run `python -m features.registry.reference > docs/features.md`"
+    )
 
 
 @pytest.mark.parametrize("name", [feature.name for feature in FEATURES])
