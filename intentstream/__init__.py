@@ -11,59 +11,30 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from features.reading.learning import learn_weights
-    from features.reading.reader import Freshness, HttpIntentReader, IntentReader, LiveIntent
-    from features.reading.rerank import (
-        Candidate,
-        Order,
-        Ranked,
-        Reranker,
-        Reranking,
-        ScoreTerm,
-        Weights,
-        score_terms,
-    )
-    from features.registry.store import open_store
-    from stream.exceptions import (
-        CandidatesError,
-        IntentstreamError,
-        InvalidSettingsError,
-        RefusedError,
-        StoreRefusedError,
-        StoreUnavailableError,
-        TooManyProfilesError,
-        UnavailableError,
-        WeightsError,
-    )
-    from stream.settings import Settings
-
-__all__ = [
-    "Candidate",
-    "CandidatesError",
-    "Freshness",
-    "HttpIntentReader",
-    "IntentReader",
-    "IntentstreamError",
-    "InvalidSettingsError",
-    "LiveIntent",
-    "Order",
-    "Ranked",
-    "RefusedError",
-    "Reranker",
-    "Reranking",
-    "ScoreTerm",
-    "Settings",
-    "StoreRefusedError",
-    "StoreUnavailableError",
-    "TooManyProfilesError",
-    "UnavailableError",
-    "Weights",
-    "WeightsError",
-    "__version__",
-    "learn_weights",
-    "open_store",
-    "score_terms",
-]
+    from features.reading.learning import learn_weights as learn_weights
+    from features.reading.reader import Freshness as Freshness
+    from features.reading.reader import HttpIntentReader as HttpIntentReader
+    from features.reading.reader import IntentReader as IntentReader
+    from features.reading.reader import LiveIntent as LiveIntent
+    from features.reading.rerank import Candidate as Candidate
+    from features.reading.rerank import Order as Order
+    from features.reading.rerank import Ranked as Ranked
+    from features.reading.rerank import Reranker as Reranker
+    from features.reading.rerank import Reranking as Reranking
+    from features.reading.rerank import ScoreTerm as ScoreTerm
+    from features.reading.rerank import Weights as Weights
+    from features.reading.rerank import score_terms as score_terms
+    from features.registry.store import open_store as open_store
+    from stream.exceptions import CandidatesError as CandidatesError
+    from stream.exceptions import IntentstreamError as IntentstreamError
+    from stream.exceptions import InvalidSettingsError as InvalidSettingsError
+    from stream.exceptions import RefusedError as RefusedError
+    from stream.exceptions import StoreRefusedError as StoreRefusedError
+    from stream.exceptions import StoreUnavailableError as StoreUnavailableError
+    from stream.exceptions import TooManyProfilesError as TooManyProfilesError
+    from stream.exceptions import UnavailableError as UnavailableError
+    from stream.exceptions import WeightsError as WeightsError
+    from stream.settings import Settings as Settings
 
 _HOMES: Final = {
     "features.reading.learning": ("learn_weights",),
@@ -93,6 +64,8 @@ _HOMES: Final = {
     "stream.settings": ("Settings",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:
