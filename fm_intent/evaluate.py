@@ -20,8 +20,8 @@ from fm_intent.served.network import (
     FMIntent,
     Interactions,
     scores,
+    title_implied_probs,
     title_labels,
-    told_by_titles,
 )
 from fm_intent.served.network import load as load_network
 from stream.domain.heads import HEADS
@@ -354,7 +354,7 @@ def _through_titles(
     Titles are as old as at the newest interaction, because nobody knows when the next will be.
     """
     scored = torch.from_numpy(predictor.scores(sequences, contexts))
-    told = told_by_titles(
+    told = title_implied_probs(
         _title_probs(scored, sequences, contexts),
         _now_ms(sequences, contexts),
         title_labels(sequences.table, sequences.domain),

@@ -37,7 +37,7 @@ SEQUENCE_FEATURE: Final = "sequence_no"
 class FencedOnlineStore(OnlineStore):  # type: ignore[misc]
     """A Feast online store that refuses older rows: the contract.
 
-    `features.online.contract.OnlineStoreContract` tests an implementation for all of this but what
+    `features.online.fence_contract.OnlineStoreContract` tests an implementation for all of this but what
     `meaning_of` says.
 
     Order:

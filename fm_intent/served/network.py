@@ -193,7 +193,7 @@ class Encoded(NamedTuple):
 
 
 class TitleLabels(NamedTuple):
-    """What is known of the titles that are scored, as `told_by_titles` needs it."""
+    """What is known of the titles that are scored, as `title_implied_probs` needs it."""
 
     shares_VC: Tensor
     """float32, `TitleTable.shares_TC`."""
@@ -757,7 +757,7 @@ class FMIntent(nn.Module):
             return (None,) * len(self.domain.trained)
         scored = slice(FIRST_ROW, FIRST_ROW + self.domain.vocabulary)
         labels = TitleLabels(self.shares_TC[scored], self.release_day_T[scored], self.age_edges)
-        told = told_by_titles(probs_BV, now_ms_B, labels, self.domain)
+        told = title_implied_probs(probs_BV, now_ms_B, labels, self.domain)
         return tuple(
             None if logits is None else Opinions(logits[:, 0].softmax(-1), by_titles)
             for logits, by_titles in zip(encoded.intent_logits, told, strict=True)
@@ -851,7 +851,7 @@ def title_labels(table: TitleTable, domain: Domain) -> TitleLabels:
     )
 
 
-def told_by_titles(
+def title_implied_probs(
     probs_BV: Tensor, now_ms_B: Tensor, labels: TitleLabels, domain: Domain
 ) -> tuple[Tensor | None, ...]:
     """What a distribution over next plays says of each intent.

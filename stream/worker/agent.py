@@ -29,7 +29,7 @@ _BEHIND_BEGINNING: Final = 2
 """Batches that may be with the model or the store while another is begun."""
 
 
-class Steps(Protocol):
+class PipelineSteps(Protocol):
     """The pipeline, as far as the agent knows it."""
 
     async def decode(self, records: Sequence[StampedRecord]) -> MicroBatch:
@@ -45,11 +45,11 @@ class Steps(Protocol):
         """Publish what it answered; then the records may be acknowledged."""
 
 
-class Worker(Protocol):
+class StreamApp(Protocol):
     """The app, as far as the agent knows it."""
 
     @property
-    def pipeline(self) -> Steps | None:
+    def pipeline(self) -> PipelineSteps | None:
         """Its steps; there while it runs."""
 
     @property
@@ -81,7 +81,7 @@ class _Turns:
     """The generation of the consumer of which a batch was given up: what follows it in that
     generation must not be acknowledged, and the next generation gets all of it again."""
 
-    async def give_up(self, app: Worker, messages: Sequence[Any], error: Exception) -> None:
+    async def give_up(self, app: StreamApp, messages: Sequence[Any], error: Exception) -> None:
         self.given_up = messages[0].generation_id
         if isinstance(error, ShuttingDownError):
             _log.warning("%s; the batch stays unacknowledged", error)
@@ -91,7 +91,7 @@ class _Turns:
             await app.crash(error)
 
 
-async def serve(app: Worker, queue: Any) -> None:
+async def serve(app: StreamApp, queue: Any) -> None:
     """Carry what arrives on the agent's queue through the app's pipeline, until the worker stops.
 
     Any error but that of a worker that leaves ends the process.
@@ -119,7 +119,7 @@ async def serve(app: Worker, queue: Any) -> None:
     await asyncio.gather(*under_way)
 
 
-async def _next_batch(app: Worker, queue: Any) -> list[Any]:
+async def _next_batch(app: StreamApp, queue: Any) -> list[Any]:
     messages = [(await queue.get()).message]
     while len(messages) < app.batch_max_events and not queue.empty():
         messages.append(queue.get_nowait().message)
@@ -129,7 +129,7 @@ async def _next_batch(app: Worker, queue: Any) -> list[Any]:
     return current
 
 
-async def _begun(app: Worker, messages: Sequence[Any], turns: _Turns) -> MicroBatch | None:
+async def _begun(app: StreamApp, messages: Sequence[Any], turns: _Turns) -> MicroBatch | None:
     """The batch, with its states saved; None when the worker gave up on that."""
     assert app.pipeline is not None
     try:
@@ -142,7 +142,7 @@ async def _begun(app: Worker, messages: Sequence[Any], turns: _Turns) -> MicroBa
 
 
 async def _carry(
-    app: Worker,
+    app: StreamApp,
     messages: Sequence[Any],
     batch: MicroBatch | None,
     turns: _Turns,
@@ -166,7 +166,7 @@ async def _carry(
         app.consumer.unacked.difference_update(messages)
 
 
-def _acknowledge(app: Worker, messages: Sequence[Any]) -> None:
+def _acknowledge(app: StreamApp, messages: Sequence[Any]) -> None:
     # Faust may commit past a message that is not acknowledged when a later one is.
     for message in sorted(messages, key=lambda message: (message.tp, message.offset)):
         if message.generation_id == app.consumer_generation_id:

@@ -86,7 +86,7 @@ class MissingTopics:
         metrics.TOPICS_MISSING.set(len(names))
 
 
-class Worker(Protocol):
+class WatchedWorker(Protocol):
     """The worker, as far as the watchdog knows it."""
 
     def is_held(self) -> bool:
@@ -108,7 +108,7 @@ class Watchdog(Service):
     `kafka` says whether that was possible the last time.
     """
 
-    def __init__(self, config: Settings, worker: Worker) -> None:
+    def __init__(self, config: Settings, worker: WatchedWorker) -> None:
         self._config = config
         self._worker = worker
         self._changelog = config.topic(SESSIONS_CHANGELOG)

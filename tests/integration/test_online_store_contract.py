@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis as redis_client
 
-from features.online.contract import OnlineStoreContract
+from features.online.fence_contract import OnlineStoreContract
 from stream.ports import free_ports
 from stream.settings import Settings
 

@@ -24,8 +24,8 @@ from fm_intent.served.network import (
     next_same,
     save,
     scores,
+    title_implied_probs,
     title_labels,
-    told_by_titles,
 )
 from stream.domain.heads import INTENTS
 from stream.domain.labels import hash64
@@ -282,7 +282,9 @@ def test_titles_say_of_intents_what_their_labels_are_by_their_probabilities() ->
     rows = torch.arange(FIRST_ROW, FIRST_ROW + vocabulary)
     moments = [tiny.START_MS - 5_000 * DAY_MS, tiny.START_MS, tiny.START_MS + 40 * DAY_MS]
     for now_ms in moments:
-        nothing, *told = told_by_titles(probs, torch.full((5,), now_ms), labels, DATA.domain)[:4]
+        nothing, *told = title_implied_probs(probs, torch.full((5,), now_ms), labels, DATA.domain)[
+            :4
+        ]
         assert nothing is None
         ages = model.release_ages(rows, torch.tensor(now_ms))
         wanted = [torch.zeros_like(one) for one in told]

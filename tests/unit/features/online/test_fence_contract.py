@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
 
-from features.online.contract import OnlineStoreContract
 from features.online.feast_rows import to_protos
+from features.online.fence_contract import OnlineStoreContract
 from stream.settings import Settings
 from tests import online_stores
 from tests.online_stores import FencedSqliteOnlineStore, configured, is_older

@@ -1,6 +1,6 @@
 """The tests that every `FencedOnlineStore` must pass, to be run by pytest on an implementation.
 
-    from features.online.contract import OnlineStoreContract
+    from features.online.fence_contract import OnlineStoreContract
 
     class TestMyOnlineStore(OnlineStoreContract):
         @pytest.fixture
