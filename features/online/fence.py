@@ -37,8 +37,8 @@ SEQUENCE_FEATURE: Final = "sequence_no"
 class FencedOnlineStore(OnlineStore):  # type: ignore[misc]
     """A Feast online store that refuses older rows: the contract.
 
-    `features.online.fence_contract.OnlineStoreContract` tests an implementation for all of this but what
-    `meaning_of` says.
+    `features.online.fence_contract.OnlineStoreContract` tests an implementation for all of this but
+    what `meaning_of` says.
 
     Order:
         A row stands at its event's time, in milliseconds at least, and at one time at its
