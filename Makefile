@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup constraints demo up down test test-unit feast-universal lint format types clean
+.PHONY: help setup constraints wheel demo up down test test-unit feast-universal lint format types clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,11 @@ setup: ## make .venv and fetch Kafka and Triton (PYTHON=python3.12 picks the int
 
 constraints: ## renew the pinned dependencies from pyproject.toml
 	@$(PYTHON) infra/bootstrap.py --constraints
+
+# What an earlier build left would be packed, too.
+wheel: setup ## the product as a wheel, in dist/
+	@rm -rf build dist
+	@$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 demo: setup ## run the whole system on real histories (SOURCE=ml-1m|movietweetings|simulator)
 	@$(BIN)/intentstream demo --source $(SOURCE)

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from features.reading.rerank import score_terms as score_terms
     from features.registry.store import open_store as open_store
     from stream.exceptions import CandidatesError as CandidatesError
+    from stream.exceptions import DefinitionsError as DefinitionsError
     from stream.exceptions import IntentstreamError as IntentstreamError
     from stream.exceptions import InvalidSettingsError as InvalidSettingsError
+    from stream.exceptions import NothingLandedError as NothingLandedError
     from stream.exceptions import RefusedError as RefusedError
     from stream.exceptions import StoreRefusedError as StoreRefusedError
     from stream.exceptions import StoreUnavailableError as StoreUnavailableError
@@ -52,8 +54,10 @@ _HOMES: Final = {
     "features.registry.store": ("open_store",),
     "stream.exceptions": (
         "CandidatesError",
+        "DefinitionsError",
         "IntentstreamError",
         "InvalidSettingsError",
+        "NothingLandedError",
         "RefusedError",
         "StoreRefusedError",
         "StoreUnavailableError",

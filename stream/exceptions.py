@@ -49,7 +49,7 @@ IntentstreamError
         NoVersionError
         SourceError
             UnknownSourceError
-            ArchiveUnavailableError
+            ArchiveUnavailableError (UnavailableError)
             UnexpectedDataError
     DeploymentError
         ReleaseError
@@ -72,7 +72,7 @@ from pathlib import Path
 
 
 class Reason(StrEnum):
-    """Why a record can never be taken in; the value stands in its dead letter."""
+    """Why a record can never be applied; the value stands in its dead letter."""
 
     EMPTY = "empty"
     OVERSIZED = "oversized"
@@ -293,7 +293,7 @@ class UnknownSourceError(SourceError):
     """The name is not one of `sources()`."""
 
 
-class ArchiveUnavailableError(SourceError):
+class ArchiveUnavailableError(SourceError, UnavailableError):
     """The archive that holds a source could not be downloaded."""
 
 

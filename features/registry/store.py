@@ -85,11 +85,18 @@ def _online_store(settings: Settings, registry: Path) -> Any:
         text = os.path.expandvars(Path(settings.online_store).read_text())
         online = yaml.safe_load(text)["online_store"]
         return get_online_config_from_type(online["type"])(**online)
-    except (OSError, yaml.YAMLError, TypeError, LookupError, ValueError, FeastError) as error:
-        raise InvalidSettingsError(
-            f"INTENT_ONLINE_STORE={settings.online_store} is neither redis nor sqlite, nor a file "
-            f"that says what the online store is, as features/feature_store.yaml does: {error}"
-        ) from error
+    except LookupError as error:
+        raise _no_store(settings, f"it has no {error}") from error
+    except (OSError, yaml.YAMLError, TypeError, ValueError, FeastError) as error:
+        raise _no_store(settings, str(error)) from error
+
+
+def _no_store(settings: Settings, reason: str) -> InvalidSettingsError:
+    return InvalidSettingsError(
+        f"INTENT_ONLINE_STORE={settings.online_store} is neither redis nor sqlite, nor a file "
+        "whose section online_store names a store by its type, one of Feast's or a class, as "
+        f"features/feature_store.yaml does: {reason}"
+    )
 
 
 def source_folder(settings: Settings, source: FileSource) -> Path:

@@ -38,7 +38,10 @@ def features_init(
     from features.registry.folder import write_repository
 
     write_repository(folder)
-    typer.echo(f"run `feast apply` in {folder}")
+    typer.echo(
+        f"run `feast apply` in {folder} (with INTENT_ONLINE_STORE=sqlite, "
+        "`feast -f feature_store_sqlite.yaml apply`)"
+    )
 
 
 @app.command()

@@ -96,7 +96,7 @@ def dlq_list(
     limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
-    """Show dead letters and why they were turned away."""
+    """Show dead letters and why they were rejected."""
     from stream.kafka.dlq import print_dead_letters
     from stream.settings import settings
 

@@ -1,4 +1,4 @@
-"""Checks a replay: is every record sent reflected in the features, or turned away as it should be?
+"""Checks a replay: is every record sent reflected in the features, or rejected as it should be?
 
 Recomputes from the records sent what each profile's features must say, and compares it with what
 Feast answers and with what lies on the dead-letter and late-events topics. It shares the table
@@ -86,7 +86,7 @@ class CheckResult:
         late: records on late-events.
         dead_lettered: records on the dead-letter topics.
         missing: records whose effect, dead letter or late event is absent.
-        wrong: profiles whose features differ otherwise, and records turned away without cause or
+        wrong: profiles whose features differ otherwise, and records rejected without cause or
             with another reason than they should have.
         profiles: profiles with state.
         bounded_profiles: profiles with an event that had left the window before it came; their
@@ -200,7 +200,7 @@ def _check_profiles(
     rejected = clean.found_on != ""
     for record in clean[rejected & ~excused].itertuples():
         result.complain(
-            f"{_name(record)}, a valid event, was turned away to {record.found_on} "
+            f"{_name(record)}, a valid event, was rejected, to {record.found_on} "
             f"for {record.found_reason}",
             wrong=1,
         )

@@ -50,7 +50,7 @@ SENT_SCHEMA: Final = pa.schema(
     ]
 )
 """One row per record in the order of sending: where it is in Kafka, what it is (`Fate`), the reason
-that must be given when it is turned away, and, of good ones, what its effect depends on."""
+that must be given when it is rejected, and, of good ones, what its effect depends on."""
 
 
 @dataclass(frozen=True, slots=True)

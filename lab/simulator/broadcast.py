@@ -45,7 +45,7 @@ def send(
     lateness_s = span_s(events)
     if lateness_s > settings.allowed_lateness_s:
         console.print(
-            f"Events reach back {lateness_s / 86_400:,.1f} days: workers turn away what is older "
+            f"Events reach back {lateness_s / 86_400:,.1f} days: workers reject what is older "
             f"than INTENT_ALLOWED_LATENESS_S, which is {settings.allowed_lateness_s:,} s here."
         )
     plan = plan_replay(

@@ -89,7 +89,7 @@ class ReleaseFollower:
         self._consumer.assign([self._place])
         end = (await self._consumer.end_offsets([self._place]))[self._place]
         async for record in self._consumer.until({self._place: end}):
-            self._take_in(record)
+            self._apply(record)
 
     async def _follow(self) -> None:
         while True:
@@ -102,9 +102,9 @@ class ReleaseFollower:
     async def _read(self) -> None:
         for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
             for record in records:
-                self._take_in(record)
+                self._apply(record)
 
-    def _take_in(self, record: Any) -> None:
+    def _apply(self, record: Any) -> None:
         if record.key != self._settings.model_name.encode() or not record.value:
             return
         try:

@@ -20,7 +20,7 @@ from stream.settings import KafkaSettings
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter: where it stands, the record as it came, and why it was turned away."""
+    """One dead letter: where it stands, the record as it came, and why it was rejected."""
 
     topic: str
     partition: int
@@ -57,7 +57,7 @@ async def read_dead_letters(
 
     Args:
         settings: where Kafka is.
-        reason: only those turned away for this reason.
+        reason: only those rejected for this reason.
 
     Raises:
         BrokerUnavailableError: when Kafka does not answer.

@@ -264,7 +264,7 @@ class _LenientBatch:
     def _unreadable(self, data: bytes, error: Exception, number: int = 0) -> _Record:
         offset = max(self.base_offset + number, self._position)
         why = f"offsets {offset} to {self.next_offset - 1} can't be taken apart: {error}"
-        # Retention goes by a record's time, also where it is turned away to.
+        # Retention goes by a record's time, also where its dead letter goes.
         timestamp = self._max_timestamp if self._is_whole else round(time.time() * 1000)
         return _Record(offset, timestamp, 0, None, Unreadable(data, why), [])
 

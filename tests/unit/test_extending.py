@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from tests.checkout import REPOSITORY
 
+RECIPES = (REPOSITORY / "docs" / "extending.md").read_text()
 COPIED = ("features", "fm_intent", "infra", "intentstream", "lab", "model_repo", "stream", "tests")
 PAGE = Path("docs/features.md")
 HEADS = Path("stream/domain/heads.py")
@@ -36,6 +38,12 @@ THUMBS_UP = """
 )
 
 BY_NAME"""
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`((?:\w+/)+\w+\.\w+)`", RECIPES))))
+def test_each_file_that_the_recipes_name_is_there(named: str) -> None:
+    homes = (REPOSITORY, REPOSITORY / "fm_intent", REPOSITORY / "model_repo" / "fm_intent")
+    assert any((home / named).exists() for home in homes)
 
 
 def copy_of_the_tree(folder: Path) -> Path:

@@ -201,7 +201,7 @@ def test_a_valid_event_on_late_events_with_its_window_still_open_is_wrong(worker
     worker.rejected[origin] = Rejection("late-events", "before_window")
     result = worker.check()
     assert result.wrong >= 1
-    assert "was turned away" in result.mismatches[0]
+    assert "was rejected" in result.mismatches[0]
 
 
 @pytest.mark.parametrize("fate", [Fate.TOO_LATE, Fate.MALFORMED])

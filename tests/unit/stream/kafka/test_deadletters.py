@@ -1,4 +1,4 @@
-"""Whatever is turned away fits the topic that it goes to."""
+"""Whatever is rejected fits the topic that it goes to."""
 
 from __future__ import annotations
 
