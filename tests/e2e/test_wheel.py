@@ -159,7 +159,7 @@ def test_a_model_is_published_and_an_event_becomes_features(
 
     export_a_small_model(connected.folder / "model_repo")
     published = connected.run("intentstream", "model", "publish", "--shadow-s", "0")
-    assert "version 1 is live" in published
+    assert "version 901 is live" in published
 
     with (tmp_path / "worker.log").open("w") as log:
         worker = connected.start("intentstream", "worker", stdout=log, stderr=log)
@@ -183,6 +183,8 @@ def export_a_small_model(repository: Path) -> None:
     from tests.unit.fm_intent import tiny
     from tests.unit.fm_intent.test_export import manifest
 
+    # The next number is one that no other test has had Triton serve.
+    (repository / "fm_intent" / "900").mkdir(parents=True, exist_ok=True)
     sequences = tiny.sequences()
     model = tiny.network(sequences)
     export(model, manifest(SOURCE), tiny.windows(sequences), repository)
