@@ -163,8 +163,8 @@ class Pipeline:
             self._republishing.add(ended)
         try:
             batch = MicroBatch(consumed_at=self._clock(), newest_s=0.0)
+            released_at_s = self._released_at_s()
             for one in profiles:
-                released_at_s = self._released_at_s()
                 self._joiner.request(
                     one.key.decode(), one.partition, batch, released_at_s=released_at_s
                 )
