@@ -133,6 +133,7 @@ def _compared(full: Architecture, training: Training) -> dict[str, Experiment]:
 
 _SERVED: Final = Architecture()
 _FULL: Final = Architecture(item_layers=4, dropout=0.2)
+_WIDE: Final = replace(_FULL, width=128, heads=4, hidden=256, dropout=0.3)
 _ML_1M: Final = Training(
     window=200, crops="recent", batch=4096, average=0.997, patience=3, validation_profiles=2000
 )
@@ -179,6 +180,15 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     **{
         f"{source}-fm-intent-no-recall": Experiment(replace(_FULL, recall=False), _SIMULATED)
         for source in ("simulator", "simulator-null")
+    },
+    # What width is worth, trained until validation has long stopped rising.
+    **{
+        f"ml-1m-{name}-wide": Experiment(model, replace(_RATINGS, epochs=60, patience=6))
+        for name, model in (
+            ("fm-intent", _WIDE),
+            ("v0", variant("v0", _WIDE)),
+            ("fm-intent-target-time", replace(_WIDE, target_time=True)),
+        )
     },
     # As it was published, so that its figures can be held against others'.
     "ml-1m-sasrec-published": Experiment(SASRecSettings(), replace(_ML_1M, patience=5)),
