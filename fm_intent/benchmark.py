@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from fm_intent import ranking_metrics
 from fm_intent.baselines import Popularity
-from fm_intent.data.dataset import (
-    Sequences,
-    SourceCatalogue,
-    Split,
+from fm_intent.data.catalogue import SourceCatalogue
+from fm_intent.data.dataset import Sequences, Split
+from fm_intent.data.histories import (
     data_sha256,
     histories_id,
     is_of_ratings,

@@ -21,15 +21,8 @@ from tqdm import tqdm
 from fm_intent import ranking_metrics
 from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
-from fm_intent.data.dataset import (
-    Crop,
-    Sequences,
-    TrainingBatch,
-    batches,
-    data_sha256,
-    histories_id,
-    load,
-)
+from fm_intent.data.dataset import Crop, Sequences, TrainingBatch, batches, load
+from fm_intent.data.histories import data_sha256, histories_id
 from fm_intent.evaluate import NetworkPredictor, NextTitleModel, evaluate, next_title_ranks, sample
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Manifest, export

@@ -15,7 +15,7 @@ import torch
 
 from fm_intent import benchmark
 from fm_intent.baselines import Popularity
-from fm_intent.data.dataset import is_of_ratings
+from fm_intent.data.histories import is_of_ratings
 from fm_intent.evaluate import VersionWithData, exported, judge
 from fm_intent.served.network import FIRST_ROW
 from stream.domain.heads import INTENTS

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stream.domain.labels import GENRES, KINDS
-from stream.exceptions import UnexpectedDataError
+from stream.exceptions import DataUnusableError, UnexpectedDataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +94,24 @@ def write(directory: Path, catalogue: pa.Table, events: pa.Table) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(catalogue.cast(CATALOGUE_SCHEMA), directory / CATALOGUE_FILE)
     pq.write_table(events.cast(EVENTS_SCHEMA), directory / EVENTS_FILE, compression="zstd")
+
+
+def read(path: Path) -> pa.Table:
+    """The table in one of a source's files.
+
+    Raises:
+        DataUnusableError: when the file is missing.
+    """
+    if not path.exists():
+        raise missing(path)
+    return pq.read_table(path)
+
+
+def missing(path: Path) -> DataUnusableError:
+    """The error that a source's file is not there."""
+    return DataUnusableError(
+        f"{path} is missing; prepare the source first (`make demo` does so), or name another folder"
+    )
 
 
 def _require(holds: bool, complaint: str) -> None:

@@ -6,21 +6,17 @@ All profiles lie one behind the other in flat columns; `[N]` is the number of al
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from fm_intent.data.catalogue import SourceCatalogue
+from fm_intent.data.histories import HistoryColumns, read_histories
 from fm_intent.served.network import (
     FIRST_ROW,
     NO_ROW,
@@ -30,9 +26,7 @@ from fm_intent.served.network import (
     Interactions,
     TitleTable,
 )
-from stream.domain.event_types import STATELESS, Event, event_of
 from stream.domain.heads import HEADS, INTENTS, LABELS, Entries, Head, OfAge, OfInteraction, OfTitle
-from stream.domain.history import EDITION, histories
 from stream.domain.labels import (
     ACTIONS,
     DEVICES,
@@ -40,173 +34,11 @@ from stream.domain.labels import (
     KINDS,
     NO_TITLE,
     RELEASE_AGE_EDGES_DAYS,
-    hash64,
 )
-from stream.domain.profile_state import Rules
 from stream.exceptions import DataUnusableError
 
 PLAYS: Final = tuple(ACTIONS.index(name) for name in ("discover", "continue", "rewatch"))
 """Action types that play a title."""
-
-_COLUMNS: Final = ("title_hash", "action", "start_ms", "watched_share", "device", "watched_ms")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceCatalogue:
-    """All titles of a source; columns are `[T]`."""
-
-    title_id: list[str]
-    name: list[str]
-    title_hash: NDArray[np.int64]
-    genres: NDArray[np.float32]
-    """`[T, len(GENRES)]`, 1 where the title has the genre."""
-    kind: NDArray[np.int64]
-    """1 + index into `KINDS`; 0 where unknown."""
-    release_day: NDArray[np.int64]
-    """Days since 1970-01-01; `UNKNOWN_DAY` where unknown."""
-    duration_ms: dict[int, int]
-    """Title hash → milliseconds of one sitting, where known."""
-
-    @classmethod
-    def read(cls, data_dir: Path) -> SourceCatalogue:
-        """The catalogue in `data_dir`.
-
-        Raises:
-            DataUnusableError: when the file is missing.
-        """
-        table = _read(data_dir / "catalogue.parquet")
-        ids = table["title_id"].to_pylist()
-        hashes = np.fromiter(map(hash64, ids), np.int64, len(ids))
-        genres = np.zeros((len(ids), len(GENRES)), np.float32)
-        for row, names in enumerate(table["genres"].to_pylist()):
-            genres[row, [GENRES.index(name) for name in names]] = 1
-        kind = pc.fill_null(pc.index_in(table["kind"], pa.array(KINDS)), -1).to_numpy()
-        seconds = table["duration_s"].to_pylist()
-        return cls(
-            title_id=ids,
-            name=table["name"].to_pylist(),
-            title_hash=hashes,
-            genres=genres,
-            kind=kind.astype(np.int64) + 1,
-            release_day=pc.fill_null(table["release_day"].cast(pa.int64()), UNKNOWN_DAY).to_numpy(),
-            duration_ms={
-                title: round(s * 1000)
-                for title, s in zip(hashes.tolist(), seconds, strict=True)
-                if s
-            },
-        )
-
-
-class HistoryColumns(NamedTuple):
-    """All interactions of all profiles, `[N]`, in order of time; and where each profile's begin."""
-
-    offset: NDArray[np.int64]
-    """`[P + 1]`."""
-    title_hash: NDArray[np.int64]
-    action: NDArray[np.int8]
-    start_ms: NDArray[np.int64]
-    watched_share: NDArray[np.float32]
-    device: NDArray[np.int8]
-    watched_ms: NDArray[np.int64]
-    profile_id: NDArray[np.str_]
-    """`[P]`."""
-
-
-def read_histories(data_dir: Path) -> HistoryColumns:
-    """The histories that the serving session code makes of the events in `data_dir`.
-
-    They are kept beside the events, because a million events take half a minute; the file's name
-    says which events and which session code it came from.
-
-    Raises:
-        DataUnusableError: when the files are missing.
-    """
-    kept = data_dir / f"histories-{histories_id(data_dir)}.npz"
-    if not kept.exists():
-        catalogue = SourceCatalogue.read(data_dir)
-        by_profile = histories(
-            _events(data_dir / "events.parquet"), Rules(duration_ms=catalogue.duration_ms)
-        )
-        profiles = sorted(by_profile)
-        rows = [by_profile[profile] for profile in profiles]
-        columns = {name: np.concatenate([getattr(h, name) for h in rows]) for name in _COLUMNS}
-        offset = np.cumsum([0, *(len(h.title_hash) for h in rows)])
-        for stale in data_dir.glob("histories-*.npz"):
-            stale.unlink(missing_ok=True)
-        # Another run may be at the same, and takes for stale what is named like the whole.
-        part = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
-        ids = np.array(profiles, np.str_)
-        np.savez(part, allow_pickle=False, offset=offset, profile_id=ids, **columns)
-        part.replace(kept)
-    with np.load(kept) as arrays:
-        return HistoryColumns(**arrays)
-
-
-def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
-    """The plays in `data_dir` alone, in the order of the file, without rare titles.
-
-    This is how benchmarks on MovieLens define a history: ratings of one second stay in the order of
-    the publisher's file, which the session code, knowing no such order, can't keep.
-
-    Args:
-        data_dir: a source whose plays are single events: no one watches anything twice.
-        min_plays: titles with fewer plays are left out.
-
-    Raises:
-        DataUnusableError: when the files are missing.
-    """
-    table = _read(data_dir / "events.parquet")
-    table = table.filter(pc.equal(table["event_type"], "play_complete"))
-    titles = table["title_id"].combine_chunks().dictionary_encode()
-    plays = np.bincount(titles.indices.to_numpy(), minlength=len(titles.dictionary))
-    kept = plays[titles.indices.to_numpy()] >= min_plays
-    profiles = pc.filter(table["profile_id"], kept).combine_chunks().dictionary_encode()
-    profile = profiles.indices.to_numpy()
-    order = np.argsort(profile, kind="stable")
-    hashes = np.fromiter(map(hash64, titles.dictionary.to_pylist()), np.int64)
-    count = len(order)
-    return HistoryColumns(
-        offset=np.concatenate([[0], np.bincount(profile).cumsum()]),
-        title_hash=hashes[titles.indices.to_numpy()[kept][order]],
-        action=np.full(count, ACTIONS.index("discover"), np.int8),
-        start_ms=table["occurred_at_ms"].to_numpy()[kept][order],
-        watched_share=np.full(count, -1, np.float32),
-        device=np.zeros(count, np.int8),
-        watched_ms=np.zeros(count, np.int64),
-        profile_id=np.array(profiles.dictionary.to_pylist(), np.str_),
-    )
-
-
-def is_of_ratings(data_dir: Path) -> bool:
-    """Whether all that the source knows of its profiles is which titles they played, and when.
-
-    Raises:
-        DataUnusableError: when the files are missing.
-    """
-    types = pc.unique(_read(data_dir / "events.parquet")["event_type"]).to_pylist()
-    return set(types) <= {"play_complete", "impression"}
-
-
-def data_sha256(data_dir: Path) -> str:
-    """Digest of a source's two files."""
-    digest = hashlib.sha256()
-    for name in ("catalogue.parquet", "events.parquet"):
-        path = data_dir / name
-        if not path.exists():
-            raise _missing(path)
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def histories_id(data_dir: Path) -> str:
-    """Names the histories that the session code of this edition makes of a source's events.
-
-    Raises:
-        DataUnusableError: when the files are missing.
-    """
-    digest = hashlib.sha256(data_sha256(data_dir).encode())
-    digest.update(repr((EDITION, HistoryColumns._fields, ACTIONS, DEVICES)).encode())
-    return digest.hexdigest()[:16]
 
 
 def window_start(context: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -680,25 +512,4 @@ def _table(catalogue: SourceCatalogue, order: NDArray[np.intp]) -> TitleTable:
         kind_T=behind(0, catalogue.kind),
         release_day_T=behind(UNKNOWN_DAY, catalogue.release_day),
         shares_TC=behind(0, title_shares(catalogue)),
-    )
-
-
-def _events(path: Path) -> Iterator[Event]:
-    table = _read(path)
-    table = table.filter(pc.invert(pc.is_in(table["event_type"], pa.array(STATELESS))))
-    for batch in table.to_batches():
-        columns = batch.to_pydict()
-        for row in zip(*columns.values(), strict=True):
-            yield event_of(dict(zip(columns, row, strict=True)))
-
-
-def _read(path: Path) -> pa.Table:
-    if not path.exists():
-        raise _missing(path)
-    return pq.read_table(path)
-
-
-def _missing(path: Path) -> DataUnusableError:
-    return DataUnusableError(
-        f"{path} is missing; prepare the source first (`make demo` does so), or name another folder"
     )

@@ -44,7 +44,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from fm_intent.data.dataset import SourceCatalogue, domain, title_shares
+from fm_intent.data.catalogue import SourceCatalogue
+from fm_intent.data.dataset import domain, title_shares
 from fm_intent.export import Manifest, export
 from fm_intent.model_config import TOP
 from fm_intent.served.cache import Cache, Whole, profile_bytes

@@ -28,7 +28,8 @@ import typer
 from scipy import stats
 
 from fm_intent.benchmark import record
-from fm_intent.data.dataset import Context, Sequences, data_sha256, load
+from fm_intent.data.dataset import Context, Sequences, load
+from fm_intent.data.histories import data_sha256
 from fm_intent.evaluate import judge
 from lab.exceptions import TruthError
 from lab.simulator import beliefs

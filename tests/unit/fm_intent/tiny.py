@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fm_intent.data.dataset import HistoryColumns, Sequences, SourceCatalogue
+from fm_intent.data.catalogue import SourceCatalogue
+from fm_intent.data.dataset import Sequences
+from fm_intent.data.histories import HistoryColumns
 from fm_intent.served.network import UNKNOWN_DAY, Architecture, FMIntent, Interactions
 from stream.domain.labels import ACTIONS, DEVICES, GENRES, NO_TITLE, hash64
 

@@ -4,24 +4,10 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fm_intent.data import dataset
-from fm_intent.data.dataset import (
-    PLAYS,
-    Crop,
-    Part,
-    Sequences,
-    Split,
-    batches,
-    load,
-    read_histories,
-    read_plays,
-    window_start,
-)
+from fm_intent.data.dataset import PLAYS, Crop, Part, Sequences, Split, batches, load, window_start
 from fm_intent.served.network import FIRST_ROW, NO_ROW
 from stream.domain.labels import ACTIONS, GENRES, hash64
 from stream.exceptions import DataUnusableError
@@ -162,77 +148,6 @@ def test_a_missing_source_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
         load(tmp_path)
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Two profiles: one browses and plays, one plays three titles in a second."""
-    rows = [
-        ("e1", "ann", "impression", 1_000, "a", None, None),
-        ("e2", "ann", "title_open", 2_000, "a", None, None),
-        ("e3", "ann", "play_start", 3_000, "a", "p1", 0.0),
-        ("e4", "ann", "play_stop", 63_000, "a", "p1", 60.0),
-        ("e5", "ann", "search", 70_000, None, None, None),
-        ("e6", "bob", "play_complete", 90_000, "c", "p2", None),
-        ("e7", "bob", "play_complete", 90_000, "b", "p3", None),
-        ("e8", "bob", "play_complete", 90_000, "a", "p4", None),
-    ]
-    names = ("event_id", "profile_id", "event_type", "occurred_at_ms")
-    names += ("title_id", "playback_id", "watched_s")
-    events = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
-    pq.write_table(events, tmp_path / "events.parquet")
-    catalogue = pa.table(
-        {
-            "title_id": ["a", "b", "c", "d"],
-            "name": ["A", "B", "C", "D"],
-            "kind": ["movie", "show", None, "movie"],
-            "genres": [["drama", "war"], [], ["comedy"], ["anime"]],
-            "release_day": pa.array([10, None, -10, 0], pa.int32()),
-            "duration_s": pa.array([120.0, None, None, None], pa.float32()),
-        }
-    )
-    pq.write_table(catalogue, tmp_path / "catalogue.parquet")
-    return tmp_path
-
-
-def test_histories_are_those_of_the_session_code(source: Path) -> None:
-    found = read_histories(source)
-    assert found.offset.tolist() == [0, 3, 6]
-    ann = slice(0, 3)
-    assert [ACTIONS[code] for code in found.action[ann]] == ["open", "discover", "search"]
-    assert found.start_ms[ann].tolist() == [2_000, 3_000, 70_000]
-    assert found.watched_share[ann].tolist() == [-1, 0.5, -1]
-
-
-def test_histories_are_kept_until_the_events_change(source: Path) -> None:
-    read_histories(source)
-    (kept,) = source.glob("histories-*.npz")
-    first = kept.stat().st_mtime_ns
-    read_histories(source)
-    assert kept.stat().st_mtime_ns == first
-    events = pq.read_table(source / "events.parquet")
-    pq.write_table(events.slice(0, 5), source / "events.parquet")
-    assert read_histories(source).offset.tolist() == [0, 3]
-    assert list(source.glob("histories-*.npz")) != [kept]
-
-
-def test_histories_that_another_edition_of_the_session_code_made_are_not_read(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = read_histories(source)
-    (kept,) = source.glob("histories-*.npz")
-    np.savez(kept, **wanted._replace(start_ms=wanted.start_ms + 1)._asdict())
-    assert read_histories(source).start_ms.tolist() == (wanted.start_ms + 1).tolist()
-    monkeypatch.setattr(dataset, "EDITION", dataset.EDITION + 1)
-    assert read_histories(source).start_ms.tolist() == wanted.start_ms.tolist()
-    assert not kept.exists()
-
-
-def test_plays_keep_the_order_of_the_file_and_rare_titles_are_left_out(source: Path) -> None:
-    found = read_plays(source, min_plays=1)
-    assert found.title_hash.tolist() == [hash64("c"), hash64("b"), hash64("a")]
-    with_rare_left_out = read_plays(source, min_plays=2)
-    assert len(with_rare_left_out.title_hash) == 0
-
-
 def test_the_title_table_starts_with_what_was_played(source: Path) -> None:
     data = load(source)
     hashes = data.table.hash_T[FIRST_ROW:].tolist()
@@ -332,11 +247,6 @@ def test_a_title_is_just_opened_when_the_look_at_it_came_right_before() -> None:
     action[count - 2] = ACTIONS.index("rewatch")
     data = Sequences(c._replace(action=action, title_hash=hashes), tiny.catalogue())
     assert not data.just_opened(data.contexts("test", 64, "served")).any()
-
-
-def test_both_ways_to_read_a_source_name_its_profiles(source: Path) -> None:
-    assert read_histories(source).profile_id.tolist() == ["ann", "bob"]
-    assert read_plays(source, min_plays=1).profile_id.tolist() == ["bob"]
 
 
 def test_by_global_time_the_first_interaction_of_a_profile_is_never_a_target() -> None:

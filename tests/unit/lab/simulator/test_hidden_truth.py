@@ -26,7 +26,8 @@ KNOW_THE_TRUTH = {
 """Modules outside the simulator that import it or name its truth; no other may."""
 
 MAKE_FEATURES_AND_MODELS = (
-    *("fm_intent.train", "fm_intent.data.dataset", "fm_intent.served.network", "fm_intent.loss"),
+    *("fm_intent.train", "fm_intent.data.dataset", "fm_intent.data.histories", "fm_intent.loss"),
+    "fm_intent.served.network",
     *("fm_intent.export", "fm_intent.baselines", "fm_intent.experiments", "fm_intent.served.cache"),
     *(
         "stream.domain.history",
