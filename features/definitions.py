@@ -153,7 +153,7 @@ profile_intent = FeatureView(
             "1 or more",
         ),
         _field(
-            "last_event_id", String, "Id of the newest event in the row.", "scalar", "1-64 chars"
+            "last_event_id", String, "Id of the newest event in the row.", "scalar", "1-256 chars"
         ),
         _field(
             "last_event_at",

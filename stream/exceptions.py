@@ -177,6 +177,10 @@ class CatalogueError(StreamError):
     """The title catalogue can't be read, or lacks columns that the worker needs."""
 
 
+class LabelsError(StreamError):
+    """What is to hold a model version's labels doesn't."""
+
+
 class TopicsMissingError(StreamError):
     """Topics that the worker needs don't exist, or differ in their number of partitions."""
 

@@ -26,15 +26,13 @@ from fm_intent.served.network import (
     Interactions,
     TitleTable,
 )
-from stream.domain.heads import HEADS, INTENTS, LABELS, Entries, Head, OfAge, OfInteraction, OfTitle
+from stream.domain.heads import HEADS, INTENTS, Entries, Head, OfAge, OfInteraction, OfTitle
 from stream.domain.labels import (
     ACTIONS,
-    DEVICES,
-    GENRES,
-    KINDS,
     NO_TITLE,
     RELEASE_AGE_EDGES_DAYS,
 )
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.exceptions import DataUnusableError
 
 PLAYS: Final = tuple(ACTIONS.index(name) for name in ("discover", "continue", "rewatch"))
@@ -128,6 +126,7 @@ class Sequences:
     Attributes:
         columns: the interactions.
         row: `[N]` int64, title rows.
+        labels: of the source.
         table: the title table: first the titles that are scored, then the rest.
         domain: label sets, and what this data can teach.
         candidates: `[V]` indices into the catalogue, of each title that is scored: those that were
@@ -140,6 +139,7 @@ class Sequences:
         if len(columns.title_hash) == 0:
             raise DataUnusableError("the source has no interaction; prepare its data again")
         self.columns = columns
+        self.labels = catalogue.labels
         self._play = np.isin(columns.action, PLAYS)
         self._period = np.zeros(len(columns.title_hash), np.int64)
         if split == "global-time":
@@ -335,9 +335,9 @@ class Sequences:
         at_or_after = np.where(self._known, np.arange(count), count)
         at_or_after = np.minimum.accumulate(at_or_after[::-1])[::-1]
         self._next_play = np.append(at_or_after[1:], count)
-        shares_TC = _by_head(self.table.shares_TC.numpy())
+        shares_TC = _by_head(self.table.shares_TC.numpy(), self.labels)
         self._labels = [self._labels_of(head, shares_TC) for head in HEADS]
-        watched = np.log1p(self.columns.watched_ms / 60_000)
+        watched = np.log1p(np.maximum(self.columns.watched_ms, 0) / 60_000)
         measured = watched > 0
         weight = np.ones(count, np.float32)
         if measured.any():
@@ -377,6 +377,7 @@ class Sequences:
             ),
             repeats=len(np.unique(played)) < len(played),
             vocabulary=len(self.candidates),
+            labels=self.labels,
         )
 
     def _contexts_before(
@@ -404,7 +405,9 @@ class Sequences:
             watched_share_BL=torch.from_numpy(
                 np.where(inside, c.watched_share[at], -1).astype(np.float32)
             ),
-            device_BL=torch.from_numpy(np.where(inside, c.device[at], 0).astype(np.int64)),
+            device_BL=torch.from_numpy(
+                np.where(inside, self.labels.device_numbers(c.device[at]), 0).astype(np.int64)
+            ),
             length_B=torch.from_numpy(inside.sum(1)),
         )
 
@@ -421,16 +424,22 @@ class Sequences:
         )
 
 
-def domain(trained: tuple[bool, ...], *, repeats: bool, vocabulary: int) -> Domain:
+def domain(
+    trained: tuple[bool, ...],
+    *,
+    repeats: bool,
+    vocabulary: int,
+    labels: VersionLabels = BUILT_IN,
+) -> Domain:
     """All heads and label sets, with what a source gives; see `Domain`."""
     return Domain(
         actions=len(ACTIONS),
-        genres=len(GENRES),
-        kinds=len(KINDS),
-        devices=len(DEVICES),
+        genres=len(labels.genres),
+        kinds=len(labels.kinds),
+        devices=len(labels.devices),
         release_age_edges_days=RELEASE_AGE_EDGES_DAYS,
         intents=INTENTS,
-        classes=tuple(len(head.labels) for head in HEADS),
+        classes=tuple(len(labels.of_head(head)) for head in HEADS),
         told=tuple(_told(head) for head in HEADS),
         trained=trained,
         repeats=repeats,
@@ -438,7 +447,7 @@ def domain(trained: tuple[bool, ...], *, repeats: bool, vocabulary: int) -> Doma
     )
 
 
-_TOLD_BY_ENTRY: Final = {head.name: head.label for head in HEADS if isinstance(head.label, OfTitle)}
+_TOLD_BY_ENTRY: Final = {head: head.label for head in HEADS if isinstance(head.label, OfTitle)}
 
 
 def _told(head: Head) -> Literal["entry", "age", "nothing"]:
@@ -452,10 +461,13 @@ def title_shares(entries: Entries) -> NDArray[np.float32]:
     return np.concatenate([label.shares(entries) for label in _TOLD_BY_ENTRY.values()], axis=1)
 
 
-def _by_head(shares_TC: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def _by_head(
+    shares_TC: NDArray[np.float32], labels: VersionLabels
+) -> dict[str, NDArray[np.float32]]:
     """The shares of each head that a title's entry tells."""
-    ends = np.cumsum([len(LABELS[name]) for name in _TOLD_BY_ENTRY])
-    return dict(zip(_TOLD_BY_ENTRY, np.split(shares_TC, ends[:-1], axis=1), strict=True))
+    ends = np.cumsum([len(labels.of_head(head)) for head in _TOLD_BY_ENTRY])
+    names = [head.name for head in _TOLD_BY_ENTRY]
+    return dict(zip(names, np.split(shares_TC, ends[:-1], axis=1), strict=True))
 
 
 def load(data_dir: Path) -> Sequences:

@@ -20,7 +20,7 @@ from fm_intent.data import contract
 from fm_intent.data.catalogue import SourceCatalogue
 from stream.domain.event_types import STATELESS, Event, event_of
 from stream.domain.history import EDITION, histories
-from stream.domain.labels import ACTIONS, DEVICES, hash64
+from stream.domain.labels import ACTIONS, hash64
 from stream.domain.profile_state import Rules
 
 _COLUMNS: Final = ("title_hash", "action", "start_ms", "watched_share", "device", "watched_ms")
@@ -35,7 +35,8 @@ class HistoryColumns(NamedTuple):
     action: NDArray[np.int8]
     start_ms: NDArray[np.int64]
     watched_share: NDArray[np.float32]
-    device: NDArray[np.int8]
+    device: NDArray[np.uint32]
+    """`device_hash` of each one's device, 0 where there is none."""
     watched_ms: NDArray[np.int64]
     profile_id: NDArray[np.str_]
     """`[P]`."""
@@ -100,7 +101,7 @@ def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
         action=np.full(count, ACTIONS.index("discover"), np.int8),
         start_ms=table["occurred_at_ms"].to_numpy()[kept][order],
         watched_share=np.full(count, -1, np.float32),
-        device=np.zeros(count, np.int8),
+        device=np.zeros(count, np.uint32),
         watched_ms=np.zeros(count, np.int64),
         profile_id=np.array(profiles.dictionary.to_pylist(), np.str_),
     )
@@ -134,7 +135,7 @@ def histories_id(data_dir: Path) -> str:
         DataUnusableError: when the files are missing.
     """
     digest = hashlib.sha256(data_sha256(data_dir).encode())
-    digest.update(repr((EDITION, HistoryColumns._fields, ACTIONS, DEVICES)).encode())
+    digest.update(repr((EDITION, HistoryColumns._fields, ACTIONS)).encode())
     return digest.hexdigest()[:16]
 
 

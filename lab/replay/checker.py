@@ -243,10 +243,10 @@ def _excused(clean: pd.DataFrame, stateful: pd.Series[bool], window_length: int)
         for profile, begun in interactions.groupby("profile_id").start_ms
     }
     start_of = interactions.set_index(["profile_id", "key"]).start_ms
-    for index, record in clean[claims].iterrows():
-        key = record.event_id if pd.isna(record.playback_id) else record.playback_id
-        begun = starts[record.profile_id]
-        place = np.searchsorted(begun, start_of[record.profile_id, key])
+    for index, key in _keys(clean[claims]).items():
+        profile = clean.profile_id[index]
+        begun = starts[profile]
+        place = np.searchsorted(begun, start_of[profile, key])
         claims[index] = len(begun) - place - 1 >= window_length // 2
     return claims
 
@@ -254,14 +254,15 @@ def _excused(clean: pd.DataFrame, stateful: pd.Series[bool], window_length: int)
 def expected_features(events: pd.DataFrame) -> dict[str, FeatureFacts]:
     """Recompute, from stateful events, what the features of their profiles must say.
 
-    `sequence_no` sums over a profile's interactions: 1, their length and watch time in
-    milliseconds, and 1 more when complete. Repeated rows change nothing.
+    `sequence_no` sums over a profile's interactions: 1, their length, watch time and position in
+    milliseconds, and 1 more for each of these two that is told, and when complete. Repeated rows
+    change nothing.
     """
     interactions = _interactions(events)
     measure = (
         1
         + (interactions.end_ms - interactions.start_ms)
-        + interactions.watched_ms
+        + interactions.told_ms
         + interactions.complete
     )
     sequence_no = measure.groupby(interactions.profile_id).sum()
@@ -276,26 +277,41 @@ def expected_features(events: pd.DataFrame) -> dict[str, FeatureFacts]:
 
 
 def _interactions(events: pd.DataFrame) -> pd.DataFrame:
-    """One row per interaction: profile_id, key, start_ms, end_ms, watched_ms, complete (0 or 1)."""
+    """One row per interaction: profile_id, key, start_ms, end_ms, told_ms, complete (0 or 1).
+
+    `told_ms` sums watch time and position, each 1 more where it is told.
+    """
     rows = pd.DataFrame(
         {
             "profile_id": events.profile_id,
-            "key": events.playback_id.fillna(events.event_id),
+            "key": _keys(events),
             "at_ms": events.occurred_at_ms.astype(np.int64),
-            "watched_ms": (events.watched_s.fillna(0) * 1000).round().astype(np.int64),
+            "watched_ms": (events.watched_s * 1000).round().fillna(-1).astype(np.int64) + 1,
+            "position_ms": (events.position_s * 1000).round().fillna(-1).astype(np.int64) + 1,
             "complete": events.event_type.isin(COMPLETING).astype(np.int64),
         }
     )
-    return (
+    interactions = (
         rows.groupby(["profile_id", "key"], sort=False)
         .agg(
             start_ms=("at_ms", "min"),
             end_ms=("at_ms", "max"),
             watched_ms=("watched_ms", "max"),
+            position_ms=("position_ms", "max"),
             complete=("complete", "max"),
         )
         .reset_index()
     )
+    interactions["told_ms"] = interactions.watched_ms + interactions.position_ms
+    return interactions
+
+
+def _keys(events: pd.DataFrame) -> pd.Series:
+    """The sitting of each playback event, the event itself of each other."""
+    parts = [events.playback_id, events.title_id]
+    parts += [events[name].fillna(0).astype(int).astype(str) for name in ("season", "episode")]
+    sitting = parts[0].str.cat(parts[1:], sep="\t")
+    return sitting.fillna(events.event_id)
 
 
 def _difference(features: FeatureFacts, least: FeatureFacts, most: FeatureFacts) -> str | None:

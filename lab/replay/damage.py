@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from stream.domain.event_types import LONGEST_ID
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 from stream.exceptions import Reason
 
@@ -65,7 +66,7 @@ def _literal(name: str, literal: bytes) -> Callable[[Fields], bytes]:
     return lambda fields: orjson.dumps(fields | {name: "?"}).replace(b'"?"', literal)
 
 
-_LONG: Final = "x" * 200
+_LONG: Final = "x" * (LONGEST_ID + 1)
 
 KINDS: Final = (
     Kind("no value", Reason.EMPTY, lambda _: None),

@@ -7,23 +7,48 @@ window, of the title memory and of the keys dropped last, then xxh3-64 of all th
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
-from stream.domain.interactions import INTERACTION
+from stream.domain.event_types import PLAY
+from stream.domain.interactions import INTERACTION, UNTOLD, InteractionArray, sitting_keys
+from stream.domain.labels import DEVICES, device_hash
 from stream.domain.profile_state import MEMORY, UNREAD, LogPosition, ProfileState, Rules
 from stream.exceptions import BadStateError
 
 _MAGIC: Final = b"IS"
-_VERSION: Final = 3
+_VERSION: Final = 4
 _HEADERS: Final = {
     1: struct.Struct("<2sBBHHHqqqq"),
     2: struct.Struct("<2sBBHHHqqqqq"),
+    3: struct.Struct("<2sBBHHHqqqqqqiqqiq"),
     _VERSION: struct.Struct("<2sBBHHHqqqqqqiqqiq"),
 }
-"""Headers by version. The first version had no erasure, the second no read positions."""
+"""Headers by version. The first version had no erasure, the second no read positions, the third
+other interactions."""
+
+_INTERACTION_BEFORE: Final = np.dtype(
+    [
+        ("start_ms", "<i8"),
+        ("key", "<i8"),
+        ("end_ms", "<i8"),
+        ("title", "<i8"),
+        ("described_by", "<i8"),
+        ("watched_ms", "<i4"),
+        ("duration_ms", "<i4"),
+        ("season", "<i2"),
+        ("episode", "<i2"),
+        ("device", "u1"),
+        ("verb", "u1"),
+        ("complete", "u1"),
+    ]
+)
+"""Of the first three versions: a sitting's key was that of its playback_id alone, a device an index
+into `DEVICES`, and no watch time was 0."""
+
 _CHECKSUM: Final = struct.Struct("<Q")
 
 
@@ -84,19 +109,18 @@ def decode(data: bytes) -> ProfileState:
     )
     erased_at_ms, *places = added or (0,)
     at = header.size
-    expected = (
-        at + event_id + window * INTERACTION.itemsize + memory * MEMORY.itemsize + dropped * 8
-    )
+    row = INTERACTION if data[2] == _VERSION else _INTERACTION_BEFORE
+    expected = at + event_id + window * row.itemsize + memory * MEMORY.itemsize + dropped * 8
     if len(body) != expected:
         raise BadStateError(f"session state of {len(body)} bytes whose header says {expected}")
     last_event_id = body[at : at + event_id].decode()
     at += event_id
-    rows = np.frombuffer(body, INTERACTION, window, at).copy()
+    rows = np.frombuffer(body, row, window, at)
     at += rows.nbytes
     titles = np.frombuffer(body, MEMORY, memory, at)
     at += titles.nbytes
     return ProfileState(
-        window=rows,
+        window=rows.copy() if row is INTERACTION else _renewed(rows),
         memory=titles,
         dropped=np.frombuffer(body, np.int64, dropped, at),
         horizon=(start_ms, key),
@@ -106,6 +130,21 @@ def decode(data: bytes) -> ProfileState:
         erased_at_ms=erased_at_ms,
         read=(LogPosition(*places[:3]), LogPosition(*places[3:])) if places else (UNREAD, UNREAD),
     )
+
+
+def _renewed(before: NDArray[Any]) -> InteractionArray:
+    """Interactions of a former version as they are kept now."""
+    rows = np.zeros(len(before), INTERACTION)
+    for name in _INTERACTION_BEFORE.fields or ():
+        rows[name] = before[name]
+    plays = before["verb"] == PLAY
+    keys = sitting_keys(before["key"], before["title"], before["season"], before["episode"])
+    rows["key"] = np.where(plays, keys, before["key"])
+    rows["watched_ms"] = np.where(before["watched_ms"] > 0, before["watched_ms"], UNTOLD)
+    rows["position_ms"] = UNTOLD
+    known = np.array([0, *map(device_hash, DEVICES[1:])], np.uint32)
+    rows["device"] = known[before["device"]]
+    return rows[np.lexsort((rows["key"], rows["start_ms"]))]
 
 
 def joined(known: bytes | None, more: bytes, rules: Rules) -> bytes:

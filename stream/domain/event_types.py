@@ -14,11 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 from stream.domain.topics import BROWSE_EVENTS, EVENT_TOPICS, PLAYBACK_EVENTS
 
-LONGEST_ID: Final = 128
-"""Characters of a profile's, title's or sitting's id at most."""
+LONGEST_ID: Final = 256
+"""Characters of an id, or of a device's name, at most."""
 
-_Id = Annotated[str, Field(min_length=1, max_length=64)]
-_LongId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+_Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 _Seconds = Annotated[float, Field(ge=0, le=1_000_000)]
 _Number = Annotated[int, Field(ge=0, le=32_767)]
 
@@ -27,20 +26,24 @@ class _Event(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
 
     event_id: _Id = Field(description="Unique id of the event.")
-    profile_id: _LongId = Field(description="The profile; equals the record's key.")
+    profile_id: _Id = Field(description="The profile; equals the record's key.")
     occurred_at_ms: int = Field(ge=0, lt=1 << 53, description="Event time, Unix milliseconds.")
     device: _Id | None = None
     country: _Id | None = None
 
 
 class Playback(_Event):
-    """One step of a sitting: everything the player reports under one `playback_id`."""
+    """One step of a sitting: of one title and episode by one `playback_id`."""
 
     event_type: str
-    title_id: _LongId
-    playback_id: _Id = Field(description="The player's own id of one sitting.")
+    title_id: _Id
+    playback_id: _Id = Field(
+        description="The player's own id of one sitting, or of one session over several titles."
+    )
     watched_s: _Seconds | None = Field(None, description="Cumulative within the sitting.")
-    position_s: _Seconds | None = None
+    position_s: _Seconds | None = Field(
+        None, description="In the title; how much was watched where no watched_s tells it."
+    )
     duration_s: _Seconds | None = None
     season: _Number | None = None
     episode: _Number | None = None
@@ -50,7 +53,7 @@ class Browse(_Event):
     """A browse event about one title."""
 
     event_type: str
-    title_id: _LongId
+    title_id: _Id
     season: _Number | None = None
     episode: _Number | None = None
 
@@ -59,7 +62,7 @@ class Search(_Event):
     """A search; it may name the title that was picked, and the query."""
 
     event_type: str
-    title_id: _LongId | None = None
+    title_id: _Id | None = None
     query: Annotated[str, Field(max_length=1024)] | None = None
 
 
@@ -75,7 +78,7 @@ class EventType:
     """Without the prefix."""
 
     shape: type[Event]
-    """Its fields. All events of one `playback_id` are one interaction, any other is its own."""
+    """Its fields. All events of one sitting are one interaction, any other is its own."""
 
     verb: int | None = None
     """The number in packed state of the interaction that it makes, which keeps its meaning for

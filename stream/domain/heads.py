@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ class Happened(Protocol):
         """Unix milliseconds."""
 
     @property
-    def device(self) -> NDArray[np.int8]:
-        """Indices into `DEVICES`."""
+    def device(self) -> NDArray[np.uint32]:
+        """`device_hash` of each one's device, 0 where there is none."""
 
 
 class Entries(Protocol):
@@ -37,11 +37,15 @@ class Entries(Protocol):
 
     @property
     def genres(self) -> NDArray[np.float32]:
-        """`[T, len(GENRES)]`, 1 where the title has the genre."""
+        """`[T, G]`, 1 where the title has the genre, of those of the version."""
 
     @property
     def kind(self) -> NDArray[np.int64]:
-        """`[T]`, 1 + index into `KINDS`; 0 where unknown."""
+        """`[T]`, 1 + number of the kind; 0 where unknown."""
+
+    @property
+    def kinds(self) -> int:
+        """How many kinds there are."""
 
     @property
     def release_day(self) -> NDArray[np.int64]:
@@ -80,7 +84,8 @@ class Head:
     """Of the label's feature; the probabilities are `<name>_probs`."""
 
     labels: tuple[str, ...]
-    """In the order of the probabilities. They only ever grow at the end."""
+    """In the order of the probabilities, of versions without labels of their own. They only ever
+    grow at the end."""
 
     label: OfInteraction | OfTitle | OfAge
     """Where the label comes from, and so what the next titles' distribution says of it."""
@@ -90,6 +95,9 @@ class Head:
 
     likeliest: str
     """What the likeliest label is, for readers of the features."""
+
+    own_labels: Literal["genres", "kinds", ""] = ""
+    """The field of `VersionLabels` with those that a version brings; empty: all have `labels`."""
 
     @property
     def probs(self) -> str:
@@ -110,7 +118,7 @@ def _genre_shares(entries: Entries) -> NDArray[np.float32]:
 
 
 def _kind_shares(entries: Entries) -> NDArray[np.float32]:
-    return np.eye(1 + len(KINDS), dtype=np.float32)[entries.kind, 1:]
+    return np.eye(1 + entries.kinds, dtype=np.float32)[entries.kind, 1:]
 
 
 HEADS: Final = (
@@ -127,6 +135,7 @@ HEADS: Final = (
         label=OfTitle(_genre_shares, several=True),
         probability_of="the next interaction's genres",
         likeliest="genre of the next interaction",
+        own_labels="genres",
     ),
     Head(
         name="kind",
@@ -134,6 +143,7 @@ HEADS: Final = (
         label=OfTitle(_kind_shares),
         probability_of="a movie or a show next",
         likeliest="kind of the next title",
+        own_labels="kinds",
     ),
     Head(
         name="release_age",

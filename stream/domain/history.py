@@ -12,21 +12,24 @@ from numpy.typing import NDArray
 from stream.domain.actions import action_types
 from stream.domain.event_types import Event
 from stream.domain.interactions import INTERACTION, Interaction, interaction_of, join
-from stream.domain.profile_state import MEMORY, Rules, watched_share
+from stream.domain.profile_state import MEMORY, Rules, watched_ms, watched_share
 
-EDITION: Final = 1
+EDITION: Final = 2
 """Raised when other histories come of the same events, so that kept ones are made anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All interactions of one profile in (start_ms, key) order; every column is `[N]`."""
+    """All interactions of one profile in (start_ms, key) order; every column is `[N]`.
+
+    `device` is as in `INTERACTION`, `watched_ms` is `UNTOLD` where unknown.
+    """
 
     title_hash: NDArray[np.int64]
     action: NDArray[np.int8]
     start_ms: NDArray[np.int64]
     watched_share: NDArray[np.float32]
-    device: NDArray[np.int8]
+    device: NDArray[np.uint32]
     watched_ms: NDArray[np.int64]
 
 
@@ -54,6 +57,6 @@ def _history(interactions: Iterable[Interaction], rules: Rules) -> History:
         action=action_types(np.empty(0, MEMORY), window, rules),
         start_ms=window["start_ms"].copy(),
         watched_share=watched_share(window, rules),
-        device=window["device"].astype(np.int8),
-        watched_ms=window["watched_ms"].astype(np.int64),
+        device=window["device"].copy(),
+        watched_ms=watched_ms(window),
     )

@@ -1,9 +1,10 @@
 """Interactions, what the model reads, and how two reports of one interaction are joined.
 
-All playback events of one `playback_id` are one interaction; any other event that makes one, as
-`stream.domain.event_types` has it, makes one of its own. Every field joins by a maximum, a minimum
-or an order, so the join is commutative, associative and idempotent: order and repetition of events
-can't hurt.
+All playback events of one sitting are one interaction; a sitting is what has the same playback_id,
+title, season and episode, because a player may keep its id over several of them. Any other event
+that makes an interaction, as `stream.domain.event_types` has it, makes one of its own. Every field
+joins by a maximum, a minimum or an order, so the join is commutative, associative and idempotent:
+order and repetition of events can't hurt.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.event_types import BY_NAME, Event, Playback, Search
-from stream.domain.labels import DEVICES, NO_TITLE, hash64
-
-_DEVICE_CODES: Final = {name: code for code, name in enumerate(DEVICES)}
+from stream.domain.labels import NO_TITLE, device_hash, hash64
 
 INTERACTION: Final = np.dtype(
     [
@@ -26,15 +25,22 @@ INTERACTION: Final = np.dtype(
         ("title", "<i8"),
         ("described_by", "<i8"),
         ("watched_ms", "<i4"),
+        ("position_ms", "<i4"),
         ("duration_ms", "<i4"),
+        ("device", "<u4"),
         ("season", "<i2"),
         ("episode", "<i2"),
-        ("device", "u1"),
         ("verb", "u1"),
         ("complete", "u1"),
     ]
 )
 """One packed interaction; a window is an array of these, ordered by (`start_ms`, `key`)."""
+
+_MASK: Final = (1 << 64) - 1
+_GOLDEN: Final = 0x9E37_79B9_7F4A_7C15
+
+UNTOLD: Final = -1
+"""Watched time or position of an interaction that no event told it of."""
 
 InteractionArray = NDArray[Any]
 """`[N]` of dtype `INTERACTION`."""
@@ -43,9 +49,9 @@ InteractionArray = NDArray[Any]
 class Interaction(NamedTuple):
     """One interaction, field by field as in `INTERACTION`.
 
-    `key` is hash64 of the playback_id (of the event_id for browsing), `described_by` hash64 of the
-    event that the descriptive fields come from: the one with the smallest (time, hash).
-    Unknown `duration_ms`, `season` and `episode` are 0.
+    `key` is `sitting_key` of a sitting, hash64 of the event_id for browsing; `described_by` is
+    hash64 of the event that the device comes from: the one with the smallest (time, hash).
+    Unknown `duration_ms`, `device`, `season` and `episode` are 0.
     """
 
     start_ms: int
@@ -54,10 +60,11 @@ class Interaction(NamedTuple):
     title: int
     described_by: int
     watched_ms: int
+    position_ms: int
     duration_ms: int
+    device: int
     season: int
     episode: int
-    device: int
     verb: int
     complete: int
 
@@ -73,20 +80,22 @@ def interaction_of(event: Event) -> Interaction | None:
     if known.verb is None:
         return None
     at_ms = event.occurred_at_ms
-    device = _DEVICE_CODES.get(event.device, 0) if event.device else 0
+    device = device_hash(event.device) if event.device else 0
     event_hash = hash64(event.event_id)
     if isinstance(event, Playback):
+        title, season, episode = hash64(event.title_id), event.season or 0, event.episode or 0
         return Interaction(
             start_ms=at_ms,
-            key=hash64(event.playback_id),
+            key=sitting_key(hash64(event.playback_id), title, season, episode),
             end_ms=at_ms,
-            title=hash64(event.title_id),
+            title=title,
             described_by=event_hash,
-            watched_ms=_ms(event.watched_s),
-            duration_ms=_ms(event.duration_s),
-            season=event.season or 0,
-            episode=event.episode or 0,
+            watched_ms=_ms(event.watched_s, UNTOLD),
+            position_ms=_ms(event.position_s, UNTOLD),
+            duration_ms=_ms(event.duration_s, 0),
             device=device,
+            season=season,
+            episode=episode,
             verb=known.verb,
             complete=int(known.completes),
         )
@@ -97,14 +106,47 @@ def interaction_of(event: Event) -> Interaction | None:
         end_ms=at_ms,
         title=hash64(event.title_id) if event.title_id else NO_TITLE,
         described_by=event_hash,
-        watched_ms=0,
+        watched_ms=UNTOLD,
+        position_ms=UNTOLD,
         duration_ms=0,
+        device=device,
         season=(part_of_show and part_of_show.season) or 0,
         episode=(part_of_show and part_of_show.episode) or 0,
-        device=device,
         verb=known.verb,
         complete=0,
     )
+
+
+def sitting_key(playback: int, title: int, season: int, episode: int) -> int:
+    """The key of a sitting, from the hashes of its playback_id and title."""
+    return _signed(_key(playback & _MASK, title & _MASK, season << 16 | episode))
+
+
+def sitting_keys(
+    playback: NDArray[np.int64],
+    title: NDArray[np.int64],
+    season: NDArray[np.integer[Any]],
+    episode: NDArray[np.integer[Any]],
+) -> NDArray[np.int64]:
+    """`sitting_key` of N sittings; all columns are `[N]`."""
+    number = season.astype(np.uint64) << np.uint64(16) | episode.astype(np.uint64)
+    keys: NDArray[np.uint64] = _key(playback.view(np.uint64), title.view(np.uint64), number)
+    return keys.view(np.int64)
+
+
+def _key(playback: Any, title: Any, number: Any) -> Any:
+    return _mixed(playback ^ _mixed(title ^ (number * _GOLDEN & _MASK)))
+
+
+def _mixed(bits: Any) -> Any:
+    """The finaliser of MurmurHash3, of Python's unsigned numbers and of columns of uint64."""
+    bits = (bits ^ bits >> 33) * 0xFF51_AFD7_ED55_8CCD & _MASK
+    bits = (bits ^ bits >> 33) * 0xC4CE_B9FE_1A85_EC53 & _MASK
+    return bits ^ bits >> 33
+
+
+def _signed(bits: int) -> int:
+    return bits - (1 << 64) if bits >> 63 else bits
 
 
 def join(a: Interaction, b: Interaction) -> Interaction:
@@ -112,6 +154,7 @@ def join(a: Interaction, b: Interaction) -> Interaction:
     return min(a, b, key=_description)._replace(
         end_ms=max(a.end_ms, b.end_ms),
         watched_ms=max(a.watched_ms, b.watched_ms),
+        position_ms=max(a.position_ms, b.position_ms),
         duration_ms=max(a.duration_ms, b.duration_ms),
         complete=a.complete | b.complete,
     )
@@ -129,10 +172,9 @@ def measure(interactions: InteractionArray) -> int:
     sum over all of a profile's interactions is its `sequence_no`.
     """
     i = interactions
-    return int(
-        len(i) + (i["end_ms"] - i["start_ms"]).sum() + i["watched_ms"].sum() + i["complete"].sum()
-    )
+    told_ms = (i["watched_ms"] - UNTOLD).sum() + (i["position_ms"] - UNTOLD).sum()
+    return int(len(i) + (i["end_ms"] - i["start_ms"]).sum() + told_ms + i["complete"].sum())
 
 
-def _ms(seconds: float | None) -> int:
-    return round(seconds * 1000) if seconds else 0
+def _ms(seconds: float | None, untold: int) -> int:
+    return untold if seconds is None else round(seconds * 1000)

@@ -66,6 +66,11 @@ NO_TITLE: Final = 0
 """Title hash of an interaction that names no title (a search), and of padding."""
 
 
+def device_hash(name: str) -> int:
+    """What state and histories keep of a device's name: 32 bits, never 0, which is no device."""
+    return xxhash.xxh3_64_intdigest(name.encode()) & 0xFFFF_FFFF or 1
+
+
 def hash64(text: str) -> int:
     """xxh3 of the UTF-8 bytes of `text` as a signed 64-bit integer, never `NO_TITLE`."""
     unsigned = xxhash.xxh3_64_intdigest(text.encode())

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from stream.domain.event_types import BY_NAME, PLAY, Event
 from stream.domain.interactions import (
     INTERACTION,
+    UNTOLD,
     Interaction,
     InteractionArray,
     interaction_of,
@@ -265,17 +266,29 @@ def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.tobytes() == other.tobytes()
 
 
+def watched_ms(interactions: InteractionArray) -> NDArray[np.int64]:
+    """Milliseconds watched of each interaction, `[N] int64`; `UNTOLD` where unknown.
+
+    A watch time of 0 beside a later position is what some formats write for none.
+    """
+    watched = interactions["watched_ms"].astype(np.int64)
+    position = interactions["position_ms"].astype(np.int64)
+    return np.where((watched <= 0) & (position > 0), position, watched)
+
+
 def watched_share(interactions: InteractionArray, rules: Rules) -> NDArray[np.float32]:
     """Watched share of each interaction, `[N] float32` in 0..1; -1 where it is unknown.
 
-    The duration is the event's, else the catalogue's; anything but a play has no share.
+    Of a sitting whose watch time nobody told, its furthest position counts. The duration is the
+    events', else the catalogue's; anything but a play has no share.
     """
     duration = interactions["duration_ms"].astype(np.float64)
     if rules.duration_ms:
         for i in np.flatnonzero((duration == 0) & (interactions["verb"] == PLAY)):
             duration[i] = rules.duration_ms.get(int(interactions["title"][i]), 0)
-    share = np.minimum(interactions["watched_ms"] / np.maximum(duration, 1.0), 1.0)
-    known = (duration > 0) & (interactions["verb"] == PLAY)
+    watched = watched_ms(interactions)
+    share = np.minimum(watched / np.maximum(duration, 1.0), 1.0)
+    known = (duration > 0) & (watched != UNTOLD) & (interactions["verb"] == PLAY)
     return np.where(known, share, -1.0).astype(np.float32)
 
 

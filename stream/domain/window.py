@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stream.domain.actions import action_types
 from stream.domain.labels import hash64
 from stream.domain.profile_state import ProfileState, Rules, watched_share
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 
 FORGET: Final = -1
 """The `sequence_no` of a row whose profile the model is to forget."""
@@ -35,7 +36,7 @@ class WindowBatch:
     watched_share: NDArray[np.float32]
     """`[B, L]` in 0..1; -1 where unknown."""
     device: NDArray[np.int32]
-    """`[B, L]` indices into `DEVICES`."""
+    """`[B, L]` numbers of devices in the labels of the version that is asked."""
     length: NDArray[np.int32]
     """`[B, 1]` interactions in each window."""
     profile_hash: NDArray[np.int64]
@@ -61,8 +62,10 @@ class WindowBatch:
         )
 
 
-def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> WindowBatch:
-    """The windows of `profiles`, in their order."""
+def window_batch(
+    profiles: Sequence[tuple[str, ProfileState]], rules: Rules, labels: VersionLabels = BUILT_IN
+) -> WindowBatch:
+    """The windows of `profiles`, in their order, for a version with these labels."""
     rows = len(profiles)
     length = np.fromiter((len(state.window) for _, state in profiles), np.int32, rows)
     longest = int(length.max(initial=0))
@@ -82,7 +85,7 @@ def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> 
         batch.action[row, :end] = action_types(state.memory, window, rules)
         batch.start_ms[row, :end] = window["start_ms"]
         batch.watched_share[row, :end] = watched_share(window, rules)
-        batch.device[row, :end] = window["device"]
+        batch.device[row, :end] = labels.device_numbers(window["device"])
     return batch
 
 

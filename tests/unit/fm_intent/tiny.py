@@ -9,7 +9,7 @@ from fm_intent.data.catalogue import SourceCatalogue
 from fm_intent.data.dataset import Sequences
 from fm_intent.data.histories import HistoryColumns
 from fm_intent.served.network import UNKNOWN_DAY, Architecture, FMIntent, Interactions
-from stream.domain.labels import ACTIONS, DEVICES, GENRES, NO_TITLE, hash64
+from stream.domain.labels import ACTIONS, DEVICES, GENRES, NO_TITLE, device_hash, hash64
 
 TITLES = 40
 HOUR_MS = 3_600_000
@@ -56,7 +56,9 @@ def columns(profiles: int = 30, longest: int = 100, *, browsing: bool = True) ->
         action=action.astype(np.int8),
         start_ms=start,
         watched_share=share.astype(np.float32),
-        device=rng.integers(len(DEVICES), size=count).astype(np.int8),
+        device=np.array([0, *map(device_hash, DEVICES[1:])], np.uint32)[
+            rng.integers(len(DEVICES), size=count)
+        ],
         watched_ms=np.where(action < 3, rng.integers(0, HOUR_MS, count), 0),
         profile_id=np.array([f"profile-{number}" for number in range(profiles)]),
     )

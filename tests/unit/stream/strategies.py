@@ -27,6 +27,7 @@ _playback = st.builds(
     title_id=_titles,
     playback_id=st.sampled_from([f"sitting-{n}" for n in range(8)]),
     watched_s=st.one_of(st.none(), st.floats(0, 100)),
+    position_s=st.one_of(st.none(), st.floats(0, 100)),
     duration_s=st.sampled_from([None, 100.0]),
     season=st.sampled_from([None, 1]),
     episode=st.sampled_from([None, 1, 2]),

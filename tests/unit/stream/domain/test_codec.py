@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.domain.codec import decode, encode
-from stream.domain.event_types import Event
-from stream.domain.profile_state import LogPosition, Rules, state_of
+from stream.domain.event_types import PLAY, Event
+from stream.domain.interactions import UNTOLD, sitting_key
+from stream.domain.labels import device_hash
+from stream.domain.profile_state import LogPosition, ProfileState, Rules, state_of
 from stream.exceptions import BadStateError
 from tests.unit.stream.strategies import histories
 
@@ -29,21 +33,51 @@ def test_a_state_survives_the_round_trip(events: list[Event], erased_at_ms: int)
     assert again.sequence_no == state.sequence_no
 
 
-@given(st.sampled_from([(1, "<2sBBHHHqqqq", 0), (2, "<2sBBHHHqqqqq", 9)]), histories)
-def test_a_state_of_a_version_before_knows_less(
-    older: tuple[int, str, int], events: list[Event]
-) -> None:
-    version, scalars, erased_at_ms = older
-    state = replace(state_of(events, SMALL), erased_at_ms=erased_at_ms)
-    now = encode(state)[:-8]
-    before = (
-        now[:2]
-        + bytes([version])
-        + now[3 : struct.calcsize(scalars)]
-        + now[struct.calcsize("<2sBBHHHqqqqqqiqqiq") :]
-    )
-    again = decode(before + struct.pack("<Q", xxhash.xxh3_64_intdigest(before)))
-    assert encode(again) == encode(state)
+BEFORE = np.dtype(
+    [
+        *((name, "<i8") for name in ("start_ms", "key", "end_ms", "title", "described_by")),
+        *((name, "<i4") for name in ("watched_ms", "duration_ms")),
+        *((name, "<i2") for name in ("season", "episode")),
+        *((name, "u1") for name in ("device", "verb", "complete")),
+    ]
+)
+
+
+def as_before(state: ProfileState, version: int) -> bytes:
+    """The bytes that a former version would have written of a state with these keys."""
+    scalars = {1: "<2sBBHHHqqqq", 2: "<2sBBHHHqqqqq", 3: "<2sBBHHHqqqqqqiqqiq"}[version]
+    now = encode(replace(state, window=state.window[:0], memory=state.memory[:0]))
+    rows = np.zeros(len(state.window), BEFORE)
+    for name in BEFORE.names or ():
+        rows[name] = state.window[name] if name != "device" else 2
+    rows["watched_ms"] = np.maximum(rows["watched_ms"], 0)
+    event_id = state.last_event_id.encode()
+    header = now[:2] + bytes([version])
+    header += struct.pack("<BHHH", len(state.dropped), len(event_id), len(rows), len(state.memory))
+    header += now[len(header) : struct.calcsize(scalars)]
+    body = header + event_id + rows.tobytes() + state.memory.tobytes() + state.dropped.tobytes()
+    return body + struct.pack("<Q", xxhash.xxh3_64_intdigest(body))
+
+
+def renewed_key(row: Any) -> int:
+    key: int = row["key"].item()
+    if row["verb"] != PLAY:
+        return key
+    return sitting_key(key, *row[["title", "season", "episode"]].item())
+
+
+@given(st.sampled_from([1, 2, 3]), histories)
+def test_a_state_of_a_version_before_is_renewed(version: int, events: list[Event]) -> None:
+    state = state_of(events, SMALL)
+    again = decode(as_before(state, version))
+    assert (again.last_event_id, again.folded) == (state.last_event_id, state.folded)
+    assert again.memory.tobytes() == state.memory.tobytes()
+    order = [*zip(again.window["start_ms"].tolist(), again.window["key"].tolist(), strict=True)]
+    assert order == sorted(order)
+    assert {*order} == {(row["start_ms"].item(), renewed_key(row)) for row in state.window}
+    assert (again.window["device"] == device_hash("mobile")).all()
+    assert (again.window["position_ms"] == UNTOLD).all()
+    assert not (again.window["watched_ms"] == 0).any()
 
 
 @given(histories, st.data())

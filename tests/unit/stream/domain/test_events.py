@@ -66,7 +66,7 @@ def read(value: bytes | dict[str, Any], topic: str = PLAYBACK_EVENTS, **kwargs: 
         (BROWSE_EVENTS, {**OPEN, "event_type": "play_start"}, Reason.UNKNOWN_EVENT_TYPE),
         (PLAYBACK_EVENTS, {**PLAY, "watched_s": -1}, Reason.OUT_OF_RANGE),
         (PLAYBACK_EVENTS, {**PLAY, "event_id": ""}, Reason.OUT_OF_RANGE),
-        (PLAYBACK_EVENTS, {**PLAY, "event_id": "e" * 65}, Reason.OUT_OF_RANGE),
+        (PLAYBACK_EVENTS, {**PLAY, "event_id": "e" * 257}, Reason.OUT_OF_RANGE),
         (PLAYBACK_EVENTS, {**PLAY, "season": 40_000}, Reason.OUT_OF_RANGE),
         (PLAYBACK_EVENTS, {**PLAY, "occurred_at_ms": 1 << 60}, Reason.OUT_OF_RANGE),
         (PLAYBACK_EVENTS, orjson.dumps(PLAY).replace(b"12.5", b"NaN"), Reason.NOT_FINITE),

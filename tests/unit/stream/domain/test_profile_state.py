@@ -171,7 +171,7 @@ def test_an_event_older_than_a_full_window_is_late_and_changes_nothing() -> None
 
 def test_a_straggler_of_a_sitting_that_was_dropped_is_late_not_a_new_interaction() -> None:
     state = state_of([play(n, 100 + n) for n in range(6)], SMALL)
-    straggler = play(77, 10_000, playback_id="p1", event_type="play_stop")
+    straggler = play(77, 10_000, title_id="t1", playback_id="p1", event_type="play_stop")
     assert state.apply(straggler, SMALL) is Outcome.LATE
 
 
