@@ -49,6 +49,7 @@ IntentstreamError
         NoVersionError
         SourceError
             UnknownSourceError
+            DescriptionError
             ArchiveUnavailableError (UnavailableError)
             UnexpectedDataError
     DeploymentError
@@ -295,6 +296,10 @@ class SourceError(ModelError):
 
 class UnknownSourceError(SourceError):
     """The name is not one of `sources()`."""
+
+
+class DescriptionError(SourceError):
+    """A `source.yaml` can't be read, or says what it can't."""
 
 
 class ArchiveUnavailableError(SourceError, UnavailableError):
