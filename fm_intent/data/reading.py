@@ -193,7 +193,7 @@ def reading(*files: Files, memory_mib: int = 1024) -> Iterator[duckdb.DuckDBPyCo
 
 
 def _require(
-    files: Files, types: Mapping[str, str], names: Mapping[str, str], section: str
+    files: Files, types: Mapping[str, str], names: Iterable[tuple[str, str]], section: str
 ) -> None:
     """Raise for a column that the files lack; of JSON lines nobody knows what they may have."""
     for ours, theirs in names:
