@@ -31,6 +31,9 @@ IntentstreamError
         DeliveryFailedError
         InstanceIdTakenError
         ShuttingDownError
+    AdapterError
+        UnknownAdapterError
+        AdapterOptionsError
     FeaturesError
         RepositoryExistsError
         NotStartedError
@@ -224,6 +227,18 @@ class TopicMismatchError(StreamError):
 
 class TopicCreationError(StreamError):
     """The broker refused to create a topic."""
+
+
+class AdapterError(IntentstreamError):
+    """Base of what choosing an adapter for another's events raises."""
+
+
+class UnknownAdapterError(AdapterError):
+    """There is no adapter of that name."""
+
+
+class AdapterOptionsError(AdapterError):
+    """Options that an adapter doesn't take, or lacks."""
 
 
 class FeaturesError(IntentstreamError):

@@ -6,12 +6,13 @@ are ignored, so that producers may add optional fields at any time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
 from stream.domain.cloudevents import Headers, event_data
-from stream.domain.event_types import ADAPTERS, LONGEST_ID, Event
+from stream.domain.event_types import ADAPTERS, BY_NAME, LONGEST_ID, Event, event_of
 from stream.exceptions import BadRecordError, Reason
 
 SCHEMA_TOPICS: Final = tuple(ADAPTERS)
@@ -120,6 +121,25 @@ def decode(
     return event
 
 
+def checked(fields: Mapping[str, Any]) -> Event:
+    """The event of these fields, held against the same rules as a record's value.
+
+    Raises:
+        BadRecordError: with the first thing that is wrong.
+    """
+    name = fields.get("event_type")
+    if name is None:
+        raise BadRecordError(Reason.MISSING_FIELD, "event_type is missing")
+    if not isinstance(name, str) or name not in BY_NAME:
+        raise BadRecordError(
+            Reason.UNKNOWN_EVENT_TYPE, f"event_type is none of {', '.join(BY_NAME)}"
+        )
+    try:
+        return event_of(fields)
+    except ValidationError as error:
+        raise _bad_field(error) from None
+
+
 def erased_profile(key: bytes | None) -> str:
     """The profile that a record on `profile-erasures` is about: its key; the value says nothing.
 
@@ -145,15 +165,20 @@ def json_schema(topic: str) -> dict[str, Any]:
 
 
 def _bad_record(value: bytes, error: ValidationError) -> BadRecordError:
-    # One reason a record: the first complaint in field order is the one that is reported.
     first = error.errors(include_url=False, include_input=False)[0]
-    kind, where = first["type"], ".".join(str(part) for part in first["loc"])
-    if kind == "json_invalid":
+    if first["type"] == "json_invalid":
         try:
             value.decode()
         except UnicodeDecodeError as bad:
             return BadRecordError(Reason.BAD_UTF8, f"byte {bad.start} is not UTF-8")
         return BadRecordError(Reason.NOT_JSON, first["msg"])
+    return _bad_field(error)
+
+
+def _bad_field(error: ValidationError) -> BadRecordError:
+    # One reason a record: the first complaint in field order is the one that is reported.
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
     return BadRecordError(
-        _REASONS.get(kind, Reason.WRONG_TYPE), f"{where}: {first['msg']}".lstrip(": ")
+        _REASONS.get(first["type"], Reason.WRONG_TYPE), f"{where}: {first['msg']}".lstrip(": ")
     )
