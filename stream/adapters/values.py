@@ -12,6 +12,7 @@ from uuid import UUID
 import xxhash
 
 from stream.domain import rfc3339
+from stream.domain.event_types import LONGEST_ID
 from stream.exceptions import BadRecordError, Reason
 
 _T = TypeVar("_T")
@@ -23,7 +24,6 @@ _EARLIEST_MS: Final = 631_152_000_000
 _OFFSET: Final = re.compile(r"(Z|[+-]\d{2}:\d{2})$", re.IGNORECASE)
 _ORDINAL: Final = re.compile(r"\D*(\d{1,9})\D*", re.ASCII)
 _CLOCK: Final = re.compile(r"(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
-_LONGEST_LABEL: Final = 64
 _LONGEST_QUOTE: Final = 64
 
 
@@ -68,7 +68,7 @@ def text(value: Any, name: str) -> str | None:
 def label(value: Any, name: str) -> str | None:
     """Text of a device or the like, as long as one may be."""
     given = text(value, name)
-    return given[:_LONGEST_LABEL] if given else None
+    return given[:LONGEST_ID] if given else None
 
 
 def number(value: Any, name: str) -> float | None:
