@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -128,6 +128,22 @@ class LabelRules(_Section):
     """The labels, in this order, instead of learning them."""
     exclude: tuple[str, ...] = ()
     """Values that say nothing: they are no label and don't count as `other` either."""
+
+    @model_validator(mode="after")
+    def _aliases_end(self) -> Self:
+        for value, label in self.aliases.items():
+            if self.aliases.get(label, label) != label:
+                raise ValueError(
+                    f"aliases: {value} stands for {label}, which stands for {self.aliases[label]}; "
+                    f"let {value} stand for what it ends at"
+                )
+        return self
+
+    def named(self, values: Iterable[str | None]) -> list[str]:
+        """Values of one record after aliases, in order and each once, without excluded ones."""
+        pairs = ((one, self.aliases.get(one, one)) for one in values if one)
+        left_out = set(self.exclude)
+        return list(dict.fromkeys(label for one, label in pairs if not left_out & {one, label}))
 
 
 class Labels(_Section):

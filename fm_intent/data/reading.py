@@ -43,7 +43,8 @@ _EPOCH: Final = "DATE '1970-01-01'"
 def read_catalogue_files(description: SourceDescription) -> pa.Table:
     """The titles, in `CATALOGUE_SCHEMA` and the files' order.
 
-    Kinds and genres are those of the source after aliases, each once a title. A title without a
+    Kinds and genres are those of the source after aliases, each once a title, without those that
+    the labels' rules exclude. A title without a
     name is named by its id. Left out are rows without an id, all but the first of an id, and what
     `exclude` names.
 
@@ -51,12 +52,9 @@ def read_catalogue_files(description: SourceDescription) -> pa.Table:
         DataUnusableError: when files or columns are missing or can't be read.
     """
     titles = catalogue_rows(description)
-    rules = description.labels
-    kinds = [rules.kinds.aliases.get(kind, kind) for kind in titles["kind"].to_pylist()]
-    genres = [
-        list(dict.fromkeys(rules.genres.aliases.get(one, one) for one in listed))
-        for listed in titles["genres"].to_pylist()
-    ]
+    of_genres, of_kinds = description.labels.genres, description.labels.kinds
+    kinds = [next(iter(of_kinds.named([one])), None) for one in titles["kind"].to_pylist()]
+    genres = [of_genres.named(listed) for listed in titles["genres"].to_pylist()]
     left_out = description.exclude
     seen = {None, *left_out.titles}
     kept = []
@@ -210,12 +208,9 @@ def _kept(connection: duckdb.DuckDBPyConnection, description: SourceDescription)
     titles = set(left_out.titles)
     if left_out.kinds:
         rows = catalogue_rows(description).select(["title_id", "kind"]).to_pylist()
-        aliases = description.labels.kinds.aliases
-        titles |= {
-            row["title_id"]
-            for row in rows
-            if aliases.get(row["kind"], row["kind"]) in left_out.kinds
-        } - {None}
+        named = description.labels.kinds.named
+        excluded = set(left_out.kinds)
+        titles |= {row["title_id"] for row in rows if excluded & {*named([row["kind"]])}} - {None}
     conditions = ["true"]
     for column, ids in (("title_id", titles), ("profile_id", set(left_out.profiles))):
         if ids:

@@ -92,6 +92,11 @@ training:
     assert "did you mean global-time?" in told[8]
 
 
+def test_an_alias_of_an_alias_is_refused() -> None:
+    with pytest.raises(DescriptionError, match="my.yaml:7: labels.genres: aliases: a stands for b"):
+        parse_description(LEAST + "labels:\n  genres: {aliases: {a: b, b: c, d: d}}\n", "my.yaml")
+
+
 @pytest.mark.parametrize("text", ["name: [", "- a", "", "a: b: c"])
 def test_what_is_no_mapping_of_keys_is_refused_with_its_line(text) -> None:
     with pytest.raises(DescriptionError, match=r"my.yaml:\d"):
