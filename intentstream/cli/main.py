@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from intentstream.cli import features, models, streaming, training
+from intentstream.cli import data, features, models, streaming, training
 from stream.plugins import plugins
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (streaming, features, models, training):
+for group in (streaming, features, models, training, data):
     app.add_typer(group.app)
 for commands in plugins("intentstream.commands"):
     app.add_typer(commands)

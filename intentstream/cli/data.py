@@ -1,0 +1,44 @@
+"""A service's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+
+app = typer.Typer()
+
+data = typer.Typer(no_args_is_help=True, help="A service's own events and catalogue.")
+app.add_typer(data, name="data")
+
+_SOME_REJECTED: Final = 3
+
+
+@data.command("import")
+def data_import(
+    files: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or URLs that fsspec opens.")
+    ],
+    adapter: Annotated[
+        str, typer.Option(help="What reads them: docs/adapters.md lists the adapters.")
+    ],
+    into: Annotated[Path, typer.Option(help="Folder of canonical events; made if need be.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of the adapter; a value is JSON or text. Several times."),
+    ] = None,
+    format: Annotated[  # noqa: A002
+        Literal["auto", "parquet", "jsonl", "csv"], typer.Option(help="By the names, by default.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line a file.")] = False,
+) -> None:
+    """Turn another's events into ours, as Parquet by day; a file is imported once.
+
+    Records that are broken are in rejected.jsonl of the folder, with their reasons; the exit code
+    is 3 then.
+    """
+    from intentstream.imports import run_import
+
+    done = run_import(files, into, adapter, option or (), format, as_json=as_json)
+    raise typer.Exit(_SOME_REJECTED if any(one.rejected for one in done) else 0)
