@@ -72,7 +72,6 @@ def _options(given: Iterable[str]) -> dict[str, Any]:
 
 
 def _print(done: Iterable[Imported], into: Path) -> None:
-    console = PlainConsole()
     table = Table(
         Column("file", overflow="fold"), "records", "events", "days", "passed over", "rejected"
     )
@@ -86,9 +85,9 @@ def _print(done: Iterable[Imported], into: Path) -> None:
             visible(_counts(one.passed_over)),
             visible(_counts(one.rejected)),
         )
-    console.print(table)
+    PlainConsole().print(table)
     if any(one.rejected for one in done):
-        console.print(visible(f"rejected records and their reasons: {into / REJECTED_FILE}"))
+        print(visible(f"rejected records and their reasons: {into / REJECTED_FILE}"))
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from intentstream.cli.main import app
+from stream.exceptions import AdapterOptionsError
 from tests.unit.stream.adapters.samples import JELLYFIN_ROW, OURS
 
 if TYPE_CHECKING:
@@ -41,7 +42,5 @@ def test_rejected_records_have_an_exit_code_of_their_own_and_a_table(tmp_path: P
 
 @pytest.mark.parametrize("option", ["time_zone", "time_zone=Nowhere"])
 def test_a_wrong_option_is_told(tmp_path: Path, option: str) -> None:
-    from stream.exceptions import AdapterOptionsError
-
-    with pytest.raises(AdapterOptionsError, match="KEY=VALUE|no time zone"):
+    with pytest.raises(AdapterOptionsError, match=r"KEY=VALUE|no time zone"):
         run(*("--adapter", "jellyfin-reports", "--option", option, "--into", str(tmp_path), "x"))
