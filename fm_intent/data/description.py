@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from fm_intent.data.faults import BY_NAME as FAULTS
 from stream.exceptions import DescriptionError
 
 Format = Literal["auto", "parquet", "jsonl", "csv"]
@@ -57,6 +58,15 @@ EventColumn = Literal[
 ]
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _known_fault(name: str) -> str:
+    if name not in FAULTS:
+        raise ValueError(f"there is no such kind of fault; {_meant(name, list(FAULTS))}")
+    return name
+
+
+FaultName = Annotated[str, AfterValidator(_known_fault)]
 
 
 def _listed(value: Any) -> Any:
@@ -253,7 +263,7 @@ class TrainingGates(_Section):
 class Gates(_Section):
     """When data or a model are not good enough."""
 
-    check: dict[str, Threshold] = {}
+    check: dict[FaultName, Threshold] = {}
     """By kind of fault, as `intentstream data check` names them; the others keep their own."""
     training: TrainingGates = TrainingGates()
 

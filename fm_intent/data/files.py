@@ -129,7 +129,7 @@ def _format(name: str) -> str | None:
     return _FORMATS.get(PurePosixPath(name).suffix.lower())
 
 
-def scan(files: Files, columns: Iterable[str]) -> str:
+def scan(files: Files, columns: Iterable[str], *, rejects: bool = False) -> str:
     """SQL of the records in `files`: what they have of `columns`, and `filename`.
 
     Of JSON lines and CSV every column is text (an array in JSON is its JSON); a line that is none
@@ -138,6 +138,7 @@ def scan(files: Files, columns: Iterable[str]) -> str:
     Args:
         files: What to read.
         columns: Names of theirs.
+        rejects: Whether lines that are passed over are told in DuckDB's table `reject_errors`.
 
     Raises:
         DataUnusableError: when a file can't be read.
@@ -160,16 +161,17 @@ def scan(files: Files, columns: Iterable[str]) -> str:
     for name in files.names:
         by_header[_header(name)].append(name)
     return " UNION ALL BY NAME ".join(
-        _scan_csv(names, delimiter, header) for (delimiter, header), names in by_header.items()
+        _scan_csv(names, delimiter, header, "store_rejects" if rejects else "ignore_errors")
+        for (delimiter, header), names in by_header.items()
     )
 
 
-def _scan_csv(names: Iterable[str], delimiter: str, header: Iterable[str]) -> str:
+def _scan_csv(names: Iterable[str], delimiter: str, header: Iterable[str], lenient: str) -> str:
     columns = ", ".join(f"{text(one)}: 'VARCHAR'" for one in header)
     return (
         f"SELECT * FROM read_csv({_texts(names)}, auto_detect = false, header = true, "
         f"delim = {text(delimiter)}, quote = '\"', escape = '\"', filename = true, "
-        f"columns = {{{columns}}}, ignore_errors = true)"
+        f"columns = {{{columns}}}, {lenient} = true)"
     )
 
 

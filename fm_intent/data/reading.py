@@ -14,12 +14,15 @@ import pyarrow as pa
 from fm_intent.data.contract import CATALOGUE_SCHEMA, EVENTS_SCHEMA
 from fm_intent.data.description import CatalogueColumn
 from fm_intent.data.files import Files, connect, find_files, quoted, scan, text
-from stream.exceptions import DataUnusableError, DescriptionError
+from fm_intent.data.importing import Tally, adapted
+from stream.adapters.registry import reader
+from stream.exceptions import DataUnusableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from fm_intent.data.description import SourceDescription
+    from fm_intent.data.description import EventFiles, SourceDescription
+    from stream.exceptions import BadRecordError
 
 OURS: Final = "intent"
 """The adapter of records that are events of ours already."""
@@ -111,7 +114,8 @@ def event_batches(description: SourceDescription, rows: int = 131_072) -> Iterat
 
     Raises:
         DataUnusableError: when files or columns are missing or can't be read.
-        DescriptionError: when there is no such adapter.
+        UnknownAdapterError: when there is no such adapter.
+        AdapterOptionsError: when its options are wrong.
     """
     files = find_files(description.events.path, description.events.format)
     with reading(files) as connection:
@@ -123,7 +127,10 @@ def event_batches(description: SourceDescription, rows: int = 131_072) -> Iterat
 
 
 def events_sql(
-    connection: duckdb.DuckDBPyConnection, description: SourceDescription, files: Files
+    connection: duckdb.DuckDBPyConnection,
+    description: SourceDescription,
+    files: Files,
+    refuse: Callable[[str, str], None] | None = None,
 ) -> str:
     """SQL of every record of the events' files, in the columns of `EVENTS_SCHEMA`.
 
@@ -134,18 +141,45 @@ def events_sql(
         connection: That will run it; it gets the tables that the SQL needs.
         description: Of the source.
         files: Of its events.
+        refuse: Is told the reason, and some detail, of each record that the adapter refuses; then
+            DuckDB's table `reject_errors` has the lines of CSV that are none.
 
     Raises:
         DataUnusableError: when columns are missing or files can't be read.
-        DescriptionError: when there is no such adapter.
+        UnknownAdapterError: when there is no such adapter.
+        AdapterOptionsError: when its options are wrong.
     """
     told = description.events
-    if told.adapter != OURS:
-        raise DescriptionError(
-            f"there is no adapter {told.adapter!r} (events.adapter in source.yaml); known: {OURS}"
-        )
+    if told.adapter == OURS:
+        source = _ours(connection, told, files, rejects=refuse is not None)
+    else:
+        connection.register("adapted", _adapted(told, files, refuse))
+        source = "SELECT *, NULL AS time_text, NULL AS filename FROM adapted"
+    return f"SELECT * FROM ({source}) WHERE {_kept(connection, description)}"
+
+
+def _adapted(
+    told: EventFiles, files: Files, refuse: Callable[[str, str], None] | None
+) -> pa.RecordBatchReader:
+    """The events that the adapter makes of the files' records, one file after another."""
+    read, tally = reader(told.adapter, told.options), Tally()
+
+    def reject(number: int, _record: object, error: BadRecordError) -> None:
+        if refuse:
+            refuse(error.reason.value, f"record {number}: {error.detail}")
+
+    batches = (
+        batch for name in files.names for batch in adapted(name, files.format, read, tally, reject)
+    )
+    return pa.RecordBatchReader.from_batches(EVENTS_SCHEMA, batches)
+
+
+def _ours(
+    connection: duckdb.DuckDBPyConnection, told: EventFiles, files: Files, *, rejects: bool
+) -> str:
+    """SQL of records that are events of ours, by the names of their columns."""
     names = {one: told.columns.get(one, one) for one in EVENTS_SCHEMA.names}
-    source = scan(files, names.values())
+    source = scan(files, names.values(), rejects=rejects)
     types = described(connection, source)
     needed = [(one.name, names[one.name]) for one in EVENTS_SCHEMA if not one.nullable]
     _require(files, types, [*needed, *told.columns.items()], "events")
@@ -160,9 +194,7 @@ def events_sql(
             value = _text(column) if pa.types.is_string(field.type) else _number(column)
             value = f"TRY_CAST({value} AS {_TYPES[field.type]})"
         columns.append(f"{value} AS {quoted(field.name)}")
-    return f"""
-        SELECT * FROM (SELECT {", ".join(columns)}, filename FROM ({source}))
-        WHERE {_kept(connection, description)}"""
+    return f"SELECT {', '.join(columns)}, filename FROM ({source})"
 
 
 def described(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:

@@ -15,6 +15,34 @@ app.add_typer(data, name="data")
 _SOME_REJECTED: Final = 3
 
 
+@data.command("check")
+def data_check(
+    file: Annotated[Path, typer.Argument(help="A source.yaml.")] = Path("source.yaml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures, one file of HTML.")
+    ] = None,
+) -> None:
+    """Look for every kind of fault in a source's data before anything is trained on it.
+
+    The exit code is 0 where nothing is wrong, 1 with warnings alone, 2 with errors, or where it
+    can't be checked. Thresholds are `gates.check` of the file; docs/source-yaml.md lists them.
+    """
+    from intentstream.checks import run_check
+
+    raise typer.Exit(run_check(file, as_json=as_json, page=page))
+
+
+@data.command("schema")
+def data_schema() -> None:
+    """Print the JSON Schema of source.yaml, for editors."""
+    import json
+
+    from fm_intent.data.description import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
 @data.command("import")
 def data_import(
     files: Annotated[

@@ -93,7 +93,7 @@ training:
 
 
 def test_an_alias_of_an_alias_is_refused() -> None:
-    with pytest.raises(DescriptionError, match="my.yaml:7: labels.genres: aliases: a stands for b"):
+    with pytest.raises(DescriptionError, match=r"yaml:7: labels\.genres: aliases: a stands for b"):
         parse_description(LEAST + "labels:\n  genres: {aliases: {a: b, b: c, d: d}}\n", "my.yaml")
 
 

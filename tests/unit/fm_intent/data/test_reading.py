@@ -11,7 +11,7 @@ from fm_intent.data.contract import CATALOGUE_SCHEMA, EVENTS_SCHEMA
 from fm_intent.data.description import SourceDescription
 from fm_intent.data.files import find_files
 from fm_intent.data.reading import event_batches, read_catalogue_files
-from stream.exceptions import DataUnusableError, DescriptionError
+from stream.exceptions import DataUnusableError, UnknownAdapterError
 
 EVENTS = [
     {
@@ -253,5 +253,20 @@ def test_files_that_are_not_there_or_of_no_one_format_are_told(tmp_path) -> None
 
 def test_an_adapter_that_is_not_known_is_refused(tmp_path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
-    with pytest.raises(DescriptionError, match="no adapter 'vhs'"):
+    with pytest.raises(UnknownAdapterError, match="no adapter 'vhs'"):
         list(event_batches(_description(events={"path": str(tmp_path), "adapter": "vhs"})))
+
+
+def test_records_of_another_s_come_through_their_adapter(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "Profile Name,Start Time,Duration,Attributes,Title,Supplemental Video Type,Device Type,"
+        "Bookmark,Latest Bookmark,Country\n"
+        "Ann,2024-01-02 03:04:05,00:10:00,,Heat,,TV,00:10:00,Not latest view,NO (Norway)\n"
+    )
+    told = _description(events={"path": str(tmp_path), "adapter": "netflix"})
+    events = _events(told)
+    assert {one["country"] for one in events} == {"NO"}
+    assert max(one.get("watched_s", 0) for one in events) == 600
+    assert (
+        _events(_description(events=told.events.model_dump(), exclude={"profiles": ["Ann"]})) == []
+    )

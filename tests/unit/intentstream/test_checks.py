@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from intentstream.cli.main import app
+
+EVENTS = "event_id,profile_id,event_type,occurred_at_ms,title_id,playback_id\n"
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A source of one play, which is too little."""
+    (tmp_path / "events.csv").write_text(EVENTS + "e1,ann,play_complete,1700000000000,t1,s1\n")
+    (tmp_path / "titles.csv").write_text("title_id,name,genres\nt1,Heat,crime\n")
+    file = tmp_path / "source.yaml"
+    file.write_text("name: tiny\nevents: {path: events.csv}\ncatalogue: {path: titles.csv}\n")
+    return file
+
+
+def _run(*arguments: object):
+    return CliRunner().invoke(app, ["data", "check", *map(str, arguments)])
+
+
+def test_errors_end_it_with_2_and_are_told_with_what_to_do(source) -> None:
+    done = _run(source)
+    assert done.exit_code == 2
+    assert "profiles_missing" in done.output
+    assert "Read more days" in done.output
+
+
+def test_json_is_all_that_a_program_gets(source) -> None:
+    done = _run(source, "--json")
+    assert done.exit_code == 2
+    told = json.loads(done.stdout)
+    assert (told["source"], told["level"], told["records"]) == ("tiny", "error", 1)
+
+
+def test_the_exit_code_follows_the_gates(source) -> None:
+    every = {one["name"]: {} for one in json.loads(_run(source, "--json").stdout)["faults"]}
+    file = source.with_name("lenient.yaml")
+    file.write_text(source.read_text() + f"gates: {json.dumps({'check': every})}\n")
+    assert _run(file).exit_code == 0
+    every["days_missing"] = {"warn": 0}
+    file.write_text(source.read_text() + f"gates: {json.dumps({'check': every})}\n")
+    assert _run(file).exit_code == 1
+
+
+def test_the_page_is_written_where_it_is_asked_for(source, tmp_path) -> None:
+    _run(source, "--page", tmp_path / "check.html")
+    assert "<title>Check of tiny</title>" in (tmp_path / "check.html").read_text()
+
+
+def test_what_can_t_be_checked_ends_it_with_2_and_one_message(source) -> None:
+    source.write_text("name: tiny\nevents: {path: nothing}\ncatalog: {path: titles.csv}\n")
+    done = _run(source, "--json")
+    assert done.exit_code == 2
+    assert "did you mean catalogue" in done.stderr
+    assert done.stdout == ""
