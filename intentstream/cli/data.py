@@ -15,6 +15,20 @@ app.add_typer(data, name="data")
 _SOME_REJECTED: Final = 3
 
 
+@data.command("init")
+def data_init(
+    paths: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs or URLs of events and catalogue.")
+    ],
+    into: Annotated[Path, typer.Option(help="The file to write.")] = Path("source.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+) -> None:
+    """Write a commented source.yaml, guessed from files; say what was guessed and what wasn't."""
+    from intentstream.checks import run_init
+
+    run_init(paths, into, force=force)
+
+
 @data.command("check")
 def data_check(
     file: Annotated[Path, typer.Argument(help="A source.yaml.")] = Path("source.yaml"),

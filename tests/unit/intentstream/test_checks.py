@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from intentstream.cli.main import app
+from stream.exceptions import DescriptionError
 
 EVENTS = "event_id,profile_id,event_type,occurred_at_ms,title_id,playback_id\n"
 
@@ -58,3 +59,15 @@ def test_what_can_t_be_checked_ends_it_with_2_and_one_message(source) -> None:
     assert done.exit_code == 2
     assert "did you mean catalogue" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_description_is_written_once_and_then_only_by_force(source, tmp_path) -> None:
+    command = ["data", "init", str(tmp_path / "events.csv"), str(tmp_path / "titles.csv")]
+    into = ["--into", str(tmp_path / "new.yaml")]
+    done = CliRunner().invoke(app, [*command, *into])
+    assert done.exit_code == 0
+    assert "events.adapter: intent" in done.output
+    assert _run(tmp_path / "new.yaml").exit_code == 2
+    again = CliRunner().invoke(app, [*command, *into])
+    assert isinstance(again.exception, DescriptionError)
+    assert CliRunner().invoke(app, [*command, *into, "--force"]).exit_code == 0

@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fm_intent.data.description import SourceDescription, parse_description
+from fm_intent.data.guessing import guess
+from fm_intent.data.reading import event_batches, read_catalogue_files
+from stream.exceptions import DataUnusableError
+
+
+def _described(folder: Path, *paths: str) -> SourceDescription:
+    told = guess([str(folder / path) for path in paths or ("",)], folder / "source.yaml")
+    return parse_description(told.text, "source.yaml", folder)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A service's export: titles as CSV, events as JSON lines by day, of its own names."""
+    (tmp_path / "titles.csv").write_text(
+        "id,title,type,genre,year,runtime\n"
+        "7,Heat,Film,crime;drama,1995,170\n"
+        "8,Dark,TV Show,sci-fi;crime;drama,2017,55\n"
+    )
+    days = tmp_path / "events"
+    days.mkdir()
+    for day in range(2):
+        event = {"id": f"e{day}", "user_id": "ann", "event": "play_stop", "item_id": "7"}
+        event |= {"session_id": f"s{day}", "ts": 1_700_000_000 + day, "watch_time": 60}
+        (days / f"{day}.jsonl").write_text(json.dumps(event))
+    return tmp_path
+
+
+def test_a_folder_of_a_catalogue_and_events_is_told_apart_and_can_be_read(folder) -> None:
+    found = _described(folder)
+    assert found.events.adapter == "intent"
+    assert found.events.time_unit == "s"
+    assert found.catalogue.genres_separator == ";"
+    (batch,) = event_batches(found)
+    first = min(batch.to_pylist(), key=lambda row: row["event_id"])
+    assert {name: value for name, value in first.items() if value is not None} == {
+        "event_id": "e0",
+        "profile_id": "ann",
+        "event_type": "play_stop",
+        "occurred_at_ms": 1_700_000_000_000,
+        "title_id": "7",
+        "playback_id": "s0",
+        "watched_s": 60.0,
+    }
+    assert read_catalogue_files(found).to_pylist()[1] == {
+        "title_id": "8",
+        "name": "Dark",
+        "kind": "show",
+        "genres": ["sci-fi", "crime", "drama"],
+        "release_day": 17_167,
+        "duration_s": 3300.0,
+    }
+
+
+def test_what_could_not_be_guessed_is_told(folder) -> None:
+    told = guess([str(folder / "events")], folder / "source.yaml")
+    assert [line.partition(":")[0] for line in told.open] == ["catalogue.path"]
+    told = guess([str(folder / "titles.csv")], folder / "source.yaml")
+    assert [line.partition(":")[0] for line in told.open] == ["events.path"]
+
+
+def test_our_own_files_need_no_columns(tmp_path) -> None:
+    row = {"event_id": "1", "profile_id": "p", "event_type": "search", "occurred_at_ms": 10**12}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "events.parquet")
+    title = {"title_id": "1", "name": "x", "genres": ["a"], "kind": "movie"}
+    pq.write_table(pa.Table.from_pylist([title]), tmp_path / "catalogue.parquet")
+    found = _described(tmp_path)
+    assert (found.events.columns, found.catalogue.columns) == ({}, {})
+    assert found.events.path == (str(tmp_path / "events.parquet"),)
+    assert found.catalogue.genres_separator is None
+
+
+@pytest.mark.parametrize(
+    ("adapter", "record"),
+    [
+        ("segment", {"messageId": "1", "event": "Video Content Started", "properties": {}}),
+        ("snowplow", {"event_id": "1", "derived_tstamp": "2024-01-01"}),
+        ("cloudevents", {"specversion": "1.0", "id": "1", "source": "x", "type": "y"}),
+        ("jellyfin-webhook", {"NotificationType": "PlaybackStart", "ItemId": "1"}),
+        ("tautulli", {"reference_id": 1, "rating_key": 2}),
+        ("trakt", {"id": 1, "watched_at": "2024-01-01", "action": "watch", "type": "movie"}),
+    ],
+)
+def test_whose_records_they_are_is_told_by_their_fields(tmp_path, adapter, record) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    assert _described(tmp_path, "a.jsonl").events.adapter == adapter
+
+
+def test_exports_as_tables_are_told_with_and_without_a_header(tmp_path) -> None:
+    (tmp_path / "ViewingActivity.csv").write_text(
+        "Profile Name,Start Time,Duration,Attributes,Title,Supplemental Video Type,Device Type,"
+        "Bookmark,Latest Bookmark,Country\nAnn,2024-01-02 03:04:05,00:10:00,,Heat,,TV,,,NO\n"
+    )
+    (tmp_path / "report.tsv").write_text(
+        "2024-01-02 03:04:05.1\tu\ti\tMovie\tHeat\tDirectPlay\tWeb\tFirefox\t60\n" * 2
+    )
+    assert _described(tmp_path, "ViewingActivity.csv").events.adapter == "netflix"
+    assert _described(tmp_path, "report.tsv").events.adapter == "jellyfin-reports"
+
+
+def test_a_folder_of_partitions_is_one_table(tmp_path) -> None:
+    row = {"event_id": "1", "profile_id": "p", "event_type": "search", "occurred_at_ms": 10**12}
+    for day in ("day=2024-01-01", "day=2024-01-02"):
+        (tmp_path / "lake" / day).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "lake" / day / "0.parquet")
+    assert _described(tmp_path, "lake").events.path == (str(tmp_path / "lake"),)
+
+
+def test_files_that_tell_nothing_are_refused_with_their_columns(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(DataUnusableError, match="columns x, y"):
+        guess([str(tmp_path)], tmp_path / "source.yaml")
