@@ -66,9 +66,14 @@ def _probabilities(head: Head) -> Field:
     return _field(
         head.probs,
         Array(Float32),
-        f"Probability of {head.probability_of}, in this order: {', '.join(head.labels)}. Empty "
-        "where the model version has no such head.",
-        f"[{len(head.labels)}] or [0]",
+        f"Probability of {head.probability_of}, in the order of "
+        + (
+            f"the version's {head.name}_labels; without labels of its own: "
+            if head.own_labels
+            else "its labels: "
+        )
+        + f"{', '.join(head.labels)}. Empty where the model version has no such head.",
+        "[C] or [0], C of the model version" if head.own_labels else f"[{len(head.labels)}] or [0]",
         "0 to 1, sum 1",
     )
 
@@ -170,6 +175,14 @@ profile_intent = FeatureView(
             "scalar",
             "UTC",
         ),
+        _field(
+            "labels_id",
+            String,
+            "Names the labels of the model version; probabilities of one are those of another "
+            "where both have the same. Null in rows of a release before versions had their own.",
+            "scalar",
+            "16 hex digits",
+        ),
     ],
     source=intent_features,
     description="What a profile intends to watch next, updated after every one of its events.",
@@ -225,6 +238,31 @@ title_profile = FeatureView(
             _ON_EXPORT,
         ),
         _field(
+            "title_genre_numbers",
+            Array(Int64),
+            "Places of the title's genres in genre_probs of the labels title_labels_id.",
+            "any length",
+            "0 or more",
+            _ON_EXPORT,
+        ),
+        _field(
+            "title_kind_number",
+            Int64,
+            "Place of the title's kind in kind_probs of the labels title_labels_id; null where "
+            "they have none for it.",
+            "scalar",
+            "0 or more",
+            _ON_EXPORT,
+        ),
+        _field(
+            "title_labels_id",
+            String,
+            "Labels that the numbers are of, as labels_id of a profile's row.",
+            "scalar",
+            "16 hex digits",
+            _ON_EXPORT,
+        ),
+        _field(
             "title_released_at",
             UnixTimestamp,
             "Day of the release; null where unknown.",
@@ -257,6 +295,59 @@ title_profile = FeatureView(
 )
 
 
+model = Entity(
+    name="model",
+    join_keys=["model_version"],
+    value_type=ValueType.STRING,
+    description="A version of the model.",
+    owner=OWNER,
+    tags={"team": OWNER},
+)
+
+model_label_files = FileSource(
+    name="model_labels",
+    path="data/model_labels",
+    file_format=ParquetFormat(),
+    timestamp_field="event_timestamp",
+    created_timestamp_column="created_timestamp",
+    description="One row each time that a model version is published.",
+    owner=OWNER,
+    tags={"team": OWNER},
+)
+
+model_labels = FeatureView(
+    name="model_labels",
+    entities=[model],
+    ttl=timedelta(0),
+    schema=[
+        Field(name="model_version", dtype=String, description="Join key of the entity model."),
+        *(
+            _field(
+                f"{head.name}_labels",
+                Array(String),
+                f"Names of {head.probs}, in its order.",
+                "[C]",
+                "any strings",
+                _ON_EXPORT,
+            )
+            for head in HEADS
+        ),
+        _field(
+            "model_labels_id",
+            String,
+            "As labels_id of the version's rows.",
+            "scalar",
+            "16 hex digits",
+            _ON_EXPORT,
+        ),
+    ],
+    source=model_label_files,
+    description="What the numbers in a model version's probabilities mean.",
+    tags=TAGS,
+    owner=OWNER,
+)
+
+
 # Feast compares the declared fields with bare ones that it infers, so a description or tags on a
 # scalar would make `feast apply` fail; they stand in the view's tags instead.
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
@@ -270,9 +361,20 @@ title_profile = FeatureView(
                 "title_log_norm",
                 "user_embedding",
                 "model_version",
+                "labels_id",
             ]
         ],
-        title_profile[["title_genres", "title_kind", "title_embedding", "title_embedding_version"]],
+        title_profile[
+            [
+                "title_genres",
+                "title_kind",
+                "title_genre_numbers",
+                "title_kind_number",
+                "title_labels_id",
+                "title_embedding",
+                "title_embedding_version",
+            ]
+        ],
     ],
     schema=[
         Field(name="genre_match", dtype=Float64),
@@ -283,8 +385,13 @@ title_profile = FeatureView(
     description="How well a title fits the live intent of a profile, computed when asked.",
     tags=TAGS
     | {
-        "genre_match": "Sum of the next interaction's genre probabilities over the title's genres.",
-        "kind_match": "Probability that the next title is of the title's kind.",
+        "genre_match": (
+            "Sum of the next interaction's genre probabilities over the title's genres. Null where "
+            "the two rows are of other labels."
+        ),
+        "kind_match": (
+            "Probability that the next title is of the title's kind. Null as genre_match."
+        ),
         "embedding_match": (
             "Log of the title's probability of being played next: that in next_title_scores, else "
             "the dot product of user_embedding and title_embedding less title_log_norm. Null where "
@@ -300,7 +407,7 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
     from math import log
     from operator import mul
 
-    from stream.taxonomy import GENRES, KINDS
+    from stream.taxonomy import BUILT_IN_LABELS_ID, GENRES, KINDS
 
     genre_index = {genre: place for place, genre in enumerate(GENRES)}
     kind_index = {kind: place for place, kind in enumerate(KINDS)}
@@ -320,8 +427,12 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
         log_norm,
         user,
         version,
+        labels,
         genres,
         kind,
+        genre_numbers,
+        kind_number,
+        title_labels,
         vector,
         vector_version,
     ) in zip(
@@ -333,8 +444,12 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
         inputs["title_log_norm"],
         inputs["user_embedding"],
         inputs["model_version"],
+        inputs["labels_id"],
         inputs["title_genres"],
         inputs["title_kind"],
+        inputs["title_genre_numbers"],
+        inputs["title_kind_number"],
+        inputs["title_labels_id"],
         inputs["title_embedding"],
         inputs["title_embedding_version"],
         strict=True,
@@ -346,14 +461,21 @@ def intent_title_match(inputs: "dict[str, list[Any]]") -> "dict[str, list[Any]]"
             probability = 0.0 if place is None else listed_scores[place]
             match = log(probability) if probability else sum(map(mul, user, vector), -log_norm)
         matches["embedding_match"].append(match)
+        if not title_labels:  # a row of a release before titles had numbers
+            title_labels = BUILT_IN_LABELS_ID
+            genre_numbers = [genre_index[g] for g in genres or () if g in genre_index]
+            kind_number = kind_index.get(kind)
+        kind_numbers = [] if kind_number is None else [kind_number]
+        alike = (labels or BUILT_IN_LABELS_ID) == title_labels
+        # Feast infers the outputs of any numbers that it likes, so they may be out of range.
         matches["genre_match"].append(
-            sum((genre_probs[genre_index[g]] for g in genres if g in genre_index), 0.0)
-            if genre_probs and genres
+            sum((genre_probs[n] for n in genre_numbers or () if n < len(genre_probs)), 0.0)
+            if alike and genre_probs and genres
             else None
         )
         matches["kind_match"].append(
-            (kind_probs[kind_index[kind]] if kind in kind_index else 0.0)
-            if kind_probs and kind
+            sum((kind_probs[n] for n in kind_numbers if n < len(kind_probs)), 0.0)
+            if alike and kind_probs and kind
             else None
         )
     return matches
@@ -384,8 +506,11 @@ _DEFINED: Final = (
     title,
     intent_features,
     title_profiles,
+    model,
+    model_label_files,
     profile_intent,
     title_profile,
+    model_labels,
     intent_title_match,
     ranker_v1,
     search_rerank_v1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -14,19 +15,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from fm_intent.model_config import MODEL, TOP, configuration
 from fm_intent.served import network
 from fm_intent.served.network import FMIntent, Interactions
+from stream.domain.heads import HEADS
+from stream.domain.version_labels import BUILT_IN, LABELS_FILE, VersionLabels
 from stream.exceptions import ExportError, NoVersionError
 
 MODEL_FILE: Final = "model.pt"
 MANIFEST_FILE: Final = "manifest.json"
+CATALOGUE_FILE: Final = "catalogue.parquet"
 CENTRES_FILE: Final = "centres.pt"
 
 _TOLERANCE: Final = 1e-4
+_WIDTH: Final = r'name: "(\w+)"[^{}]*?dims: \[ (-?\d+) \]'
+_HEADS_WITH_OWN_LABELS: Final = {head.probs: head for head in HEADS if head.own_labels}
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Manifest:
             `popularity_`, all on the test part, and `validation_ndcg10`.
         report: all that evaluation said.
         config: the experiment's settings.
+        trained_until_ms: time of the source's last event, Unix milliseconds; 0 where a version of
+            before doesn't tell it.
     """
 
     version: int
@@ -67,6 +77,17 @@ class Manifest:
     metrics: dict[str, float]
     report: dict[str, Any]
     config: dict[str, Any]
+    trained_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a version has with it of its source."""
+
+    catalogue: pa.Table
+    """Its titles, of `fm_intent.data.contract.CATALOGUE_SCHEMA`."""
+
+    labels: VersionLabels
 
 
 def versions(model_repo: Path) -> list[int]:
@@ -91,6 +112,16 @@ def read_manifest(model_repo: Path, version: int) -> Manifest:
     return Manifest(**json.loads(path.read_text()))
 
 
+def read_version_labels(folder: Path) -> VersionLabels:
+    """The labels in a version's folder: its own, or those of all that carry none.
+
+    Raises:
+        LabelsError: when what it carries aren't labels.
+    """
+    path = folder / LABELS_FILE
+    return VersionLabels.of_json(path.read_bytes(), str(path)) if path.exists() else BUILT_IN
+
+
 def newest(model_repo: Path, source: str) -> Manifest | None:
     """The manifest of the newest version that was trained on `source`, if there is one."""
     for version in reversed(versions(model_repo)):
@@ -106,6 +137,7 @@ def export(
     golden: Interactions,
     model_repo: Path,
     centres_KD: Tensor | None = None,
+    carried: Carried | None = None,
 ) -> Manifest:
     """Write `model` as the next version, complete or not at all.
 
@@ -119,6 +151,8 @@ def export(
         golden: windows to compare answers on.
         model_repo: Triton model repository.
         centres_KD: float32, of clusters of intent embeddings; None: the version has none.
+        carried: the source's titles and labels; None: the version has the labels of all that bring
+            none, and its titles are to be had of its source.
 
     Returns:
         The manifest as written.
@@ -132,7 +166,11 @@ def export(
     part = Path(tempfile.mkdtemp(prefix=".export-", dir=home))
     try:
         part.chmod(0o755)
+        _check_widths(home, carried.labels if carried else BUILT_IN)
         _carry_code(part)
+        if carried is not None:
+            pq.write_table(carried.catalogue, part / CATALOGUE_FILE, compression="zstd")
+            (part / LABELS_FILE).write_text(carried.labels.model_dump_json(indent=1))
         network.save(model, part / MODEL_FILE)
         if centres_KD is not None:
             torch.save(centres_KD, part / CENTRES_FILE)
@@ -156,6 +194,19 @@ def export(
         raise ExportError(f"can't write a version into {home}: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_widths(home: Path, labels: VersionLabels) -> None:
+    """Whether the configuration that is there lets the version have its own labels."""
+    for path in sorted(home.rglob("*.pbtxt")):
+        for name, width in re.findall(_WIDTH, path.read_text()):
+            head = _HEADS_WITH_OWN_LABELS.get(name)
+            if head and int(width) not in (-1, len(labels.of_head(head))):
+                raise ExportError(
+                    f"{path} has {width} {name}, but the version has "
+                    f"{len(labels.of_head(head))}; write `dims: [ -1 ]` there, or delete the file "
+                    "and have it written anew"
+                )
 
 
 def _carry_code(folder: Path) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 import torch
 
-from fm_intent.export import MODEL_FILE, Manifest, carried_code, read_manifest
+from fm_intent.export import MODEL_FILE, Manifest, carried_code, read_manifest, read_version_labels
 from fm_intent.model_config import MODEL, TOP
 from stream.domain.heads import INTENTS
 from stream.domain.labels import hash64
 from stream.domain.prediction import Intents, joined
+from stream.domain.version_labels import VersionLabels
 from stream.domain.window import WindowBatch
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ExportedVersion:
     Attributes:
         manifest: what the version is.
         model: its network, of its own copy of the code, in evaluation mode.
+        labels: what the numbers in its answers mean.
 
     Raises:
         NoVersionError: when there is no such version.
@@ -44,10 +46,12 @@ class ExportedVersion:
 
     manifest: Manifest
     model: FMIntent
+    labels: VersionLabels
 
     def __init__(self, model_repo: Path, version: int) -> None:
         self.manifest = read_manifest(model_repo, version)
         folder = model_repo / MODEL / str(version)
+        self.labels = read_version_labels(folder)
         self._network, self._cache = carried_code(folder)
         self.model = self._network.load(folder / MODEL_FILE)
 
@@ -60,6 +64,7 @@ class ExportedVersion:
     @torch.inference_mode()
     def answer(self, windows: WindowBatch, cache: Cache | None = None) -> Intents:
         """What the version answers, computed whole, or from what `cache` holds and then keeps."""
+        windows = windows.numbered(self.labels)
         if cache is None:
             titles = self.model.titles()
             return self._answered(windows, lambda _, x: self.model.answer(x, titles, TOP))

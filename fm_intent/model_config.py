@@ -31,7 +31,10 @@ _GPU_HEAD: Final = """\
 _OF_ANY_WIDTH: Final = -1
 
 _OUTPUTS: Final = (
-    *((head.probs, "FP32", len(head.labels)) for head in HEADS),
+    *(
+        (head.probs, "FP32", _OF_ANY_WIDTH if head.own_labels else len(head.labels))
+        for head in HEADS
+    ),
     ("intent_attention", "FP32", len(HEADS)),
     ("intent_embedding", "FP32", _OF_ANY_WIDTH),
     ("intent_cluster", "INT32", 1),

@@ -21,11 +21,12 @@ from tqdm import tqdm
 from fm_intent import ranking_metrics
 from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
+from fm_intent.data import contract
 from fm_intent.data.dataset import Crop, Sequences, TrainingBatch, batches, load
 from fm_intent.data.histories import data_sha256, histories_id
 from fm_intent.evaluate import NetworkPredictor, NextTitleModel, evaluate, next_title_ranks, sample
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
-from fm_intent.export import Manifest, export
+from fm_intent.export import Carried, Manifest, export
 from fm_intent.loss import weighted_cross_entropy
 from fm_intent.pooling import pool
 from fm_intent.served.network import FIRST_ROW, Architecture, FMIntent
@@ -155,6 +156,7 @@ def train(
         metrics=scores,
         report=report,
         config=asdict(chosen),
+        trained_until_ms=int(sequences.columns.start_ms.max()),
     )
     centres = None
     if fitted.model.architecture.intents == "hierarchical":
@@ -162,7 +164,8 @@ def train(
         embeddings = intent_embeddings(fitted.model, sequences, held_out, device)
         centres = torch.from_numpy(find_centres(embeddings, seed))
     golden = sample(sequences.contexts("test", setup.window, setup.crops), 32, seed)
-    return export(fitted.model, manifest, sequences.windows(golden), model_repo, centres)
+    carried = Carried(contract.read(data_dir / contract.CATALOGUE_FILE), sequences.labels)
+    return export(fitted.model, manifest, sequences.windows(golden), model_repo, centres, carried)
 
 
 def parameters(model: nn.Module) -> int:

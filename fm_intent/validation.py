@@ -16,7 +16,7 @@ from fm_intent.exported import ExportedVersion
 from fm_intent.model_config import MODEL, WIDTHS
 from fm_intent.served.network import FIRST_ROW
 from stream.domain.heads import HEADS
-from stream.domain.labels import ACTIONS, DEVICES, hash64
+from stream.domain.labels import ACTIONS, device_hash, hash64
 from stream.domain.prediction import Intents
 from stream.domain.window import WindowBatch
 from stream.exceptions import VersionRefusedError
@@ -85,13 +85,14 @@ def golden_windows(exported: ExportedVersion) -> WindowBatch:
     share = rng.random(shape, np.float32)
     share[rng.random(shape) < 0.3] = -1
     share[rng.random(shape) < 0.1] = np.nan
+    devices = np.array([0, *map(device_hash, exported.labels.devices)], np.uint32)
     gaps_min = rng.choice([0, 1, 30, 24 * 60, 30 * 24 * 60], shape)
     return WindowBatch(
         title_hash=titles,
         action=rng.integers(0, len(ACTIONS), shape, np.int32),
         start_ms=_START_MS + gaps_min.cumsum(1) * _MINUTE_MS,
         watched_share=share,
-        device=rng.integers(0, len(DEVICES), shape, np.int32),
+        device=devices[rng.integers(0, len(devices), shape)],
         length=length.astype(np.int32),
         profile_hash=rng.integers(1, 1 << 62, (_GOLDEN_ROWS, 1)),
         sequence_no=np.ones((_GOLDEN_ROWS, 1), np.int64),
@@ -145,7 +146,7 @@ def _misanswered(exported: ExportedVersion) -> Iterator[str]:
         return
     cache = exported.cache(len(windows))
     shorter = replace(windows, length=np.maximum(windows.length // 2, 1))
-    changed = replace(windows, device=(windows.device + 1) % len(DEVICES))
+    changed = replace(windows, device=np.roll(windows.device, 1, axis=1))
     for held, before in {"another": changed, "half of the": shorter, "the": windows}.items():
         exported.answer(before, cache)
         for difference in differences(whole, exported.answer(windows, cache)):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.online.titles import publish_labels
 from features.registry.store import check_online
 from intentstream.extras import missing_extra
 from intentstream.paths import MODEL_REPOSITORY
@@ -126,16 +127,24 @@ async def publish(
             recent = shadow = None
             if kept and kept == live:
                 with step("compare recent windows"):
-                    recent = await compare_recent(settings, live, version)
+                    recent = await compare_recent(settings, live, version, served.labels_of)
                 if share and shadow_s:
                     trial = before.model_copy(
-                        update={"live": live, "shadow": version, "shadow_share": share}
+                        update={
+                            "live": live,
+                            "shadow": version,
+                            "shadow_share": share,
+                            "labels": served.labels(live, before.previous, version),
+                        }
                     )
                     with step(f"shadow {share:.0%} of the profiles for {shadow_s:g} s"):
                         shadow = await shadow_traffic(settings, trial, shadow_s)
                     with step("warm its cache"):
-                        await warm(settings, version)
-            now = Release(live=version, previous=kept)
+                        await warm(settings, version, served.labels_of)
+            if home is not None:
+                # Before any row has them, so that whoever reads a row finds what it means.
+                await asyncio.to_thread(publish_labels, settings, version, exported.labels)
+            now = Release(live=version, previous=kept, labels=served.labels(version, kept))
             await write_release(settings, now)
         served.discard()
         if titles is not None:
@@ -174,7 +183,9 @@ async def rollback(
         if not served.is_served(before.previous):
             served.serve(before.previous, also=[before.live, settings.model_version])
         kept = before.live if before.live in served.known() else ""
-        now = Release(live=before.previous, previous=kept)
+        now = Release(
+            live=before.previous, previous=kept, labels=served.labels(before.previous, kept)
+        )
         await write_release(settings, now)
         if home is not None:
             with _followed_by_titles(now.live):

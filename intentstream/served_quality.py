@@ -19,7 +19,7 @@ from fm_intent.data.histories import is_of_ratings
 from fm_intent.evaluate import VersionWithData, exported, judge
 from fm_intent.served.network import FIRST_ROW
 from stream.domain.heads import INTENTS
-from stream.domain.labels import hash64
+from stream.domain.labels import device_hash, hash64
 from stream.domain.prediction import Intents
 from stream.domain.window import WindowBatch
 from stream.exceptions import ServedOtherwiseError
@@ -144,13 +144,14 @@ class ServedVersion:
 def windows(sequences: Sequences, contexts: Context) -> WindowBatch:
     """The requests that the worker would send after each context."""
     x = sequences.windows(contexts)
+    devices = np.array([*map(device_hash, sequences.labels.devices)], np.uint32)
     ids = sequences.columns.profile_id[contexts.profile].tolist()
     return WindowBatch(
         title_hash=sequences.table.hash_T[x.title_BL].numpy(),
         action=x.action_BL.int().numpy(),
         start_ms=x.start_ms_BL.numpy(),
         watched_share=x.watched_share_BL.numpy(),
-        device=x.device_BL.int().numpy(),
+        device=devices[x.device_BL.numpy()],
         length=x.length_B.int().numpy()[:, None],
         profile_hash=np.array([[hash64(name)] for name in ids]),
         sequence_no=np.zeros((len(ids), 1), np.int64),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from stream.domain.version_labels import VersionLabels
     from stream.settings import Settings
 
 
@@ -31,9 +32,14 @@ class VersionTitles(NamedTuple):
     trained_until: datetime
     """Time of the source's last event: no vector knows of a later one."""
 
+    labels: VersionLabels
+    """Of the version."""
+
 
 def titles_of(version: int, models: Path, home: Path) -> VersionTitles:
-    """The titles of the source that a version was trained on, with its vectors.
+    """The titles that a version carries, with its vectors.
+
+    One from before versions carried theirs has those of its source.
 
     Args:
         version: number of the version.
@@ -42,11 +48,16 @@ def titles_of(version: int, models: Path, home: Path) -> VersionTitles:
 
     Raises:
         NoVersionError: when there is no such version.
-        SourceError: when its source can't be had.
+        SourceError: when a version without titles of its own is of a source that can't be had.
     """
-    from fm_intent.export import read_manifest
+    from fm_intent.export import CATALOGUE_FILE, read_manifest
+    from fm_intent.model_config import MODEL
 
-    return titles_in(version, models, prepare(read_manifest(models, version).source, home))
+    manifest = read_manifest(models, version)
+    carried = models / MODEL / str(version) / CATALOGUE_FILE
+    if not carried.exists():
+        return titles_in(version, models, prepare(manifest.source, home))
+    return _with_vectors(version, models, pq.read_table(carried), manifest.trained_until_ms)
 
 
 def titles_in(version: int, models: Path, data_dir: Path) -> VersionTitles:
@@ -57,15 +68,25 @@ def titles_in(version: int, models: Path, data_dir: Path) -> VersionTitles:
         models: model repository with the version.
         data_dir: the source's folder, with its two files.
     """
-    from fm_intent.export import MODEL_FILE
+    times = pq.read_table(data_dir / EVENTS_FILE, columns=["occurred_at_ms"])
+    catalogue = pq.read_table(data_dir / CATALOGUE_FILE)
+    return _with_vectors(version, models, catalogue, pc.max(times["occurred_at_ms"]).as_py())
+
+
+def _with_vectors(
+    version: int, models: Path, catalogue: pa.Table, trained_until_ms: int
+) -> VersionTitles:
+    from fm_intent.export import MODEL_FILE, read_version_labels
     from fm_intent.exported import exported_vectors
     from fm_intent.model_config import MODEL
 
-    catalogue = pq.read_table(data_dir / CATALOGUE_FILE)
-    times = pq.read_table(data_dir / EVENTS_FILE, columns=["occurred_at_ms"])
-    trained_until = datetime.fromtimestamp(pc.max(times["occurred_at_ms"]).as_py() / 1000, UTC)
-    vectors = exported_vectors(models / MODEL / str(version) / MODEL_FILE, catalogue)
-    return VersionTitles(version, catalogue, vectors, trained_until)
+    return VersionTitles(
+        version,
+        catalogue,
+        exported_vectors(models / MODEL / str(version) / MODEL_FILE, catalogue),
+        datetime.fromtimestamp(trained_until_ms / 1000, UTC),
+        read_version_labels(models / MODEL / str(version)),
+    )
 
 
 def serve_titles(settings: Settings, titles: VersionTitles) -> int:
@@ -78,5 +99,10 @@ def serve_titles(settings: Settings, titles: VersionTitles) -> int:
         StoreError: when the online store doesn't take them.
     """
     return publish_titles(
-        settings, titles.catalogue, titles.vectors, str(titles.version), titles.trained_until
+        settings,
+        titles.catalogue,
+        titles.vectors,
+        str(titles.version),
+        titles.trained_until,
+        titles.labels,
     )

@@ -15,7 +15,9 @@ from typing import Final
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from fm_intent.export import read_version_labels
 from fm_intent.model_config import configuration
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.exceptions import DeploymentError, ModelFolderError, ModelVersionError
 
 _PATIENCE_S: Final = 5.0
@@ -122,6 +124,22 @@ class ServedModels:
     @property
     def _homes(self) -> tuple[Path, ...]:
         return self._shelf, self._served, self._exports
+
+    def labels_of(self, version: str) -> VersionLabels:
+        """The labels of a version, wherever it lies.
+
+        Raises:
+            LabelsError: when what it carries aren't labels.
+        """
+        for home in self._homes:
+            if (home / version).exists():
+                return read_version_labels(home / version)
+        return BUILT_IN
+
+    def labels(self, *versions: str) -> dict[str, VersionLabels]:
+        """The labels of those of these versions that have their own, as a release tells them."""
+        found = {version: self.labels_of(version) for version in versions if version}
+        return {version: labels for version, labels in found.items() if labels != BUILT_IN}
 
     def is_served(self, version: str) -> bool:
         """Whether each Triton that is there serves it, one is, and will when it is started anew."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from stream.domain import topics
 from stream.domain.divergence import Divergence, Drift, divergence, drift
 from stream.domain.heads import INTENTS
 from stream.domain.prediction import Intents, joined
+from stream.domain.version_labels import VersionLabels
 from stream.domain.window import WindowBatch
 from stream.exceptions import InferenceError
 from stream.inference.client import InferenceClient
@@ -58,7 +59,9 @@ async def check_server(settings: Settings, exported: ExportedVersion) -> None:
 
     version, windows = exported.manifest.version, golden_windows(exported)
     try:
-        answers = await _ask_gently(settings, windows, str(version))
+        answers = await _ask_gently(
+            settings, windows, str(version), labels_of=lambda _: exported.labels
+        )
     except InferenceError as error:
         raise refused(version, [f"the server doesn't answer for it: {error}"]) from error
     problems = [*violations(answers), *differences(exported.answer(windows), answers)]
@@ -66,30 +69,39 @@ async def check_server(settings: Settings, exported: ExportedVersion) -> None:
         raise refused(version, [f"the server's {problem}" for problem in problems])
 
 
-async def compare_recent(settings: Settings, live: str, version: str) -> Drift | None:
+async def compare_recent(
+    settings: Settings, live: str, version: str, labels_of: Callable[[str], VersionLabels]
+) -> Drift | None:
     """Drift on the windows of recent profiles."""
     # By itself, because a shadow may put the end of the publication off for long.
     async with erasures_followed(settings, [live, version]):
         windows = await recent_windows(settings, _RECENT)
         if not len(windows):
             return None
-        answers = [await _ask_gently(settings, windows, one) for one in (live, version)]
-    found = drift([divergence(*answers)])
+        one, other = [
+            await _ask_gently(settings, windows, which, labels_of) for which in (live, version)
+        ]
+    found = drift([divergence(one, other, (labels_of(live), labels_of(version)))])
     _judge(settings, version, found, "on recent windows")
     return found
 
 
-async def warm(settings: Settings, version: str) -> None:
+async def warm(settings: Settings, version: str, labels_of: Callable[[str], VersionLabels]) -> None:
     """Have the version answer recent windows again: most changed while it was a shadow."""
     windows = await recent_windows(settings, _RECENT)
     if len(windows):
-        await _ask_gently(settings, windows, version)
+        await _ask_gently(settings, windows, version, labels_of)
 
 
-async def _ask_gently(settings: Settings, windows: WindowBatch, version: str) -> Intents:
+async def _ask_gently(
+    settings: Settings,
+    windows: WindowBatch,
+    version: str,
+    labels_of: Callable[[str], VersionLabels],
+) -> Intents:
     """A version's answers; live traffic has the server for itself half of the time."""
     parts = []
-    async with InferenceClient.patient(settings) as client:
+    async with InferenceClient.patient(settings, labels_of) as client:
         for start in range(0, len(windows), _ROWS):
             began = time.monotonic()
             rows = np.arange(start, min(start + _ROWS, len(windows)))

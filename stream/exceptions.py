@@ -181,7 +181,7 @@ class CatalogueError(StreamError):
     """The title catalogue can't be read, or lacks columns that the worker needs."""
 
 
-class LabelsError(StreamError):
+class LabelsError(StreamError, RefusedError):
     """What is to hold a model version's labels doesn't."""
 
 

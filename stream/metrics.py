@@ -81,6 +81,11 @@ MODEL_RELEASE: Final = Gauge(
     "1 for the live model version; for the shadow, its share of the profiles.",
     ["role", "version"],
 )
+UNKNOWN_LABELS: Final = Counter(
+    "intentstream_unknown_labels_total",
+    "Names in events that the live model version has no label for, which count as other.",
+    ["kind"],
+)
 SHADOW_ROWS: Final = Counter(
     "intentstream_shadow_rows_total",
     "Answers of the shadow version: compared, failed, or skipped because another comparison ran.",

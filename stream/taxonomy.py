@@ -5,5 +5,9 @@ labels as `stream.domain.labels`.
 """
 
 from stream.domain.labels import GENRES, KINDS
+from stream.domain.version_labels import BUILT_IN
 
-__all__ = ["GENRES", "KINDS"]
+BUILT_IN_LABELS_ID = BUILT_IN.id
+"""Of the labels of rows that a release wrote before versions had labels of their own."""
+
+__all__ = ["BUILT_IN_LABELS_ID", "GENRES", "KINDS"]

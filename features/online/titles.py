@@ -12,16 +12,26 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.definitions import title, title_profile, title_profiles
+from features.definitions import (
+    model_label_files,
+    model_labels,
+    title,
+    title_profile,
+    title_profiles,
+)
 from features.online.answers import typed_errors
 from features.online.inspection import note_titles
 from features.registry.store import apply_to_write, source_folder
+from stream.domain.heads import HEADS
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from stream.settings import Settings
 
@@ -33,6 +43,9 @@ SCHEMA: Final = pa.schema(
         ("title_id", pa.string()),
         ("title_genres", pa.list_(pa.string())),
         ("title_kind", pa.string()),
+        ("title_genre_numbers", pa.list_(pa.int64())),
+        ("title_kind_number", pa.int64()),
+        ("title_labels_id", pa.string()),
         ("title_released_at", _TIME),
         ("title_embedding", pa.list_(pa.float32())),
         ("title_embedding_version", pa.string()),
@@ -49,6 +62,7 @@ def title_rows(
     model_version: str,
     trained_until: datetime,
     created: datetime,
+    labels: VersionLabels = BUILT_IN,
 ) -> pa.Table:
     """The rows of `title_profile` for one model version.
 
@@ -58,6 +72,7 @@ def title_rows(
         model_version: The version that the vectors are of.
         trained_until: End of the version's training data.
         created: When these rows were made.
+        labels: The version's.
 
     Returns:
         A table of `SCHEMA`. A title without a release day counts as known since 1970.
@@ -70,6 +85,9 @@ def title_rows(
             "title_id": one["title_id"],
             "title_genres": one["genres"],
             "title_kind": one["kind"],
+            "title_genre_numbers": labels.genre_numbers(one["genres"]),
+            "title_kind_number": labels.kind_number(one["kind"]),
+            "title_labels_id": labels.id,
             "title_released_at": released,
             "created_timestamp": created,
         }
@@ -94,6 +112,7 @@ def publish_titles(
     vectors: Mapping[str, Sequence[float]],
     model_version: str,
     trained_until: datetime,
+    labels: VersionLabels = BUILT_IN,
 ) -> int:
     """Land the titles in the batch source and serve them.
 
@@ -107,6 +126,7 @@ def publish_titles(
         vectors: See `title_rows`.
         model_version: See `title_rows`.
         trained_until: See `title_rows`.
+        labels: See `title_rows`.
 
     Returns:
         The number of titles served.
@@ -119,16 +139,46 @@ def publish_titles(
     """
     store = apply_to_write(settings)
     now = datetime.now(UTC)
-    table = title_rows(catalogue, vectors, model_version, trained_until, now)
-    folder = source_folder(settings, title_profiles)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"version-{model_version}-{int(now.timestamp() * 1000)}.parquet"
-    part = folder / f".{name}.{os.getpid()}"
-    pq.write_table(table, part)
-    part.replace(folder / name)
+    table = title_rows(catalogue, vectors, model_version, trained_until, now, labels)
+    _land(table, source_folder(settings, title_profiles), model_version, now)
     newest = table.to_pandas().drop_duplicates(title.join_key, keep="last")
     served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
     with typed_errors(store.provider.online_store):
         store.write_to_online_store(title_profile.name, served)
         note_titles(store, model_version)
     return len(served)
+
+
+def publish_labels(settings: Settings, model_version: str, labels: VersionLabels) -> None:
+    """Land and serve what the numbers of a model version mean, for `model_labels`.
+
+    Args:
+        settings: Where the store is.
+        model_version: The version.
+        labels: The version's.
+
+    Raises:
+        UnfencedStoreError, StoreUnavailableError, StoreRefusedError: as `publish_titles`.
+    """
+    store = apply_to_write(settings)
+    now = datetime.now(UTC)
+    row: dict[str, Any] = {
+        "model_version": model_version,
+        **{f"{head.name}_labels": list(labels.of_head(head)) for head in HEADS},
+        "model_labels_id": labels.id,
+        "event_timestamp": now,
+        "created_timestamp": now,
+    }
+    _land(
+        pa.Table.from_pylist([row]), source_folder(settings, model_label_files), model_version, now
+    )
+    with typed_errors(store.provider.online_store):
+        store.write_to_online_store(model_labels.name, pd.DataFrame([row]))
+
+
+def _land(table: pa.Table, folder: Path, model_version: str, now: datetime) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"version-{model_version}-{int(now.timestamp() * 1000)}.parquet"
+    part = folder / f".{name}.{os.getpid()}"
+    pq.write_table(table, part)
+    part.replace(folder / name)

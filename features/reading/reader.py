@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,15 +19,18 @@ import httpx
 import numpy as np
 from feast.types import Array, Float32, Int64, String, UnixTimestamp
 
-from features.definitions import profile, profile_intent, ranker_v1
+from features.definitions import model, model_labels, profile, profile_intent, ranker_v1
 from features.online.answers import typed_errors
 from features.online.encoding import row_field
 from features.registry.registered import REMEDY, Needed
 from features.registry.store import open_store
 from stream.domain import rfc3339
 from stream.domain.feature_row import PUBLISHED, IntentRow
+from stream.domain.heads import HEADS, INTENTS
+from stream.domain.version_labels import BUILT_IN
 from stream.exceptions import (
     DefinitionsError,
+    LabelsError,
     StoreRefusedError,
     StoreUnavailableError,
     TooManyProfilesError,
@@ -148,6 +151,7 @@ class IntentReader:
         self._needed.check()
         self._service = self._store.get_feature_service(ranker_v1.name)
         self._judge = _Judge(settings.session_gap_s if fresh_for_s is None else fresh_for_s, clock)
+        self._labels: dict[str, Mapping[str, Sequence[str]]] = {}
 
     def read(self, profile_ids: Sequence[str]) -> list[LiveIntent]:
         """The profiles' intents, in the order asked for; one round trip to the store.
@@ -175,6 +179,32 @@ class IntentReader:
                 self._service, _entities(profile_ids)
             )
             return self._intents(profile_ids, response)
+
+    def labels_of(self, row: IntentRow) -> Mapping[str, Sequence[str]]:
+        """What the numbers in a row's probabilities mean: labels by the head's name, in order.
+
+        They are read once for each model version, and kept.
+
+        Raises:
+            LabelsError: when nobody published the labels of the row's version to this store.
+            StoreUnavailableError, StoreRefusedError, DefinitionsError: as `read`.
+        """
+        if row.labels_id == BUILT_IN.id:
+            return _BUILT_IN_LABELS
+        if row.model_version not in self._labels:
+            with self._needed.told(), typed_errors(self._online_store):
+                found = self._store.get_online_features(
+                    [f"{model_labels.name}:{name}_labels" for name in INTENTS],
+                    {model.join_key: [row.model_version]},
+                ).to_dict()
+            labels = {name: found[f"{name}_labels"][0] for name in INTENTS}
+            if None in labels.values():
+                raise LabelsError(
+                    f"the store has no labels of model version {row.model_version}; publish it by "
+                    "`intentstream model publish`, which writes them"
+                )
+            self._labels[row.model_version] = labels
+        return self._labels[row.model_version]
 
     async def close(self) -> None:
         """Close the connections that `read_async` opened."""
@@ -291,6 +321,8 @@ class HttpIntentReader:
                 "`feast serve` runs there."
             ) from error
 
+
+_BUILT_IN_LABELS: Final = {head.name: BUILT_IN.of_head(head) for head in HEADS}
 
 _PATH: Final = "/get-online-features"
 

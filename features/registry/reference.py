@@ -159,6 +159,7 @@ def page() -> str:
     views = (
         _view(definitions.profile_intent, "profile_id"),
         _view(definitions.title_profile, "title_id"),
+        _view(definitions.model_labels, "model_version"),
         _on_demand(definitions.intent_title_match),
     )
     services = (definitions.ranker_v1, definitions.search_rerank_v1)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.heads import INTENTS
+from stream.domain.heads import HEADS, INTENTS
 from stream.domain.prediction import Intents
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Divergence:
 
     heads: dict[str, NDArray[np.float64]]
     """Per head `[B]`, Jensen-Shannon divergence in bits: 0 where equal, 1 where nothing is shared.
-    NaN where the first version doesn't predict that head."""
+    NaN where the first version doesn't predict that head, or the two have other labels of it."""
 
     overlap: NDArray[np.float64]
     """`[B]`, share of the first version's next titles that the second proposes too."""
@@ -30,7 +31,7 @@ class Drift:
 
     rows: int
     heads: dict[str, float]
-    """Mean divergence of each head that the first version predicts, in bits."""
+    """Mean divergence of each head that can be compared and the first version predicts, in bits."""
 
     overlap: float
     """Mean overlap of the next titles."""
@@ -49,10 +50,18 @@ class Drift:
         return found
 
 
-def divergence(one: Intents, other: Intents) -> Divergence:
-    """How far `other` is from `one`, row by row."""
+def divergence(
+    one: Intents, other: Intents, labels: tuple[VersionLabels, VersionLabels] = (BUILT_IN, BUILT_IN)
+) -> Divergence:
+    """How far `other` is from `one`, row by row; `labels` are the versions'."""
+    nothing = np.full(len(one.model_version), np.nan)
     return Divergence(
-        {head: _jensen_shannon(one.probs[head], other.probs[head]) for head in INTENTS},
+        {
+            head.name: _jensen_shannon(one.probs[head.name], other.probs[head.name])
+            if labels[0].of_head(head) == labels[1].of_head(head)
+            else nothing
+            for head in HEADS
+        },
         _overlap(one.next_title_hash, other.next_title_hash),
     )
 

@@ -12,6 +12,7 @@ import orjson
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from stream.domain.heads import HEADS
+from stream.domain.version_labels import BUILT_IN
 from stream.exceptions import BadRowError
 
 ProfileId = Annotated[str, Field(min_length=1)]
@@ -82,6 +83,8 @@ class IntentRow:
     last_event_id: str
     last_event_at_ms: Milliseconds
     published_at_ms: Milliseconds
+    labels_id: str = BUILT_IN.id
+    """`VersionLabels.id` of the labels that the probabilities are of."""
 
     @classmethod
     def of(cls, published: Mapping[str, Any]) -> Self:
@@ -90,7 +93,8 @@ class IntentRow:
             profile_id=published["profile_id"],
             probs={head.name: published[head.probs] for head in HEADS},
             labels={head.name: published[head.name] for head in HEADS},
-            **{name: published[name] for name in _OTHERS},
+            **{name: published[name] for name in _OTHERS if name != "labels_id"},
+            labels_id=published["labels_id"] or BUILT_IN.id,
         )
 
     def published(self) -> dict[str, Any]:
@@ -137,6 +141,8 @@ _TYPES_OF_HEADS: Final[dict[str, Any]] = {
 _FIELDS: Final[dict[str, Any]] = {
     name: ((_TYPES | _TYPES_OF_HEADS)[name], ...) for name in PUBLISHED
 }
+# Rows of a release before lack it; all of theirs have these labels.
+_FIELDS["labels_id"] = (str, BUILT_IN.id)
 _Record: Final = create_model(
     "_Record",
     __config__=ConfigDict(protected_namespaces=()),

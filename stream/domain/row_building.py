@@ -13,6 +13,8 @@ from stream.domain.heads import HEADS, INTENTS
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import ProfileState
 from stream.domain.sessions import Session
+from stream.domain.version_labels import BUILT_IN, VersionLabels
+from stream.exceptions import LabelsError
 
 
 def intent_rows(
@@ -20,12 +22,29 @@ def intent_rows(
     sessions: Sequence[Session],
     intents: Intents,
     catalogue: Catalogue,
+    version_labels: VersionLabels = BUILT_IN,
     *,
     now_ms: int,
 ) -> list[IntentRow]:
-    """One row for each profile with its session, in order; `now_ms` becomes `published_at_ms`."""
+    """One row for each profile with its session, in order.
+
+    Args:
+        profiles: their ids and states.
+        sessions: their live sessions.
+        intents: what one version answered.
+        catalogue: names of titles.
+        version_labels: the version's.
+        now_ms: becomes `published_at_ms`.
+
+    Raises:
+        LabelsError: when the version answered with other labels than these.
+    """
     probs, labels = zip(
-        *(_head(intents.probs[head.name], head.labels) for head in HEADS), strict=True
+        *(
+            _head(head.name, intents.probs[head.name], version_labels.of_head(head))
+            for head in HEADS
+        ),
+        strict=True,
     )
     probs_of = [dict(zip(INTENTS, row, strict=True)) for row in zip(*probs, strict=True)]
     labels_of = [dict(zip(INTENTS, row, strict=True)) for row in zip(*labels, strict=True)]
@@ -57,14 +76,21 @@ def intent_rows(
                 last_event_id=state.last_event_id,
                 last_event_at_ms=state.last_at_ms,
                 published_at_ms=now_ms,
+                labels_id=version_labels.id,
             )
         )
     return rows
 
 
 def _head(
-    probabilities: NDArray[np.float32], labels: Sequence[str]
+    name: str, probabilities: NDArray[np.float32], labels: Sequence[str]
 ) -> tuple[list[list[float]], list[str]]:
+    if probabilities.shape[1] != len(labels):
+        raise LabelsError(
+            f"the model answered with {probabilities.shape[1]} labels of {name}, of which "
+            f"{len(labels)} are known; a version with labels of its own is to be made live by "
+            "`intentstream model publish`, which tells the workers what they are"
+        )
     rows = probabilities.tolist()
     trained = [any(row) for row in rows]
     top = probabilities.argmax(axis=1).tolist()

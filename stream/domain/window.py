@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stream.domain.actions import action_types
 from stream.domain.labels import hash64
 from stream.domain.profile_state import ProfileState, Rules, watched_share
-from stream.domain.version_labels import BUILT_IN, VersionLabels
+from stream.domain.version_labels import VersionLabels
 
 FORGET: Final = -1
 """The `sequence_no` of a row whose profile the model is to forget."""
@@ -35,8 +35,9 @@ class WindowBatch:
     """`[B, L]` event time of each interaction's start, ascending."""
     watched_share: NDArray[np.float32]
     """`[B, L]` in 0..1; -1 where unknown."""
-    device: NDArray[np.int32]
-    """`[B, L]` numbers of devices in the labels of the version that is asked."""
+    device: NDArray[np.uint32] | NDArray[np.int32]
+    """`[B, L]` `device_hash` of each one's device, 0 where there is none; once `numbered`, the
+    devices' numbers."""
     length: NDArray[np.int32]
     """`[B, 1]` interactions in each window."""
     profile_hash: NDArray[np.int64]
@@ -51,6 +52,10 @@ class WindowBatch:
         """The same, of profiles that are to take nobody's place in the model's cache."""
         return replace(self, sequence_no=np.full_like(self.sequence_no, FORGET))
 
+    def numbered(self, labels: VersionLabels) -> WindowBatch:
+        """The same as a version with these labels is asked."""
+        return replace(self, device=labels.device_numbers(self.device.astype(np.uint32)))
+
     def rows(self, rows: NDArray[np.intp]) -> WindowBatch:
         """These rows alone, in this order, padded to the longest of them."""
         longest = int(self.length[rows].max(initial=0))
@@ -62,10 +67,8 @@ class WindowBatch:
         )
 
 
-def window_batch(
-    profiles: Sequence[tuple[str, ProfileState]], rules: Rules, labels: VersionLabels = BUILT_IN
-) -> WindowBatch:
-    """The windows of `profiles`, in their order, for a version with these labels."""
+def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> WindowBatch:
+    """The windows of `profiles`, in their order; what they name a version's labels number."""
     rows = len(profiles)
     length = np.fromiter((len(state.window) for _, state in profiles), np.int32, rows)
     longest = int(length.max(initial=0))
@@ -74,7 +77,7 @@ def window_batch(
         action=np.zeros((rows, longest), np.int32),
         start_ms=np.zeros((rows, longest), np.int64),
         watched_share=np.full((rows, longest), -1, np.float32),
-        device=np.zeros((rows, longest), np.int32),
+        device=np.zeros((rows, longest), np.uint32),
         length=length[:, None],
         profile_hash=np.fromiter((hash64(name) for name, _ in profiles), np.int64, rows)[:, None],
         sequence_no=np.fromiter((s.sequence_no for _, s in profiles), np.int64, rows)[:, None],
@@ -85,7 +88,7 @@ def window_batch(
         batch.action[row, :end] = action_types(state.memory, window, rules)
         batch.start_ms[row, :end] = window["start_ms"]
         batch.watched_share[row, :end] = watched_share(window, rules)
-        batch.device[row, :end] = labels.device_numbers(window["device"])
+        batch.device[row, :end] = window["device"]
     return batch
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stream import metrics
 from stream.domain.prediction import Intents, joined
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.domain.window import FORGET, WindowBatch
 from stream.exceptions import (
     InferenceRefusedError,
@@ -70,21 +71,31 @@ class InferenceClient:
     Args:
         settings: the servers' addresses and the bounds of requests.
         connect: makes the connection to a server.
+        labels_of: the labels of a version.
     """
 
     def __init__(
-        self, settings: TritonSettings, connect: Callable[[str, TritonSettings], Asks] = ModelServer
+        self,
+        settings: TritonSettings,
+        connect: Callable[[str, TritonSettings], Asks] = ModelServer,
+        labels_of: Callable[[str], VersionLabels] = lambda _: BUILT_IN,
     ) -> None:
         self._settings = settings
+        self._labels_of = labels_of
         self._servers = {address: connect(address, settings) for address in settings.triton_urls}
         self._left: dict[str, _Absence] = {}
         self._pause_s: dict[str, float] = {}
         self._version = settings.model_version
 
     @classmethod
-    def patient(cls, settings: TritonSettings) -> Self:
+    def patient(
+        cls,
+        settings: TritonSettings,
+        labels_of: Callable[[str], VersionLabels] = lambda _: BUILT_IN,
+    ) -> Self:
         """One whose requests may take long, for what no event waits for."""
-        return cls(settings.model_copy(update={"inference_deadline_s": _PATIENCE_S}))
+        longer = settings.model_copy(update={"inference_deadline_s": _PATIENCE_S})
+        return cls(longer, labels_of=labels_of)
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,6 +120,7 @@ class InferenceClient:
             InferenceRefusedError: when it can't.
         """
         version = self._version = version or self._settings.model_version
+        batch = batch.numbered(self._labels_of(version))
         answers: list[tuple[NDArray[np.intp], Intents]] = []
         # Windows of like length share a request, so that little of it is padding.
         rows = np.argsort(batch.length[:, 0], kind="stable")

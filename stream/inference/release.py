@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream import metrics
 from stream.domain import topics
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.exceptions import BrokerError
 from stream.kafka.connection import answering, client_options, running, start
 from stream.kafka.consumer import Consumer
@@ -47,9 +49,16 @@ class Release(BaseModel):
     shadow_share: float = Field(0.0, ge=0, le=1)
     """The share of the profiles that are shadowed, 0 to 1."""
 
+    labels: Mapping[str, VersionLabels] = Field(default_factory=dict)
+    """The labels of versions that have their own."""
+
+    def labels_of(self, version: str) -> VersionLabels:
+        """The labels of one of the versions."""
+        return self.labels.get(version, BUILT_IN)
+
 
 class ReleaseFollower:
-    """Holds the release of now; where a version is pinned, that one, whatever the topic says.
+    """Holds the release of now; where a version is pinned, that one, whatever else the topic says.
 
     Raises:
         BrokerUnavailableError: on entering, when Kafka does not answer.
@@ -66,8 +75,6 @@ class ReleaseFollower:
         self._take(self.current)
 
     async def __aenter__(self) -> Self:
-        if self._settings.model_version:
-            return self
         await start(self._consumer, self._settings)
         try:
             async with answering(self._settings, within_s=_READ_S):
@@ -115,7 +122,11 @@ class ReleaseFollower:
             self.since_s = record.timestamp / 1000
 
     def _take(self, release: Release) -> None:
-        before, self.current = self.current, release
+        # A version that is in service no more may have answered what is still to be published.
+        labels = {**self.current.labels, **release.labels}
+        if self._settings.model_version:
+            release = Release(live=self._settings.model_version)
+        before, self.current = self.current, release.model_copy(update={"labels": labels})
         for one, of_it, share in ((before, 0, 0.0), (release, 1, release.shadow_share)):
             if one.live:
                 metrics.MODEL_RELEASE.labels("live", one.live).set(of_it)

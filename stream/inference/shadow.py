@@ -55,6 +55,7 @@ class Shadow:
         self._most = most
         self._gather_s = gather_s
         self._gathered: dict[str, list[tuple[WindowBatch, Intents]]] = {}
+        self._release = Release(live="")
         self._comparison: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -68,6 +69,7 @@ class Shadow:
 
     def offer(self, release: Release, batch: WindowBatch, live: Intents) -> None:
         """Have the release's shadow answer its share of `batch` too; returns at once."""
+        self._release = release
         if not release.shadow:
             return
         rows = np.flatnonzero(is_shadowed(batch.profile_hash[:, 0], release.shadow_share))
@@ -101,7 +103,8 @@ class Shadow:
             metrics.SHADOW_ROWS.labels("failed").inc(len(batch))
             await self._report([{"failed": len(batch), "version": version, "error": str(error)}])
             return
-        apart = divergence(live, shadow)
+        labels_of = self._release.labels_of
+        apart = divergence(live, shadow, (labels_of(live.model_version[0]), labels_of(version)))
         metrics.SHADOW_ROWS.labels("compared").inc(len(batch))
         for head, values in apart.heads.items():
             for value in values[~np.isnan(values)].tolist():

@@ -19,6 +19,7 @@ from features.online.writer import IntentWriter
 from stream import metrics
 from stream.domain import topics
 from stream.domain.catalogue import Catalogue, read_catalogue
+from stream.domain.version_labels import VersionLabels
 from stream.exceptions import ChangelogLostError, PartitionsChangedError
 from stream.inference.client import InferenceClient
 from stream.inference.release import ReleaseFollower
@@ -91,8 +92,13 @@ class IntentApp(faust.App):
             metrics.STALE.labels(config.online_store)
         outbox = await self._edges.enter_async_context(Outbox(config))
         releases = await self._edges.enter_async_context(ReleaseFollower(config))
+
+        def labels_of(version: str) -> VersionLabels:
+            return releases.current.labels_of(version)
+
         inference, comparing = [
-            await self._edges.enter_async_context(InferenceClient(config)) for _ in range(2)
+            await self._edges.enter_async_context(InferenceClient(config, labels_of=labels_of))
+            for _ in range(2)
         ]
         shadow = await self._edges.enter_async_context(
             Shadow(comparing, outbox, most=config.inference_batch)
@@ -106,6 +112,7 @@ class IntentApp(faust.App):
             store=writer,
             gives_up=self.is_leaving,
             released_at_s=lambda: releases.since_s,
+            labels_of=labels_of,
             topology=topology,
         )
         watchdog = self.watchdog = Watchdog(config, self)

@@ -24,10 +24,11 @@ from stream import metrics
 from stream.domain import topics
 from stream.domain.catalogue import Catalogue
 from stream.domain.feature_row import Erasure, IntentRow
-from stream.domain.labels import hash64
+from stream.domain.labels import device_hash, hash64
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import Rules
 from stream.domain.row_building import intent_rows
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.domain.window import window_batch
 from stream.inference.backend import InferenceBackend
 from stream.kafka.outbox import Outgoing, RecordProducer
@@ -69,6 +70,7 @@ class Pipeline:
         store: the online store's writer.
         gives_up: asked before each retry; True ends it.
         released_at_s: since when the model version that is live has been.
+        labels_of: the labels of a model version.
         topology: where states are; None where they are wherever their events come by.
         clock: seconds since the epoch.
     """
@@ -84,6 +86,7 @@ class Pipeline:
         store: Writes,
         gives_up: Callable[[], bool],
         released_at_s: Callable[[], float] = lambda: 0.0,
+        labels_of: Callable[[str], VersionLabels] = lambda _: BUILT_IN,
         topology: Topology | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
@@ -95,6 +98,7 @@ class Pipeline:
         self._inference = inference
         self._store = store
         self._released_at_s = released_at_s
+        self._labels_of = labels_of
         self._topology = topology
         self._clock = clock
         self._decoder = Decoder(settings)
@@ -139,6 +143,9 @@ class Pipeline:
         """
         await self.forget(batch)
         intents = await self._ask(batch) if batch.scored else None
+        if intents is not None:
+            labels = self._labels_of(intents.model_version[0])
+            metrics.UNKNOWN_LABELS.labels("device").inc(_unknown_devices(batch, labels))
         batch.inferred_at = self._clock()
         return intents
 
@@ -281,6 +288,7 @@ class Pipeline:
             batch.sessions,
             intents,
             self._catalogue,
+            self._labels_of(intents.model_version[0]),
             now_ms=round(self._clock() * 1000),
         )
 
@@ -303,6 +311,13 @@ class Pipeline:
 
     async def _deliver(self, records: Sequence[Outgoing]) -> None:
         await self._retries.retry("kafka", lambda: self._outbox.deliver(records))
+
+
+def _unknown_devices(batch: MicroBatch, labels: VersionLabels) -> int:
+    named = [
+        device_hash(one.event.device) for one in batch.decoded if one.event and one.event.device
+    ]
+    return labels.unknown_devices(np.array(named, np.uint32))
 
 
 def _observe_freshness(batch: MicroBatch, readable_at: float) -> None:

@@ -12,6 +12,7 @@ import pytest
 from fm_intent.exported import ExportedVersion
 from stream.domain import codec
 from stream.domain.profile_state import Rules
+from stream.domain.version_labels import BUILT_IN
 from stream.domain.window import window_batch
 from stream.kafka.changelog import HEAD_KEY, StatesByPlace, join_into
 from stream.settings import Settings
@@ -31,7 +32,7 @@ def recovered() -> dict[bytes, bytes]:
 
 def seen(data: bytes, key: bytes) -> dict[str, Any]:
     state = codec.decode(data)
-    batch = window_batch([(key.decode(), state)], Rules())
+    batch = window_batch([(key.decode(), state)], Rules()).numbered(BUILT_IN)
     return {
         "sequence_no": state.sequence_no,
         "last_event_id": state.last_event_id,

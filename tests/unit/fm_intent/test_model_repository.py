@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from fm_intent.model_config import CONFIGS, TOP, configuration
-from stream.domain.heads import HEADS, INTENTS, LABELS
+from stream.domain.heads import HEADS, INTENTS
 from stream.domain.prediction import OUTPUTS
 from tests.checkout import REPOSITORY
 
@@ -31,10 +31,10 @@ def test_outputs_are_those_that_the_worker_asks_for_in_its_order() -> None:
     assert tuple(output.name for output in config("config.pbtxt").output) == OUTPUTS
 
 
-def test_outputs_are_as_wide_as_the_label_sets() -> None:
+def test_outputs_are_as_wide_as_the_label_sets_that_all_versions_share() -> None:
     sizes = {output.name: output.dims[0] for output in config("config.pbtxt").output}
-    assert {name: sizes[f"{name}_probs"] for name in LABELS} == {
-        name: len(labels) for name, labels in LABELS.items()
+    assert {head.name: sizes[head.probs] for head in HEADS} == {
+        head.name: -1 if head.own_labels else len(head.labels) for head in HEADS
     }
     assert sizes["intent_attention"] == len(INTENTS)
     assert sizes["next_title_hash"] == sizes["next_title_score"] == TOP

@@ -14,6 +14,7 @@ from fm_intent.data.dataset import load
 from intentstream.served_quality import windows
 from stream.domain.event_types import Browse, Event, Playback
 from stream.domain.profile_state import Rules, state_of
+from stream.domain.version_labels import BUILT_IN
 from stream.domain.window import WindowBatch, window_batch
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_each_context_is_what_the_worker_would_send_at_that_moment(
 ) -> None:
     sequences = load(source)
     contexts = sequences.contexts("test", 64, "served")
-    asked = windows(sequences, contexts)
+    asked = windows(sequences, contexts).numbered(BUILT_IN)
     profiles = sequences.columns.profile_id[contexts.profile].tolist()
     before = sequences.columns.start_ms[contexts.end].tolist()
     rules = Rules()
@@ -106,7 +107,7 @@ def test_each_context_is_what_the_worker_would_send_at_that_moment(
         (name, state_of([one for one in people[name] if one.occurred_at_ms < at], rules))
         for name, at in zip(profiles, before, strict=True)
     ]
-    wanted = window_batch(states, rules)
+    wanted = window_batch(states, rules).numbered(BUILT_IN)
     assert len(profiles) == len(people)
     assert {int(length) for length in wanted.length[:, 0]} >= {64}
     for column in fields(WindowBatch):

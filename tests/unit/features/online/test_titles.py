@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from features.definitions import intent_title_match, title_profile
 from features.online.titles import SCHEMA, title_rows
-from stream.domain.labels import GENRES, KINDS
+from stream.domain.labels import GENRES
+from stream.domain.version_labels import BUILT_IN, VersionLabels
 
 CUT = datetime(2003, 3, 1, tzinfo=UTC)
 NOW = datetime(2004, 1, 1, tzinfo=UTC)
@@ -66,8 +67,12 @@ def match(**changes: Any) -> dict[str, float | None]:
         "title_log_norm": 2.0,
         "user_embedding": [1.0, 2.0],
         "model_version": "3",
+        "labels_id": BUILT_IN.id,
         "title_genres": ["drama", "war"],
         "title_kind": "show",
+        "title_genre_numbers": BUILT_IN.genre_numbers(["drama", "war"]),
+        "title_kind_number": BUILT_IN.kind_number("show"),
+        "title_labels_id": BUILT_IN.id,
         "title_embedding": [0.5, -1.0],
         "title_embedding_version": "3",
     }
@@ -84,7 +89,8 @@ def test_a_title_matches_by_the_probability_of_all_its_genres() -> None:
 
 def test_a_title_matches_by_the_probability_of_its_kind() -> None:
     assert match()["kind_match"] == 0.75
-    assert match(title_kind=KINDS[0])["kind_match"] == 0.25
+    assert match(title_kind_number=0)["kind_match"] == 0.25
+    assert match(title_kind="opera", title_kind_number=None)["kind_match"] == 0
 
 
 def test_a_title_matches_by_the_log_of_its_probability_by_both_vectors() -> None:
@@ -103,6 +109,26 @@ def test_one_whose_probability_is_too_small_to_tell_matches_by_both_vectors() ->
 
 def test_vectors_of_different_versions_are_not_compared() -> None:
     assert match(title_embedding_version="2")["embedding_match"] is None
+
+
+def test_probabilities_of_other_labels_than_the_title_s_are_not_compared() -> None:
+    other = match(title_labels_id=VersionLabels(genres=("drama", "war")).id)
+    assert (other["genre_match"], other["kind_match"]) == (None, None)
+    assert other["embedding_match"] is not None
+
+
+def test_rows_of_before_are_of_the_labels_that_all_had() -> None:
+    names = ("title_genre_numbers", "title_kind_number", "title_labels_id")
+    for row in ({"labels_id": None}, dict.fromkeys(names), dict.fromkeys((*names, "labels_id"))):
+        assert match(**row) == match()
+
+
+def test_a_title_has_the_numbers_of_the_version_s_labels() -> None:
+    labels = VersionLabels(genres=("other", "tragedy"), genre_aliases={"drama": "tragedy"})
+    (row,) = title_rows(catalogue(0), {}, "3", CUT, NOW, labels).to_pylist()
+    assert (row["title_genre_numbers"], row["title_kind_number"]) == ([1], 0)
+    assert row["title_labels_id"] == labels.id
+    assert row["title_genres"] == ["drama"]
 
 
 def test_masked_heads_match_nothing() -> None:

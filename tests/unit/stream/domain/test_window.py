@@ -9,6 +9,7 @@ import numpy as np
 from stream.domain.event_types import Event, Playback, Search
 from stream.domain.labels import NO_TITLE, hash64
 from stream.domain.profile_state import Rules, state_of
+from stream.domain.version_labels import BUILT_IN
 from stream.domain.window import (
     WindowBatch,
     joined_windows,
@@ -44,7 +45,7 @@ def test_windows_are_padded_on_the_right_to_the_longest() -> None:
     assert batch.length.tolist() == [[1], [2]]
     assert batch.title_hash.tolist() == [[hash64("t1"), 0], [hash64("t1"), hash64("t2")]]
     assert batch.watched_share.tolist() == [[0.25, -1.0], [0.25, 0.25]]
-    assert batch.device.tolist() == [[1, 0], [1, 1]]
+    assert batch.numbered(BUILT_IN).device.tolist() == [[1, 0], [1, 1]]
     assert batch.profile_hash.tolist() == [[hash64("a")], [hash64("b")]]
 
 

@@ -336,7 +336,7 @@ def test_without_a_limit_idle_profiles_stay() -> None:
 
 @pytest.mark.parametrize(
     ("key", "reason"),
-    [(None, "empty"), (b"", "empty"), (b"\xff", "bad_utf8"), (b"x" * 129, "out_of_range")],
+    [(None, "empty"), (b"", "empty"), (b"\xff", "bad_utf8"), (b"x" * 257, "out_of_range")],
 )
 def test_an_erasure_of_nobody_goes_to_its_dead_letter_topic(key: bytes | None, reason: str) -> None:
     edges = Edges()
