@@ -7,6 +7,7 @@ IntentstreamError
         BrokerUnavailableError (UnavailableError)
             TokenUnavailableError
         BrokerRefusedError (RefusedError)
+    RegistryUnavailableError (UnavailableError)
     InferenceError
         InferenceUnavailableError (UnavailableError)
             VersionNotServedError
@@ -119,6 +120,10 @@ class TokenUnavailableError(BrokerUnavailableError):
 
 class BrokerRefusedError(BrokerError, RefusedError):
     """Kafka refused us, or we its certificate; trying again helps once accounts or keys change."""
+
+
+class RegistryUnavailableError(UnavailableError):
+    """The schema registry did not answer, or answered other than a registry does."""
 
 
 class InferenceError(IntentstreamError):

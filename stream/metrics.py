@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the worker and of the sink."""
+"""The Prometheus metrics of the worker, the sink and the bridge."""
 
 from __future__ import annotations
 
@@ -123,6 +123,20 @@ LOG_RESETS: Final = Counter(
 )
 TOPICS_MISSING: Final = Gauge(
     "intentstream_missing_topics", "Topics of the product that Kafka doesn't have."
+)
+
+BRIDGE_RECORDS: Final = Counter(
+    "intentstream_bridge_records_total",
+    "Records of another's topic: bridged, passed_over or dead_letter.",
+    ["outcome"],
+)
+BRIDGE_EVENTS: Final = Counter(
+    "intentstream_bridge_events_total", "Events that were made of them.", ["topic"]
+)
+BRIDGE_PASSED_OVER: Final = Counter(
+    "intentstream_bridge_passed_over_total",
+    "Records that are no event of ours, by why.",
+    ["why"],
 )
 
 SINK_RECORDS: Final = Counter(

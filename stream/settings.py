@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -271,6 +271,42 @@ class SearchSettings(_Group):
     )
 
 
+class BridgeSettings(_Group):
+    """The bridge from a topic of another's events to ours."""
+
+    bridge_topic: str = Field(
+        "", description="Their topic, by its full name; INTENT_TOPIC_PREFIX is of ours alone."
+    )
+    bridge_adapter: str = Field("intent", description="What reads its events: docs/adapters.md.")
+    bridge_options: dict[str, Any] = Field({}, description="Options of the adapter, as JSON.")
+    bridge_format: Literal["json", "avro", "protobuf", "json-schema"] = Field(
+        "json",
+        description="Of the values; all but JSON in Confluent's wire format, with a registry and "
+        "the extra `bridge`.",
+    )
+    bridge_port: int = Field(9466, ge=0, le=65535, description="The bridge's metrics and health.")
+    schema_registry_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Of Confluent's registry or one with its API; several, separated by commas.",
+    )
+    schema_registry_username: str | None = None
+    schema_registry_password: SecretStr | None = None
+    schema_registry_cafile: Path | None = Field(
+        None, description="PEM of the authority that the registry's certificate is of."
+    )
+
+    @model_validator(mode="after")
+    def _registry_is_told(self) -> Self:
+        if self.bridge_format != "json" and self.schema_registry_url is None:
+            raise PydanticCustomError(
+                "registry",
+                "INTENT_BRIDGE_FORMAT={format} needs INTENT_SCHEMA_REGISTRY_URL too",
+                {"format": self.bridge_format},
+            )
+        return self
+
+
 class WorkerSettings(_Group):
     """The worker's process."""
 
@@ -291,6 +327,7 @@ class WorkerSettings(_Group):
 
 class Settings(
     WorkerSettings,
+    BridgeSettings,
     SearchSettings,
     SinkSettings,
     StoreSettings,

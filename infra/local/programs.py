@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -81,6 +82,8 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
+        if isinstance(value, dict):
+            value = json.dumps(value)
         if value is not None:
             environment[f"INTENT_{name.upper()}"] = str(value)
     return environment

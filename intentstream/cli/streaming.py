@@ -27,6 +27,23 @@ def worker() -> None:
 
 
 @app.command()
+def bridge() -> None:
+    """Carry another's events from their topic to ours, through an adapter, until SIGTERM.
+
+    Settings: INTENT_BRIDGE_TOPIC, INTENT_BRIDGE_ADAPTER, INTENT_BRIDGE_OPTIONS,
+    INTENT_BRIDGE_FORMAT, INTENT_SCHEMA_REGISTRY_URL. docs/adapters.md.
+    """
+    import logging
+
+    from intentstream.bridge.service import run_bridge
+    from stream.settings import settings
+
+    config = settings()
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(run_bridge(config))
+
+
+@app.command()
 def topics(
     mend: Annotated[
         bool, typer.Option("--mend", help="Set what the others' configuration must be, first.")

@@ -22,13 +22,6 @@ _MOST_BYTES: Final = {"key": 64 * 1024, "value": 1024 * 1024, "headers": 256 * 1
 """Kept of each: a compressed record may unpack to more than a topic takes."""
 
 CONNECT: Final = "__connect.errors."
-_DLQ_OF: Final = {
-    topics.PLAYBACK_EVENTS: topics.PLAYBACK_DLQ,
-    topics.BROWSE_EVENTS: topics.BROWSE_DLQ,
-    topics.PROFILE_ERASURES: topics.ERASURES_DLQ,
-    topics.PROFILE_REPUBLICATIONS: topics.REPUBLICATIONS_DLQ,
-}
-
 
 _CLASS: Final = "BadRecord"
 """What dead letters have always said of their error, which readers may go by."""
@@ -46,7 +39,14 @@ class Record(Protocol):
 
 
 def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecordError) -> Outgoing:
-    """The dead letter of a bad record; `topic` is the record's, without the prefix."""
+    """The dead letter of a bad record, for the topic `<topic>.dlq`.
+
+    Args:
+        topic: the record's, without the prefix of ours.
+        record: the record.
+        timestamp_ms: its time.
+        error: why it is bad.
+    """
     errors = {
         "topic": record.topic,
         "partition": str(record.partition),
@@ -55,7 +55,7 @@ def dead_letter(topic: str, record: Record, timestamp_ms: int, error: BadRecordE
         "exception.class.name": _CLASS,
         "exception.message": str(error),
     }
-    return _copy(_DLQ_OF[topic], record, timestamp_ms, errors, error.reason)
+    return _copy(f"{topic}.dlq", record, timestamp_ms, errors, error.reason)
 
 
 def late_event(record: Record, timestamp_ms: int, reason: str) -> Outgoing:

@@ -15,7 +15,7 @@ from stream.kafka.connection import answering, partitions_of, running
 from stream.kafka.consumer import Consumer
 from stream.kafka.deadletters import CONNECT, CUT_HEADER, REASON_HEADER
 from stream.plain_text import PlainConsole, json_text, visible
-from stream.settings import KafkaSettings
+from stream.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +51,21 @@ class DeadLetter:
 
 
 async def read_dead_letters(
-    settings: KafkaSettings, reason: str | None = None
+    settings: Settings, reason: str | None = None
 ) -> AsyncIterator[DeadLetter]:
     """All dead letters that stand on the topics now, by topic and partition, oldest first.
 
     Args:
-        settings: where Kafka is.
+        settings: where Kafka is; with a topic of the bridge's, its dead letters are among them.
         reason: only those rejected for this reason.
 
     Raises:
         BrokerUnavailableError: when Kafka does not answer.
     """
-    places = await partitions_of(settings, *map(settings.topic, topics.DEAD_LETTER_TOPICS))
+    names = [*map(settings.topic, topics.DEAD_LETTER_TOPICS)]
+    if settings.bridge_topic:
+        names.append(f"{settings.bridge_topic}.dlq")
+    places = await partitions_of(settings, *names)
     async with running(Consumer, settings) as consumer:
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])
@@ -74,7 +77,7 @@ async def read_dead_letters(
 
 
 async def print_dead_letters(
-    settings: KafkaSettings, *, reason: str | None, limit: int, as_json: bool
+    settings: Settings, *, reason: str | None, limit: int, as_json: bool
 ) -> None:
     """Print the first `limit` dead letters as a table, or as JSON, one object a line.
 
@@ -97,7 +100,7 @@ async def print_dead_letters(
         PlainConsole().print(table if shown else "No dead letters.")
 
 
-async def replay_dead_letters(settings: KafkaSettings, reason: str | None = None) -> int:
+async def replay_dead_letters(settings: Settings, reason: str | None = None) -> int:
     """Send dead letters to the topics that they came from, as they came; return how many.
 
     They stay on the dead-letter topic. Sending them twice does no harm: an event that was taken in

@@ -98,6 +98,17 @@ class Outbox:
             # broker holds against all that follow; a new producer begins another.
             raise DeliveryFailedError(f"{failure}; the worker must be started again") from error
 
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has, as far as the producer knows; `topic` as in `Outgoing`.
+
+        Raises:
+            BrokerUnavailableError: when Kafka doesn't say.
+        """
+        try:
+            return len(await self._producer.partitions_for(self._settings.topic(topic)))
+        except KafkaError as error:
+            raise broker_error(self._settings, error) from error
+
     async def _know(self, name: str, partition: int) -> None:
         """Make sure that the producer knows of a partition, which a consumer may do before it.
 

@@ -1,0 +1,1 @@
+"""From a topic of another's events to our two: `intentstream bridge`."""
