@@ -127,7 +127,11 @@ async def _reader(format: str, client: Any) -> Decode:  # noqa: A002
     if format == "json-schema":
         from confluent_kafka.schema_registry.json_schema import AsyncJSONDeserializer
 
-        json: Decode = await AsyncJSONDeserializer(None, schema_registry_client=client)
+        # The schema is that of the value's number, whatever subject it is registered under.
+        no_subject = {"subject.name.strategy": lambda *_: None}
+        json: Decode = await AsyncJSONDeserializer(
+            None, schema_registry_client=client, conf=no_subject
+        )
         return json
     from intentstream.bridge.protobuf import reader
 
