@@ -163,6 +163,8 @@ def check(
         reading(files, memory_mib=_MEMORY_MIB) as connection,
     ):
         connection.execute(f"SET temp_directory = {text(folder)}")
+        connection.execute("SET enable_progress_bar = true")  # else nobody counts
+        connection.execute("SET enable_progress_bar_print = false")
         connection.execute(f"ATTACH {text(f'{folder}/check.duckdb')} AS kept")
         connection.execute("USE kept")
         looked = _Checking(connection, description, now_ms or time.time_ns() // 1_000_000)

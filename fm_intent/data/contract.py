@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fm_intent.data.faults import BY_NAME
 from stream.domain.labels import GENRES, KINDS
 from stream.exceptions import DataUnusableError, UnexpectedDataError
 
@@ -76,24 +78,68 @@ def write(directory: Path, catalogue: pa.Table, events: pa.Table) -> None:
     """Check both tables against the contract and write them into `directory`.
 
     Raises:
-        UnexpectedDataError: when an id repeats, a label is unknown, an event names a title that the
-            catalogue lacks, or the events are out of order.
+        UnexpectedDataError: with everything that breaks it: ids that repeat, labels that aren't
+            those of `stream.domain.labels`, events of titles that the catalogue lacks, or out of
+            order. Nothing is written then.
     """
-    _require(pc.count_distinct(catalogue["title_id"]).as_py() == len(catalogue), "title ids repeat")
-    _require(pc.count_distinct(events["event_id"]).as_py() == len(events), "event ids repeat")
-    genres = set(pc.unique(pc.list_flatten(catalogue["genres"])).to_pylist())
-    _require(genres <= set(GENRES), f"unknown genres {sorted(genres - set(GENRES))}")
-    kinds = set(pc.unique(catalogue["kind"].drop_null()).to_pylist())
-    _require(kinds <= set(KINDS), f"unknown kinds {sorted(kinds - set(KINDS))}")
-    named = pc.unique(events["title_id"].drop_null())
-    known = pc.all(pc.is_in(named, value_set=pc.unique(catalogue["title_id"]))).as_py()
-    _require(known is not False, "an event names a title that is not in the catalogue")
-    times = events["occurred_at_ms"].to_numpy()
-    _require(bool((times[1:] >= times[:-1]).all()), "events are not ordered by time")
-
+    if told := broken(catalogue, events):
+        raise UnexpectedDataError(
+            f"{directory} is not written, as its data break the contract:\n" + "\n".join(told)
+        )
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(catalogue.cast(CATALOGUE_SCHEMA), directory / CATALOGUE_FILE)
     pq.write_table(events.cast(EVENTS_SCHEMA), directory / EVENTS_FILE, compression="zstd")
+
+
+def broken(catalogue: pa.Table, events: pa.Table) -> list[str]:
+    """Every way in which two tables break the contract: how often, five examples, what to do."""
+    titles = catalogue["title_id"]
+    genres, kinds = pc.list_flatten(catalogue["genres"]), catalogue["kind"]
+    times = events["occurred_at_ms"].to_numpy()
+    earlier = np.flatnonzero(times[1:] < times[:-1]) + 1
+    return [
+        f"{len(found):,} of {of:,} {what}: "
+        f"{', '.join(map(str, pc.unique(found)[:_EXAMPLES].to_pylist()))}. {advice}"
+        for found, of, what, advice in (
+            (_repeated(titles), len(titles), *_told("title_repeats")),
+            (_repeated(events["event_id"]), len(events), *_told("event_id_reused")),
+            (_not_in(events["title_id"], titles), len(events), *_told("title_unknown")),
+            (_not_in(genres, pa.array(GENRES)), len(genres), *_UNKNOWN_LABEL),
+            (_not_in(kinds, pa.array(KINDS)), len(kinds), *_UNKNOWN_LABEL),
+            (events["event_id"].take(pa.array(earlier)), len(events), *_DISORDER),
+        )
+        if len(found)
+    ]
+
+
+_EXAMPLES: Final = 5
+_UNKNOWN_LABEL: Final = (
+    "labels aren't those of stream.domain.labels",
+    "Map them where this source is converted.",
+)
+_DISORDER: Final = (
+    "events are earlier than the one before them",
+    "Order them where this source is converted, by `sorted_events`.",
+)
+
+
+def _told(name: str) -> tuple[str, str]:
+    fault = BY_NAME[name]
+    return f"{fault.of} {fault.what}", fault.advice
+
+
+def _repeated(values: pa.ChunkedArray) -> pa.Array:
+    """The values that stand there before."""
+    counts = pc.value_counts(values)
+    more = pc.greater(counts.field("counts"), 1)
+    repeats = counts.filter(more)
+    times = np.asarray(repeats.field("counts")) - 1
+    return repeats.field("values").take(pa.array(np.repeat(np.arange(len(repeats)), times)))
+
+
+def _not_in(values: pa.ChunkedArray, known: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    values = values.drop_null()
+    return values.filter(pc.invert(pc.is_in(values, value_set=pc.unique(known))))
 
 
 def read(path: Path) -> pa.Table:
@@ -112,8 +158,3 @@ def missing(path: Path) -> DataUnusableError:
     return DataUnusableError(
         f"{path} is missing; prepare the source first (`make demo` does so), or name another folder"
     )
-
-
-def _require(holds: bool, complaint: str) -> None:
-    if not holds:
-        raise UnexpectedDataError(f"{complaint}; the converter of this source needs mending")

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fm_intent.data.description import (
     parse_description,
     read_description,
 )
+from fm_intent.data.faults import BY_NAME as FAULTS
 from stream.exceptions import DescriptionError
 from tests.checkout import REPOSITORY
 
@@ -134,3 +136,15 @@ def test_paths_of_a_home_are_found() -> None:
     found = parse_description(LEAST.replace("events\n", "~/events\n"), "x", Path("/data"))
     assert found.events.path == (str(Path.home() / "events"),)
     assert isinstance(found, SourceDescription)
+
+
+def test_the_page_tells_every_key_and_every_kind_of_fault_with_its_thresholds() -> None:
+    page = (REPOSITORY / "docs" / "source-yaml.md").read_text()
+    schema = json_schema()
+    keys = {key for section in [schema, *schema["$defs"].values()] for key in section["properties"]}
+    told = {part for key in re.findall(r"(?m)^\| `([\w.]+)`", page) for part in key.split(".")}
+    assert keys - told == set()
+    for fault in FAULTS.values():
+        limits = ("" if one is None else f"{one:g}" for one in (fault.warn, fault.fail))
+        row = " | ".join((f"| `{fault.name}`", fault.about, fault.what, fault.of, *limits))
+        assert row in page, fault.name
