@@ -16,13 +16,8 @@ from fm_intent import ranking_metrics
 from fm_intent.baselines import Popularity
 from fm_intent.data.catalogue import SourceCatalogue
 from fm_intent.data.dataset import Sequences, Split
-from fm_intent.data.histories import (
-    data_sha256,
-    histories_id,
-    is_of_ratings,
-    read_histories,
-    read_plays,
-)
+from fm_intent.data.event_files import data_sha256
+from fm_intent.data.histories import histories_id, is_of_ratings, read_histories, read_plays
 from fm_intent.evaluate import Judged, NetworkPredictor, judge
 from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.report import HELD_OUT, main_figure, write_report

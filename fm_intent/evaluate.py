@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm_intent import ranking_metrics
 from fm_intent.data.dataset import Context, Part, Sequences, load
-from fm_intent.data.histories import data_sha256
+from fm_intent.data.event_files import data_sha256
 from fm_intent.export import MODEL_FILE, Manifest, newest, read_manifest
 from fm_intent.model_config import MODEL
 from fm_intent.served.network import (

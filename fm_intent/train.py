@@ -23,7 +23,8 @@ from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.data import contract
 from fm_intent.data.dataset import Crop, Sequences, TrainingBatch, batches, load
-from fm_intent.data.histories import data_sha256, histories_id
+from fm_intent.data.event_files import data_sha256
+from fm_intent.data.histories import histories_id
 from fm_intent.evaluate import NetworkPredictor, NextTitleModel, evaluate, next_title_ranks, sample
 from fm_intent.experiments import EXPERIMENTS, Experiment, Training
 from fm_intent.export import Carried, Manifest, export

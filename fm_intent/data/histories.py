@@ -6,24 +6,42 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fm_intent.data import contract
-from fm_intent.data.catalogue import SourceCatalogue
-from stream.domain.event_types import STATELESS, Event, event_of
-from stream.domain.history import EDITION, histories
+from fm_intent.data.columns import StoredIds, open_column
+from fm_intent.data.event_files import HISTORIES_FOLDER, data_sha256, event_days
+from stream.domain.history import EDITION
 from stream.domain.labels import ACTIONS, hash64
-from stream.domain.profile_state import Rules
 
-_COLUMNS: Final = ("title_hash", "action", "start_ms", "watched_share", "device", "watched_ms")
+COLUMNS: Final = {
+    "title_hash": np.int64,
+    "action": np.int8,
+    "start_ms": np.int64,
+    "watched_share": np.float32,
+    "device": np.uint32,
+    "watched_ms": np.int32,
+}
+"""Of each interaction, a file each, with what it holds."""
+
+OFFSET: Final = "offset"
+"""The file that tells where each profile's interactions begin, `[P + 1]` int64."""
+
+
+class ProfileIds(Protocol):
+    """`[P]` ids, of which some are asked for at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: NDArray[np.int64], /) -> NDArray[np.str_]: ...
+
+    def __array__(self) -> NDArray[Any]: ...
 
 
 class HistoryColumns(NamedTuple):
@@ -37,39 +55,35 @@ class HistoryColumns(NamedTuple):
     watched_share: NDArray[np.float32]
     device: NDArray[np.uint32]
     """`device_hash` of each one's device, 0 where there is none."""
-    watched_ms: NDArray[np.int64]
-    profile_id: NDArray[np.str_]
+    watched_ms: NDArray[np.int32]
+    profile_id: ProfileIds
     """`[P]`."""
 
 
 def read_histories(data_dir: Path) -> HistoryColumns:
     """The histories that the serving session code makes of the events in `data_dir`.
 
-    They are kept beside the events, because a million events take half a minute; the file's name
-    says which events and which session code it came from.
+    They are built where they aren't yet, and mapped into memory: what isn't looked at isn't read.
+
+    Raises:
+        DataUnusableError: when files are missing, or events lack what an interaction needs.
+    """
+    folder = histories_folder(data_dir)
+    if not folder.exists():
+        from fm_intent.data.building import build
+
+        build(data_dir)
+    columns = {name: open_column(folder / f"{name}.npy") for name in (OFFSET, *COLUMNS)}
+    return HistoryColumns(**columns, profile_id=StoredIds.open(folder))
+
+
+def histories_folder(data_dir: Path) -> Path:
+    """Where the histories of a source's events lie, once they are built.
 
     Raises:
         DataUnusableError: when the files are missing.
     """
-    kept = data_dir / f"histories-{histories_id(data_dir)}.npz"
-    if not kept.exists():
-        catalogue = SourceCatalogue.read(data_dir)
-        by_profile = histories(
-            _events(data_dir / contract.EVENTS_FILE), Rules(duration_ms=catalogue.duration_ms)
-        )
-        profiles = sorted(by_profile)
-        rows = [by_profile[profile] for profile in profiles]
-        columns = {name: np.concatenate([getattr(h, name) for h in rows]) for name in _COLUMNS}
-        offset = np.cumsum([0, *(len(h.title_hash) for h in rows)])
-        for stale in data_dir.glob("histories-*.npz"):
-            stale.unlink(missing_ok=True)
-        # Another run may be at the same, and takes for stale what is named like the whole.
-        part = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
-        ids = np.array(profiles, np.str_)
-        np.savez(part, allow_pickle=False, offset=offset, profile_id=ids, **columns)
-        part.replace(kept)
-    with np.load(kept) as arrays:
-        return HistoryColumns(**arrays)
+    return data_dir / HISTORIES_FOLDER / histories_id(data_dir)
 
 
 def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
@@ -102,7 +116,7 @@ def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
         start_ms=table["occurred_at_ms"].to_numpy()[kept][order],
         watched_share=np.full(count, -1, np.float32),
         device=np.zeros(count, np.uint32),
-        watched_ms=np.zeros(count, np.int64),
+        watched_ms=np.zeros(count, np.int32),
         profile_id=np.array(profiles.dictionary.to_pylist(), np.str_),
     )
 
@@ -113,19 +127,12 @@ def is_of_ratings(data_dir: Path) -> bool:
     Raises:
         DataUnusableError: when the files are missing.
     """
-    types = pc.unique(contract.read(data_dir / contract.EVENTS_FILE)["event_type"]).to_pylist()
-    return set(types) <= {"play_complete", "impression"}
-
-
-def data_sha256(data_dir: Path) -> str:
-    """Digest of a source's two files."""
-    digest = hashlib.sha256()
-    for name in (contract.CATALOGUE_FILE, contract.EVENTS_FILE):
-        path = data_dir / name
-        if not path.exists():
-            raise contract.missing(path)
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return all(
+        set(pc.unique(pq.read_table(path, columns=["event_type"])["event_type"]).to_pylist())
+        <= {"play_complete", "impression"}
+        for files in event_days(data_dir).values()
+        for path in files
+    )
 
 
 def histories_id(data_dir: Path) -> str:
@@ -137,12 +144,3 @@ def histories_id(data_dir: Path) -> str:
     digest = hashlib.sha256(data_sha256(data_dir).encode())
     digest.update(repr((EDITION, HistoryColumns._fields, ACTIONS)).encode())
     return digest.hexdigest()[:16]
-
-
-def _events(path: Path) -> Iterator[Event]:
-    table = contract.read(path)
-    table = table.filter(pc.invert(pc.is_in(table["event_type"], pa.array(STATELESS))))
-    for batch in table.to_batches():
-        columns = batch.to_pydict()
-        for row in zip(*columns.values(), strict=True):
-            yield event_of(dict(zip(columns, row, strict=True)))

@@ -29,7 +29,7 @@ from scipy import stats
 
 from fm_intent.benchmark import record
 from fm_intent.data.dataset import Context, Sequences, load
-from fm_intent.data.histories import data_sha256
+from fm_intent.data.event_files import data_sha256
 from fm_intent.evaluate import judge
 from lab.exceptions import TruthError
 from lab.simulator import beliefs
@@ -141,7 +141,7 @@ def answer(
     said = {reader: Answers(ends, len(sequences.candidates)) for reader in READERS}
     columns = sequences.columns
     profile = np.searchsorted(columns.offset, ends, side="right") - 1
-    member = np.array([member_number(one) for one in columns.profile_id])[profile]
+    member = np.array([member_number(one) for one in np.asarray(columns.profile_id)])[profile]
     first, replays = 0, blocks(parameters, catalogue)
     for simulation, people in blocks(parameters, catalogue):
         story = _Story.of(simulation.run(), catalogue, len(people.country_M))

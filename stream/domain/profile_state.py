@@ -47,7 +47,9 @@ MEMORY: Final = np.dtype([("title", "<i8"), ("progress", "<i8"), ("last_ms", "<i
 FINISHED_SHARE: Final = 0.9
 """A sitting that has watched this share of the duration has finished it."""
 
-_SHARE_STEPS: Final = 65_535
+SHARE_STEPS: Final = 65_535
+"""Of a watched share in a progress."""
+
 _NOWHERE: Final = (-(1 << 63), -(1 << 63))
 
 
@@ -299,14 +301,14 @@ def progress_of(interactions: InteractionArray, rules: Rules) -> NDArray[np.int6
     the largest share of it. A completed sitting counts as the full share, an unknown one as none.
     """
     share = np.where(interactions["complete"] == 1, 1.0, watched_share(interactions, rules))
-    steps = (np.maximum(share, 0.0) * _SHARE_STEPS).astype(np.int64)
+    steps = (np.maximum(share, 0.0) * SHARE_STEPS).astype(np.int64)
     season = interactions["season"].astype(np.int64)
     return (season << 31) | (interactions["episode"].astype(np.int64) << 16) | steps
 
 
 def is_finished(progress: int) -> bool:
     """Whether a title's progress has finished the episode (or film) that it got to."""
-    return (progress & 0xFFFF) >= FINISHED_SHARE * _SHARE_STEPS
+    return (progress & 0xFFFF) >= FINISHED_SHARE * SHARE_STEPS
 
 
 def episode_of(progress: int) -> int:

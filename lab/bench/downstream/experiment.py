@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
-from fm_intent.data.histories import data_sha256
+from fm_intent.data.event_files import data_sha256
 from fm_intent.exported import exported_vectors
 from infra.local.stack import Stack, on_loopback
 from lab.bench.downstream import published_intents

@@ -27,7 +27,7 @@ from features.offline.landing import landed
 from features.online.titles import title_rows
 from features.registry.store import apply, source_folder
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
-from fm_intent.data.histories import data_sha256
+from fm_intent.data.event_files import data_sha256
 from fm_intent.export import MODEL_FILE, Manifest, newest
 from fm_intent.model_config import MODEL
 from fm_intent.train import train

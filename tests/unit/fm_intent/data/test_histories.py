@@ -7,7 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fm_intent.data import histories
-from fm_intent.data.histories import read_histories, read_plays
+from fm_intent.data.histories import (
+    COLUMNS,
+    OFFSET,
+    histories_folder,
+    read_histories,
+    read_plays,
+)
 from stream.domain.labels import ACTIONS, hash64
 
 
@@ -22,26 +28,33 @@ def test_histories_are_those_of_the_session_code(source: Path) -> None:
 
 def test_histories_are_kept_until_the_events_change(source: Path) -> None:
     read_histories(source)
-    (kept,) = source.glob("histories-*.npz")
+    kept = histories_folder(source)
     first = kept.stat().st_mtime_ns
     read_histories(source)
     assert kept.stat().st_mtime_ns == first
     events = pq.read_table(source / "events.parquet")
     pq.write_table(events.slice(0, 5), source / "events.parquet")
     assert read_histories(source).offset.tolist() == [0, 3]
-    assert list(source.glob("histories-*.npz")) != [kept]
+    assert not kept.exists()
 
 
 def test_histories_that_another_edition_of_the_session_code_made_are_not_read(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = read_histories(source)
-    (kept,) = source.glob("histories-*.npz")
-    np.savez(kept, **wanted._replace(start_ms=wanted.start_ms + 1)._asdict())
-    assert read_histories(source).start_ms.tolist() == (wanted.start_ms + 1).tolist()
+    wanted = read_histories(source).start_ms.tolist()
+    kept = histories_folder(source)
+    np.save(kept / "start_ms.npy", np.array(wanted) + 1)
+    assert read_histories(source).start_ms.tolist() == [one + 1 for one in wanted]
     monkeypatch.setattr(histories, "EDITION", histories.EDITION + 1)
-    assert read_histories(source).start_ms.tolist() == wanted.start_ms.tolist()
+    assert read_histories(source).start_ms.tolist() == wanted
     assert not kept.exists()
+
+
+def test_histories_are_mapped_into_memory(source: Path) -> None:
+    assert all(
+        isinstance(getattr(read_histories(source), name).base, np.memmap)
+        for name in (OFFSET, *COLUMNS)
+    )
 
 
 def test_plays_keep_the_order_of_the_file_and_rare_titles_are_left_out(source: Path) -> None:
@@ -52,5 +65,5 @@ def test_plays_keep_the_order_of_the_file_and_rare_titles_are_left_out(source: P
 
 
 def test_both_ways_to_read_a_source_name_its_profiles(source: Path) -> None:
-    assert read_histories(source).profile_id.tolist() == ["ann", "bob"]
-    assert read_plays(source, min_plays=1).profile_id.tolist() == ["bob"]
+    assert np.asarray(read_histories(source).profile_id).tolist() == ["ann", "bob"]
+    assert np.asarray(read_plays(source, min_plays=1).profile_id).tolist() == ["bob"]
