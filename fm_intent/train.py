@@ -22,7 +22,8 @@ from fm_intent import ranking_metrics
 from fm_intent.baselines import Baseline, Popularity
 from fm_intent.clusters import find_centres, intent_embeddings
 from fm_intent.data import contract
-from fm_intent.data.dataset import Crop, Sequences, TrainingBatch, batches, load
+from fm_intent.data.crops import Crops, batches
+from fm_intent.data.dataset import Sequences, TrainingBatch, load
 from fm_intent.data.event_files import data_sha256
 from fm_intent.data.histories import histories_id
 from fm_intent.evaluate import NetworkPredictor, NextTitleModel, evaluate, next_title_ranks, sample
@@ -292,7 +293,7 @@ class _Run:
             seed,
         )
         crops = sequences.crops(self._setup.window, self._setup.crops)
-        if not crops or not len(self._validation.end):
+        if not len(crops) or not len(self._validation.end):
             raise DataUnusableError(
                 "no profile has the three plays that training and validation need; use more events"
             )
@@ -363,7 +364,7 @@ class _Run:
         figure.savefig(self._dir / CURVE, dpi=120)
         pyplot.close(figure)
 
-    def _rounds(self, epoch: int) -> list[list[list[Crop]]]:
+    def _rounds(self, epoch: int) -> list[list[Crops]]:
         rng, setup = np.random.default_rng((self._seed, epoch)), self._setup
         if setup.random_cuts:
             crops = self._sequences.random_cuts(setup.window, rng)
@@ -376,7 +377,7 @@ class _Run:
     def _in_time(self, deadline: float | None) -> bool:
         return deadline is None or time.monotonic() < deadline - self._reserve()
 
-    def _round(self, group: list[list[Crop]], deadline: float | None) -> None:
+    def _round(self, group: list[Crops], deadline: float | None) -> None:
         p, setup = self._progress, self._setup
         torch.manual_seed(hash((self._seed, p.epoch, p.round)))
         self._model.train()

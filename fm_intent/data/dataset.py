@@ -6,16 +6,23 @@ All profiles lie one behind the other in flat columns; `[N]` is the number of al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fm_intent.data.catalogue import SourceCatalogue
+from fm_intent.data.crops import (
+    Crop,
+    Crops,
+    random_crops,
+    recent_crops,
+    served_crops,
+    window_start,
+)
 from fm_intent.data.histories import HistoryColumns, read_histories
 from fm_intent.served.network import (
     FIRST_ROW,
@@ -37,24 +44,6 @@ from stream.exceptions import DataUnusableError
 
 PLAYS: Final = tuple(ACTIONS.index(name) for name in ("discover", "continue", "rewatch"))
 """Action types that play a title."""
-
-
-def window_start(context: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Where the served window of the first `context` interactions of a history begins.
-
-    A window that would hold more than `length` drops its oldest half at once, so it begins at a
-    multiple of `length // 2` and a long history's holds more than half of `length`.
-    """
-    block = length // 2
-    return block * np.maximum(0, -(-(context - length) // block))
-
-
-class Crop(NamedTuple):
-    """A window over the flat columns: `[start, end)`; the loss counts from `counted` on."""
-
-    start: int
-    end: int
-    counted: int
 
 
 class TrainingBatch(NamedTuple):
@@ -104,6 +93,10 @@ _PERIODS: Final = (0.8, 0.9)
 """Shares of all plays that come before validation and before testing, by time."""
 
 
+_SPAN: Final = 1 << 20
+"""Interactions that are looked at at once, more where one profile has more."""
+
+
 class Sequences:
     """A source ready for training and evaluation.
 
@@ -125,7 +118,7 @@ class Sequences:
 
     Attributes:
         columns: the interactions.
-        row: `[N]` int64, title rows.
+        row: `[N]` int32, title rows.
         labels: of the source.
         table: the title table: first the titles that are scored, then the rest.
         domain: label sets, and what this data can teach.
@@ -140,21 +133,20 @@ class Sequences:
             raise DataUnusableError("the source has no interaction; prepare its data again")
         self.columns = columns
         self.labels = catalogue.labels
-        self._play = np.isin(columns.action, PLAYS)
-        self._period = np.zeros(len(columns.title_hash), np.int64)
+        self._play = self._of_spans(lambda at: np.isin(columns.action[at], PLAYS), np.bool_)
+        borders = []
         if split == "global-time":
-            borders = np.quantile(columns.start_ms[self._play], _PERIODS)
-            self._period = np.searchsorted(borders, columns.start_ms, side="right")
-        in_reach = self._play & (self._period == 0)
-        played = np.isin(catalogue.title_hash, columns.title_hash[in_reach])
+            borders = np.quantile(columns.start_ms[self._play], _PERIODS, overwrite_input=True)
+        self._period = self._of_spans(
+            lambda at: np.searchsorted(borders, columns.start_ms[at], side="right"), np.int8
+        )
+        played = self._played_early(catalogue.title_hash)
         scored = np.flatnonzero(played)
         self.candidates = scored[np.argsort(catalogue.release_day[scored], kind="stable")]
         self.table = _table(catalogue, np.append(self.candidates, np.flatnonzero(~played)))
         self.row = self._rows()
-        self._known = self._play & (self.row >= FIRST_ROW)
-        self._known &= self.row < FIRST_ROW + len(self.candidates)
-        self._first = np.repeat(columns.offset[:-1], np.diff(columns.offset))
-        self._profile = np.repeat(np.arange(self.profiles), np.diff(columns.offset))
+        known = (self.row >= FIRST_ROW) & (self.row < FIRST_ROW + len(self.candidates))
+        self._known = self._play & known
         if split == "global-time":
             self._hold_out_by_time()
         else:
@@ -167,7 +159,7 @@ class Sequences:
         """P."""
         return len(self.columns.offset) - 1
 
-    def crops(self, length: int, mode: Literal["served", "recent"]) -> list[Crop]:
+    def crops(self, length: int, mode: Literal["served", "recent"]) -> Crops:
         """Windows over the training part.
 
         Args:
@@ -175,40 +167,20 @@ class Sequences:
             mode: `served` gives every interaction the very context that serving would give it;
                 `recent` takes the latest window of each profile alone, as benchmarks do.
         """
-        crops = []
-        block = length // 2
-        for first, end in zip(self.columns.offset[:-1], self._train_end, strict=True):
-            context = int(end - first) - 1  # the last one has nothing to predict
-            if context < 1:
-                continue
-            if mode == "recent":
-                start = max(int(first), int(end) - 1 - length)
-                crops.append(Crop(start, int(end) - 1, start))
-                continue
-            last = int(window_start(np.array(context), length))
-            for begin in range(0, last + 1, block):
-                start = int(first) + begin
-                counted = start + (length - block if begin else 0)
-                crops.append(Crop(start, min(start + length, int(end) - 1), counted))
-        return crops
+        cut = served_crops if mode == "served" else recent_crops
+        return cut(self.columns.offset[:-1], self._train_end - 1, length)
 
-    def random_cuts(self, length: int, rng: np.random.Generator) -> list[Crop]:
+    def random_cuts(self, length: int, rng: np.random.Generator) -> Crops:
         """Windows of at most `length` interactions that cover the training part once.
 
         Each history is cut at a random place and at every `length` from there on, so that over the
         epochs an interaction is met with contexts of all lengths.
         """
-        crops = []
-        for first, end in zip(self.columns.offset[:-1], self._train_end, strict=True):
-            last = int(end) - 1  # has nothing to predict
-            phase = int(rng.integers(1, length + 1)) if last - first > length else length
-            cuts = [int(first), *range(int(first) + phase, last, length), last]
-            crops += [Crop(a, b, a) for a, b in pairwise(cuts) if b > a]
-        return crops
+        return random_crops(self.columns.offset[:-1], self._train_end - 1, length, rng)
 
-    def batch(self, crops: list[Crop]) -> TrainingBatch:
+    def batch(self, crops: Crops | Sequence[Crop]) -> TrainingBatch:
         """These windows, padded to the longest."""
-        start, end, counted = np.array(crops).T
+        start, end, counted = np.asarray(crops).T
         at, inside = _indices(start, end)
         learn = inside & (at >= counted[:, None]) & (at + 1 < self._train_end_of(at))
         play = np.where(learn & self._has_next_play(at), self._next_play[at], -1)
@@ -216,7 +188,7 @@ class Sequences:
         weight = self._weight
         return TrainingBatch(
             interactions=self._interactions(at, inside),
-            next_play_BL=torch.from_numpy(np.where(play >= 0, self.row[play] - FIRST_ROW, -1)),
+            next_play_BL=_int64(np.where(play >= 0, self.row[play] - FIRST_ROW, -1)),
             play_ms_BL=torch.from_numpy(
                 self.columns.start_ms[np.minimum(self._next_play[at], len(self.row) - 1)]
             ),
@@ -263,7 +235,7 @@ class Sequences:
 
     def targets(self, contexts: Context) -> NDArray[np.int64]:
         """The candidates that came, `[len(contexts)]`."""
-        return self.row[contexts.end] - FIRST_ROW
+        return self.row[contexts.end].astype(np.int64) - FIRST_ROW
 
     def intents(self, contexts: Context) -> tuple[torch.Tensor, ...]:
         """The held-out interaction of each context, like `TrainingBatch.intents` with L = 1."""
@@ -288,94 +260,182 @@ class Sequences:
 
     def popularity(self) -> NDArray[np.float32]:
         """`[V]`, plays of each candidate in the training part."""
-        trained = self._known & (np.arange(len(self.row)) < self._train_end[self._profile])
-        plays = np.bincount(self.row[trained] - FIRST_ROW, minlength=self.domain.vocabulary)
+        plays = np.zeros(self.domain.vocabulary, np.int64)
+        for at in self._spans():
+            trained = self.row[at][self._known[at] & self._is_trained(at)]
+            plays += np.bincount(trained - FIRST_ROW, minlength=len(plays))
         return plays.astype(np.float32)
 
-    def _rows(self) -> NDArray[np.int64]:
+    def profile_of(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The profiles of these interactions."""
+        profile: NDArray[np.int64] = np.searchsorted(self.columns.offset, at, side="right") - 1
+        return profile
+
+    def _spans(self) -> Iterator[slice]:
+        """All interactions, about a million at a time; a profile's are never parted."""
+        offset = self.columns.offset
+        begin = 0
+        while begin < offset[-1]:
+            last = np.searchsorted(offset, begin + _SPAN, side="right") - 1
+            end = int(offset[last])
+            if end <= begin:
+                end = int(offset[np.searchsorted(offset, begin, side="right")])
+            yield slice(begin, end)
+            begin = end
+
+    def _profiles_of(self, at: slice) -> slice:
+        """The profiles of a span."""
+        first, last = self.profile_of(np.array([at.start, at.stop - 1])).tolist()
+        return slice(first, last + 1)
+
+    def _of_spans(self, value: Callable[[slice], NDArray[Any]], dtype: DTypeLike) -> NDArray[Any]:
+        """`[N]`, a value of each interaction that is told from a span of them."""
+        found = np.empty(len(self.columns.title_hash), dtype)
+        for at in self._spans():
+            found[at] = value(at)
+        return found
+
+    def _per_profile(self, which: Callable[[slice], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """`[P]`, how many of a profile's interactions are such."""
+        found = np.zeros(self.profiles, np.int64)
+        for at in self._spans():
+            such = np.flatnonzero(which(at)) + at.start
+            some = self._profiles_of(at)
+            count = np.bincount(
+                self.profile_of(such) - some.start, minlength=some.stop - some.start
+            )
+            found[some] = count
+        return found
+
+    def _is_trained(self, at: slice) -> NDArray[np.bool_]:
+        places = np.arange(at.start, at.stop)
+        trained: NDArray[np.bool_] = places < self._train_end_of(places)
+        return trained
+
+    def _played_early(self, title_hash: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """`[T]`, which titles were played in the training part."""
+        met: NDArray[np.int64] = np.empty(0, np.int64)
+        for at in self._spans():
+            early = self._play[at] & (self._period[at] == 0)
+            met = np.union1d(met, self.columns.title_hash[at][early])
+        return np.isin(title_hash, met)
+
+    def _rows(self) -> NDArray[np.int32]:
         hashes = self.table.hash_T.numpy()[FIRST_ROW:]
         order = np.argsort(hashes)
-        found = np.searchsorted(hashes[order], self.columns.title_hash)
-        found = np.minimum(found, len(hashes) - 1)
-        known = hashes[order][found] == self.columns.title_hash
-        rows = np.where(known, order[found] + FIRST_ROW, UNKNOWN_ROW)
-        return np.where(self.columns.title_hash == NO_TITLE, NO_ROW, rows)
+        ascending = hashes[order]
+
+        def rows(at: slice) -> NDArray[np.int64]:
+            title = self.columns.title_hash[at]
+            found = np.minimum(np.searchsorted(ascending, title), len(hashes) - 1)
+            row = np.where(ascending[found] == title, order[found] + FIRST_ROW, UNKNOWN_ROW)
+            return np.where(title == NO_TITLE, NO_ROW, row)
+
+        return self._of_spans(rows, np.int32)
 
     def _hold_out_last(self) -> None:
-        plays = np.flatnonzero(self._known)
-        count = np.bincount(self._profile[plays], minlength=self.profiles)
+        count = self._per_profile(lambda at: self._known[at])
         self._has_test = count >= 3
-        last = np.cumsum(count)[self._has_test]
-        self._test, self._validation = plays[last - 1], plays[last - 2]
+        last, before = [], []
+        for at in self._spans():
+            plays = np.flatnonzero(self._known[at]) + at.start
+            some = self._profiles_of(at)
+            ends = np.cumsum(count[some])[self._has_test[some]]
+            last.append(plays[ends - 1])
+            before.append(plays[ends - 2])
+        self._test, self._validation = np.concatenate(last), np.concatenate(before)
         self._validation_end = self._test
         self._train_end = self.columns.offset[1:].copy()
         self._train_end[self._has_test] = self._validation
 
     def _hold_out_by_time(self) -> None:
         rng = np.random.default_rng(0)
-        has_context = np.arange(len(self.row)) > self._first
+        has_context = np.ones(len(self.row), np.bool_)
+        has_context[self.columns.offset[:-1]] = False
 
         def drawn(period: int) -> NDArray[np.int64]:
             plays = np.flatnonzero(self._known & has_context & (self._period == period))
             plays = rng.permutation(plays)
-            return plays[np.unique(self._profile[plays], return_index=True)[1]]
+            return plays[np.unique(self.profile_of(plays), return_index=True)[1]]
 
         self._validation, self._test = drawn(1), drawn(2)
-        until_testing = np.bincount(self._profile[self._period < 2], minlength=self.profiles)
+        until_testing = self._per_profile(lambda at: self._period[at] < 2)
         self._validation_end = (self.columns.offset[:-1] + until_testing)[
-            self._profile[self._validation]
+            self.profile_of(self._validation)
         ]
-        self._has_test = np.isin(np.arange(self.profiles), self._profile[self._test])
-        early = self._profile[self._period == 0]
-        trained = np.bincount(early, minlength=self.profiles)
+        self._has_test = np.isin(np.arange(self.profiles), self.profile_of(self._test))
+        trained = self._per_profile(lambda at: self._period[at] == 0)
         self._train_end = self.columns.offset[:-1] + trained
 
     def _targets(self) -> None:
         count = len(self.row)
-        at_or_after = np.where(self._known, np.arange(count), count)
-        at_or_after = np.minimum.accumulate(at_or_after[::-1])[::-1]
-        self._next_play = np.append(at_or_after[1:], count)
+        narrow = count < np.iinfo(np.int32).max
+        self._next_play: NDArray[Any] = np.empty(count, np.int32 if narrow else np.int64)
+        coming = count
+        for at in reversed(list(self._spans())):
+            places = np.where(self._known[at], np.arange(at.start, at.stop), count)
+            at_or_after = np.minimum.accumulate(np.append(places, coming)[::-1])[::-1]
+            self._next_play[at] = at_or_after[1:]
+            coming = at_or_after[0]
         shares_TC = _by_head(self.table.shares_TC.numpy(), self.labels)
-        self._labels = [self._labels_of(head, shares_TC) for head in HEADS]
-        watched = np.log1p(np.maximum(self.columns.watched_ms, 0) / 60_000)
-        measured = watched > 0
-        weight = np.ones(count, np.float32)
-        if measured.any():
-            weight[measured] = watched[measured] / watched[measured].mean()
-        self._weight = weight
+        self._labels_of_titles = {
+            name: np.where(shares.any(1), shares.argmax(1), -1)
+            for name, shares in shares_TC.items()
+        }
+        self._shares = shares_TC
+        watched = np.concatenate([self._watched(at)[0] for at in self._spans()])
+        mean = watched.mean() if len(watched) else 1.0
 
-    def _labels_of(self, head: Head, shares_TC: dict[str, NDArray[np.float32]]) -> NDArray[Any]:
-        """Each interaction's label, `[N]`, -1 where unknown.
+        def weight(at: slice) -> NDArray[np.float32]:
+            watched, measured = self._watched(at)
+            weight = np.ones(len(measured), np.float32)
+            weight[measured] = watched / mean
+            return weight
 
-        Of a head with several labels at a time, each title row's shares, `[T, C]`.
-        """
+        self._weight = self._of_spans(weight, np.float32)
+
+    def _watched(self, at: slice) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """How much was watched, on a scale of logarithms, where it is known; and where it is."""
+        watched = np.log1p(np.maximum(self.columns.watched_ms[at], 0) / 60_000)
+        return watched[watched > 0], watched > 0
+
+    def _labels(self, head: Head, at: NDArray[np.int64]) -> NDArray[Any]:
+        """The label of each of these interactions, -1 where unknown; of a head with one label."""
         if isinstance(head.label, OfInteraction):
-            return head.label.code(self.columns)
+            c = self.columns
+            return head.label.code(_Happened(c.action[at], c.start_ms[at], c.device[at]))
         if isinstance(head.label, OfTitle):
-            shares = shares_TC[head.name]
-            code = np.where(shares.any(1), shares.argmax(1), -1)
-            return shares if head.several else code[self.row]
-        day = self.columns.start_ms // 86_400_000
-        release = self.table.release_day_T.numpy()[self.row]
+            return self._labels_of_titles[head.name][self.row[at]]
+        day = self.columns.start_ms[at] // 86_400_000
+        release = self.table.release_day_T.numpy()[self.row[at]]
         age = np.searchsorted(RELEASE_AGE_EDGES_DAYS, day - release, side="right")
         return np.where(release == UNKNOWN_DAY, -1, age)
 
-    def _labels_met(self, head: Head, labels: NDArray[Any], trained: NDArray[np.bool_]) -> int:
+    def _labels_met(self, head: Head) -> int:
         """How many of a head's labels the training part has."""
+        met: NDArray[np.int64] = np.empty(0, np.int64)
+        for at in self._spans():
+            trained = np.flatnonzero(self._is_trained(at)) + at.start
+            met = np.union1d(
+                met, self.row[trained] if head.several else self._labels(head, trained)
+            )
         if head.several:
-            return int((labels[np.unique(self.row[trained])] > 0).any(0).sum())
-        return len(np.unique(labels[trained & (labels >= 0)]))
+            return int((self._shares[head.name][met] > 0).any(0).sum())
+        return int((met >= 0).sum())
+
+    def _repeats(self) -> bool:
+        """Whether anybody played a title twice."""
+        for at in self._spans():
+            played = np.flatnonzero(self._play[at]) + at.start
+            pairs = self.profile_of(played) * np.int64(len(self.table.hash_T)) + self.row[played]
+            if len(np.unique(pairs)) < len(pairs):
+                return True
+        return False
 
     def _domain(self) -> Domain:
-        trained = np.arange(len(self.row)) < self._train_end[self._profile]
-        played = self._profile[self._play] * np.int64(len(self.table.hash_T))
-        played = played + self.row[self._play]
         return domain(
-            tuple(
-                self._labels_met(head, labels, trained) > 1
-                for head, labels in zip(HEADS, self._labels, strict=True)
-            ),
-            repeats=len(np.unique(played)) < len(played),
+            tuple(self._labels_met(head) > 1 for head in HEADS),
+            repeats=self._repeats(),
             vocabulary=len(self.candidates),
             labels=self.labels,
         )
@@ -383,23 +443,24 @@ class Sequences:
     def _contexts_before(
         self, end: NDArray[np.int64], length: int, mode: Literal["served", "recent"]
     ) -> Context:
-        first = self._first[end]
+        profile = self.profile_of(end)
+        first = self.columns.offset[profile]
         context = end - first
         start = window_start(context, length) if mode == "served" else context - length
-        return Context(self._profile[end], first + np.maximum(start, 0), end)
+        return Context(profile, first + np.maximum(start, 0), end)
 
     def _train_end_of(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
-        ends: NDArray[np.int64] = self._train_end[self._profile[at]]
+        ends: NDArray[np.int64] = self._train_end[self.profile_of(at)]
         return ends
 
     def _has_next_play(self, at: NDArray[np.int64]) -> NDArray[np.bool_]:
-        has: NDArray[np.bool_] = self._next_play[at] < self._train_end_of(at)
+        has: NDArray[np.bool_] = np.less(self._next_play[at], self._train_end_of(at))
         return has
 
     def _interactions(self, at: NDArray[np.int64], inside: NDArray[np.bool_]) -> Interactions:
         c = self.columns
         return Interactions(
-            title_BL=torch.from_numpy(np.where(inside, self.row[at], NO_ROW)),
+            title_BL=_int64(np.where(inside, self.row[at], NO_ROW)),
             action_BL=torch.from_numpy(np.where(inside, c.action[at], 0).astype(np.int64)),
             start_ms_BL=torch.from_numpy(np.where(inside, c.start_ms[at], 0)),
             watched_share_BL=torch.from_numpy(
@@ -412,16 +473,27 @@ class Sequences:
         )
 
     def _intents(self, at: NDArray[np.int64], learn: NDArray[np.bool_]) -> tuple[torch.Tensor, ...]:
-        def found(head: Head, labels: NDArray[Any]) -> NDArray[Any]:
+        def found(head: Head) -> NDArray[Any]:
             if head.several:
-                shares: NDArray[np.float32] = labels[np.where(learn, self.row[at], NO_ROW)]
+                shares: NDArray[np.float32] = self._shares[head.name][
+                    np.where(learn, self.row[at], NO_ROW)
+                ]
                 return shares
-            return np.where(learn, labels[at], -1).astype(np.int64)
+            return np.where(learn, self._labels(head, at), -1).astype(np.int64)
 
-        return tuple(
-            torch.from_numpy(found(head, labels))
-            for head, labels in zip(HEADS, self._labels, strict=True)
-        )
+        return tuple(torch.from_numpy(found(head)) for head in HEADS)
+
+
+class _Happened(NamedTuple):
+    """Some interactions, as heads tell their labels from them."""
+
+    action: NDArray[np.int8]
+    start_ms: NDArray[np.int64]
+    device: NDArray[np.uint32]
+
+
+def _int64(values: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))
 
 
 def domain(
@@ -477,32 +549,6 @@ def load(data_dir: Path) -> Sequences:
         DataUnusableError: when the files are missing or hold no interaction.
     """
     return Sequences(read_histories(data_dir), SourceCatalogue.read(data_dir))
-
-
-def batches(
-    crops: list[Crop], interactions: int, rng: np.random.Generator | None
-) -> Iterator[list[Crop]]:
-    """Crops in batches of similar length.
-
-    Args:
-        crops: the windows.
-        interactions: of a batch at most, padding included.
-        rng: shuffles; without one, the batches come in order of length.
-    """
-    length = np.array([crop.end - crop.start for crop in crops])
-    jitter = rng.uniform(0, 8, len(crops)) if rng is not None else np.zeros(len(crops))
-    order = np.argsort(length + jitter, kind="stable")
-    groups: list[list[int]] = [[]]
-    longest = 0
-    for index in order.tolist():
-        longest = max(longest, int(length[index]))
-        if groups[-1] and longest * (len(groups[-1]) + 1) > interactions:
-            groups.append([])
-            longest = int(length[index])
-        groups[-1].append(index)
-    sequence = rng.permutation(len(groups)) if rng is not None else np.arange(len(groups))
-    for group in sequence:
-        yield [crops[index] for index in groups[group]]
 
 
 def _indices(

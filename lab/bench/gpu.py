@@ -25,7 +25,8 @@ import torch
 from rich.table import Table
 
 from fm_intent.benchmark import source
-from fm_intent.data.dataset import Sequences, TrainingBatch, batches
+from fm_intent.data.crops import batches
+from fm_intent.data.dataset import Sequences, TrainingBatch
 from fm_intent.experiments import EXPERIMENTS, Experiment
 from fm_intent.model_config import TOP
 from fm_intent.served.cache import Cache, profile_bytes

@@ -48,9 +48,9 @@ def all_titles(data: Sequences) -> NDArray[np.int64]:
 
 
 def oracle_heads(data: Sequences) -> tuple[NDArray[np.float32], ...]:
-    everything = CONTEXTS._replace(
-        profile=data._profile, start=data._first, end=np.arange(len(data.row))
-    )
+    at = np.arange(len(data.row))
+    profile = data.profile_of(at)
+    everything = CONTEXTS._replace(profile=profile, start=data.columns.offset[profile], end=at)
     labels = (one[:, 0] for one in data.intents(everything))
     return tuple(
         label.numpy()

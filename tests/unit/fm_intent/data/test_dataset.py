@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from fm_intent.data.dataset import PLAYS, Crop, Part, Sequences, Split, batches, load, window_start
+from fm_intent.data import dataset
+from fm_intent.data.crops import Crop, Crops, batches, window_start
+from fm_intent.data.dataset import PLAYS, Part, Sequences, Split, load
 from fm_intent.served.network import FIRST_ROW, NO_ROW
 from stream.domain.labels import ACTIONS, GENRES, hash64
 from stream.exceptions import DataUnusableError
 from tests.unit.fm_intent import tiny
 
 DATA = tiny.sequences()
+
+
+def each(crops: Crops) -> list[Crop]:
+    return [Crop(*one) for one in crops.tolist()]
 
 
 def plays_of(data: Sequences, profile: int) -> np.ndarray:
@@ -31,7 +37,7 @@ def test_the_last_play_is_for_testing_and_the_one_before_for_validation() -> Non
 def test_training_never_reads_or_predicts_what_is_held_out() -> None:
     validation = DATA.contexts("validation", 64, "served")
     held_out = dict(zip(validation.profile.tolist(), validation.end.tolist(), strict=True))
-    for crop in DATA.crops(64, "served"):
+    for crop in each(DATA.crops(64, "served")):
         profile = int(np.searchsorted(DATA.columns.offset, crop.start, side="right")) - 1
         end = held_out.get(profile, int(DATA.columns.offset[profile + 1]))
         assert crop.end < end
@@ -46,7 +52,7 @@ def test_training_never_reads_or_predicts_what_is_held_out() -> None:
 
 
 def test_intent_targets_are_those_of_the_next_interaction() -> None:
-    (crop, *_) = DATA.crops(64, "served")
+    (crop, *_) = each(DATA.crops(64, "served"))
     batch = DATA.batch([crop])
     action, genre, kind, age = (one[0] for one in batch.intents)
     following = slice(crop.start + 1, crop.end + 1)
@@ -75,7 +81,7 @@ def test_evaluation_tells_of_each_position_what_training_tells_of_it() -> None:
 def test_served_crops_give_each_interaction_the_context_that_serving_gives_it() -> None:
     data = Sequences(tiny.columns(profiles=4, longest=300), tiny.catalogue())
     counted = []
-    for crop in data.crops(64, "served"):
+    for crop in each(data.crops(64, "served")):
         profile = int(np.searchsorted(data.columns.offset, crop.start, side="right")) - 1
         first = data.columns.offset[profile]
         for at in range(crop.counted, crop.end):
@@ -98,7 +104,7 @@ def test_a_served_window_drops_its_oldest_half_when_it_would_be_too_long() -> No
 def test_recent_crops_are_the_latest_window_of_each_profile() -> None:
     crops = DATA.crops(10, "recent")
     assert len(crops) <= DATA.profiles
-    assert max(crop.end - crop.start for crop in crops) == 10
+    assert (crops[:, 1] - crops[:, 0]).max() == 10
 
 
 def test_a_profile_with_too_few_plays_is_for_training_alone() -> None:
@@ -131,16 +137,16 @@ def test_a_browsed_title_is_no_target_of_the_item_loss() -> None:
 def test_batches_hold_every_crop_once_and_respect_their_bound() -> None:
     crops = DATA.crops(64, "served")
     groups = list(batches(crops, 256, np.random.default_rng(0)))
-    assert sorted(crop for group in groups for crop in group) == sorted(crops)
+    assert sorted(each(np.concatenate(groups))) == sorted(each(crops))
     for group in groups:
-        longest = max(crop.end - crop.start for crop in group)
+        longest = (group[:, 1] - group[:, 0]).max()
         assert len(group) == 1 or longest * len(group) <= 256
 
 
 def test_batches_come_alike_from_the_same_seed() -> None:
     crops = DATA.crops(64, "served")
     one, other = (list(batches(crops, 256, np.random.default_rng(5))) for _ in range(2))
-    assert one == other
+    assert [each(group) for group in one] == [each(group) for group in other]
 
 
 def test_a_missing_source_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -159,10 +165,10 @@ def test_the_title_table_starts_with_what_was_played(source: Path) -> None:
 
 def test_random_cuts_cover_the_training_part_once_and_differ_between_epochs() -> None:
     whole = sorted(
-        at for crop in DATA.crops(10_000, "recent") for at in range(crop.start, crop.end)
+        at for crop in each(DATA.crops(10_000, "recent")) for at in range(crop.start, crop.end)
     )
     rng = np.random.default_rng(0)
-    cuts = [DATA.random_cuts(8, rng) for _ in range(2)]
+    cuts = [each(DATA.random_cuts(8, rng)) for _ in range(2)]
     for one in cuts:
         assert sorted(at for crop in one for at in range(crop.start, crop.end)) == whole
         assert all(0 < crop.end - crop.start <= 8 and crop.counted == crop.start for crop in one)
@@ -182,7 +188,7 @@ def test_by_global_time_training_reads_nothing_and_learns_nothing_that_came_late
     starts = BY_TIME.columns.start_ms
     ends = BY_TIME._train_end
     learned = 0
-    for crop in BY_TIME.crops(64, "served"):
+    for crop in each(BY_TIME.crops(64, "served")):
         batch = BY_TIME.batch([crop])
         assert (starts[crop.start : crop.end] < border("validation")).all()
         profile = int(np.searchsorted(BY_TIME.columns.offset, crop.start, side="right")) - 1
@@ -272,7 +278,7 @@ def test_validation_interactions_were_not_trained_on_and_are_not_for_testing(spl
     assert len(contexts.end) == len(data._validation)
     assert (contexts.end >= data._validation).all()
     tested = np.full(data.profiles, len(data.row))
-    tested[data._profile[data._test]] = data._test
+    tested[data.profile_of(data._test)] = data._test
     assert (contexts.end < tested[contexts.profile]).all()
     assert (contexts.end < data.columns.offset[contexts.profile + 1]).all()
     if split == "global-time":
@@ -284,3 +290,30 @@ def test_validation_interactions_were_not_trained_on_and_are_not_for_testing(spl
 def test_titles_that_are_scored_come_in_order_of_release() -> None:
     days = tiny.catalogue().release_day[DATA.candidates]
     assert (np.diff(days) >= 0).all()
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "global-time"])
+def test_what_is_told_from_spans_is_the_same_however_long_they_are(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Sequences(tiny.columns(), tiny.catalogue(), split)
+    monkeypatch.setattr(dataset, "_SPAN", 7)
+    parted = Sequences(tiny.columns(), tiny.catalogue(), split)
+    assert parted.domain == whole.domain
+    assert parted.popularity().tolist() == whole.popularity().tolist()
+    for part in ("validation", "test"):
+        for one, other in zip(
+            parted.contexts(cast("Part", part), 64, "served"),
+            whole.contexts(cast("Part", part), 64, "served"),
+            strict=True,
+        ):
+            assert one.tolist() == other.tolist()
+    crops = whole.crops(64, "served")
+    assert parted.crops(64, "served").tolist() == crops.tolist()
+    ours, theirs = parted.batch(crops), whole.batch(crops)
+    for one, other in zip(ours.interactions, theirs.interactions, strict=True):
+        assert one.equal(other)
+    for one, other in zip(ours.intents, theirs.intents, strict=True):
+        assert one.equal(other)
+    for name in ("next_play_BL", "play_ms_BL", "play_weight_BL", "weight_BL"):
+        assert getattr(ours, name).equal(getattr(theirs, name))

@@ -67,9 +67,9 @@ def test_histories_and_features_are_the_same_whatever_the_truth_says(
         (tmp_path / TRUTH_FILE).write_bytes(truth)
     other = load(tmp_path)
     for ours, theirs in zip(sequences.columns, other.columns, strict=True):
-        assert ours.tobytes() == theirs.tobytes()
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
     crops = sequences.crops(64, "served")
-    assert crops == other.crops(64, "served")
+    assert crops.tolist() == other.crops(64, "served").tolist()
     ours, theirs = sequences.batch(crops), other.batch(crops)
     for name in ("title_BL", "action_BL", "start_ms_BL", "watched_share_BL", "device_BL"):
         assert getattr(ours.interactions, name).equal(getattr(theirs.interactions, name))
