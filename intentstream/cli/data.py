@@ -84,3 +84,19 @@ def data_import(
 
     done = run_import(files, into, adapter, option or (), format, as_json=as_json)
     raise typer.Exit(_SOME_REJECTED if any(one.rejected for one in done) else 0)
+
+
+@data.command("build")
+def data_build(
+    source: Annotated[
+        str, typer.Argument(help="A source.yaml, or the name of a source, prepared or of ours.")
+    ] = "source.yaml",
+    engine: Annotated[
+        Literal["duckdb", "spark"],
+        typer.Option(help="duckdb in this process, spark as its own configuration says."),
+    ] = "duckdb",
+) -> None:
+    """Build histories from events: a day that was joined before, and didn't change, isn't again."""
+    from intentstream.builds import run_build
+
+    run_build(source, engine)
