@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import tarfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Final
+
+import pytest
+
+from intentstream.paths import LOCAL
+from stream.ports import free_ports
+from tests.workers import until
+
+APICURIO: Final = "2.6.13.Final"
+"""The newest that runs on Java 17."""
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 
@@ -75,3 +89,57 @@ def contract() -> Iterator[Contract]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def apicurio(home: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Apicurio's registry on loopback, in memory; its address by Confluent's API, and its process.
+
+    Maven fetches it once, into `.local/apicurio`; where it can't, the test is skipped.
+    """
+    jar = next(_installed().glob("*-runner.jar"))
+    url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
+    options = ("-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={port}")
+    with (home / "registry.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["java", "-Xmx384m", *options, "-jar", jar], cwd=home, stdout=log, stderr=log
+        )
+        try:
+            until(lambda: _answers(f"{url}/subjects"), "a registry that answers")
+            yield url, process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def free_port() -> int:
+    """A port for a registry."""
+    return free_ports(1)[0]
+
+
+def _installed() -> Path:
+    folder = LOCAL / "apicurio" / APICURIO
+    if folder.exists():
+        return folder
+    fetched = folder.parent / f"fetched-{APICURIO}"
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
+    artifact = f"io.apicurio:apicurio-registry-app:{APICURIO}:tar.gz:all"
+    maven = ("mvn", "--quiet", "--batch-mode", goal, f"-Dartifact={artifact}")
+    try:
+        subprocess.run([*maven, f"-DoutputDirectory={fetched}"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"Maven can't fetch Apicurio's registry: {error}")
+    unpacked = fetched / "unpacked"
+    with tarfile.open(next(fetched.glob("*.tar.gz"))) as archive:
+        archive.extractall(unpacked, filter="data")
+    unpacked.rename(folder)
+    shutil.rmtree(fetched)
+    return folder
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
