@@ -294,6 +294,14 @@ class CheckpointMismatchError(ModelError):
     """A run directory holds the state of another experiment, data or seed."""
 
 
+class WarmStartError(ModelError):
+    """A training can't begin where the version that was named ended."""
+
+
+class GateError(ModelError):
+    """A trained model is not good enough to be exported."""
+
+
 class ExportError(ModelError):
     """A model version can't be written, or doesn't give back what was exported."""
 
