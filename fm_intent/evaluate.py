@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from fm_intent.data.event_files import data_sha256
 from fm_intent.export import MODEL_FILE, Manifest, newest, read_manifest
 from fm_intent.model_config import MODEL
 from fm_intent.served.network import (
+    FIRST_ROW,
     Domain,
     Encoded,
     FMIntent,
@@ -25,7 +27,7 @@ from fm_intent.served.network import (
     title_labels,
 )
 from fm_intent.served.network import load as load_network
-from stream.domain.heads import HEADS
+from stream.domain.heads import HEADS, Head
 from stream.domain.labels import ACTIONS
 from stream.exceptions import DataUnusableError, NoVersionError
 
@@ -143,6 +145,12 @@ class Judged(NamedTuple):
     likeliest class is right, and where several apply at a time the average precision; NaN where the
     label isn't known."""
 
+    action: NDArray[np.str_]
+    """`[N]`, the action type of each held-out play, or `just-opened`."""
+
+    is_new: NDArray[np.bool_]
+    """`[N]`, where nothing of the profile was for training."""
+
     report: dict[str, Any]
 
 
@@ -214,7 +222,68 @@ def judge(
         "by_action": {str(name): _next_titles(rank[action == name]) for name in np.unique(action)},
         "intents": intents,
     }
-    return Judged(sequences.columns.profile_id[contexts.profile], rank, values, report)
+    return Judged(
+        sequences.columns.profile_id[contexts.profile],
+        rank,
+        values,
+        action,
+        sequences.is_new(contexts),
+        report,
+    )
+
+
+def head_answers(
+    predictor: Predictor, sequences: Sequences, contexts: Context
+) -> Iterator[tuple[Head, NDArray[np.float32], NDArray[np.float32]]]:
+    """Of each head that is predicted and known: probabilities and what came, both `[N, C]`.
+
+    What came are shares that sum to 1, all 0 where unknown.
+    """
+    parts = in_parts(contexts)
+    answers = [predictor.intents(sequences, part) for _, part in parts]
+    place = np.concatenate([rows for rows, _ in parts]).argsort()
+    came = sequences.intents(contexts)
+    for intent, head in enumerate(HEADS):
+        said = [one for answer in answers if (one := answer[intent]) is not None]
+        if not said or not sequences.domain.trained[intent]:
+            continue
+        probs = np.concatenate(said)[place]
+        shares = came[intent][:, 0].numpy()
+        if not head.several:
+            shares = (shares[:, None] == np.arange(probs.shape[1])).astype(np.float32)
+        yield head, probs, shares
+
+
+@torch.inference_mode()
+def cold_ranks(
+    model: NextTitleModel,
+    sequences: Sequences,
+    window: int,
+    crops: Literal["served", "recent"],
+    device: str,
+) -> dict[str, float]:
+    """How well titles that nobody had played in the training part are found, by their metadata.
+
+    Returns:
+        `plays`, `hr100` among all titles of the catalogue, and what chance gives, `chance_hr100`.
+    """
+    contexts = sequences.cold_contexts(window, crops)
+    every = len(sequences.table.hash_T) - FIRST_ROW
+    found = []
+    if len(contexts.end):
+        titles_TD = model.titles()
+        for _, part in in_parts(contexts):
+            x = sequences.windows(part).to(device)
+            asked = sequences.asked_ms(part).to(device)
+            encoded = model(x, titles_TD, newest_only=True, asked_ms_BL=asked)
+            scores_BT = encoded.user_BLD[:, 0] @ titles_TD[FIRST_ROW:].T
+            found.append(ranking_metrics.ranks(scores_BT.cpu().numpy(), sequences.targets(part)))
+    rank = np.concatenate([np.empty(0, np.int64), *found])
+    return {
+        "plays": float(len(rank)),
+        "hr100": ranking_metrics.hit_rate(rank, 100) if len(rank) else 0.0,
+        "chance_hr100": min(100 / every, 1.0),
+    }
 
 
 class VersionWithData(NamedTuple):
@@ -251,6 +320,11 @@ def exported(data_dir: Path, model_repo: Path, version: int | None = None) -> Ve
         raise NoVersionError(
             f"{model_repo} has no version trained on {data_dir.name}; "
             "train one with `intentstream train`"
+        )
+    if manifest.refitted:
+        raise DataUnusableError(
+            f"version {manifest.version} has learnt from all of its data, so nothing is left to "
+            "test it on; its manifest has the report of the training that was judged"
         )
     if manifest.data_sha256 != data_sha256(data_dir):
         raise DataUnusableError(

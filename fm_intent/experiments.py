@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Final, Literal
 
 from fm_intent.baselines import (
@@ -14,7 +15,7 @@ from fm_intent.baselines import (
 )
 from fm_intent.data.dataset import Sequences
 from fm_intent.served.network import Architecture, FMIntent
-from stream.exceptions import DataUnusableError
+from stream.exceptions import DataUnusableError, UnknownExperimentError
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,27 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
             ("fm-intent-target-time", replace(_WIDE, target_time=True)),
         )
     },
+    # What a service's own model is held against.
+    "service-sasrec": Experiment(
+        SASRecSettings(), Training(exclude_seen=True, batch=4096, learning_rate=2e-3, average=0.997)
+    ),
     # As it was published, so that its figures can be held against others'.
     "ml-1m-sasrec-published": Experiment(SASRecSettings(), replace(_ML_1M, patience=5)),
 }
 """`demo` trains in minutes; `served` takes its time over the same windows; the others are those of
 the tables of results, by source: those of ratings follow a published protocol, with windows of 200.
 """
+
+
+def experiment_named(name: str) -> Experiment:
+    """The experiment of this name.
+
+    Raises:
+        UnknownExperimentError: when there is none.
+    """
+    if name not in EXPERIMENTS:
+        near = get_close_matches(name, EXPERIMENTS, 3) or ("served", "demo")
+        raise UnknownExperimentError(
+            f"there is no experiment {name!r}; did you mean {' or '.join(near)}?"
+        )
+    return EXPERIMENTS[name]

@@ -30,6 +30,7 @@ from stream.exceptions import ExportError, NoVersionError
 MODEL_FILE: Final = "model.pt"
 MANIFEST_FILE: Final = "manifest.json"
 CATALOGUE_FILE: Final = "catalogue.parquet"
+DESCRIPTION_FILE: Final = "source.yaml"
 CENTRES_FILE: Final = "centres.pt"
 
 _TOLERANCE: Final = 1e-4
@@ -60,6 +61,8 @@ class Manifest:
         config: the experiment's settings.
         trained_until_ms: time of the source's last event, Unix milliseconds; 0 where a version of
             before doesn't tell it.
+        refitted: whether it was trained on everything, and its figures are those of the same
+            training without the newest.
     """
 
     version: int
@@ -78,6 +81,7 @@ class Manifest:
     report: dict[str, Any]
     config: dict[str, Any]
     trained_until_ms: int = 0
+    refitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Carried:
     """Its titles, of `fm_intent.data.contract.CATALOGUE_SCHEMA`."""
 
     labels: VersionLabels
+    description: bytes | None = None
+    """The `source.yaml` that it was trained by, where there is one."""
 
 
 def versions(model_repo: Path) -> list[int]:
@@ -171,6 +177,8 @@ def export(
         if carried is not None:
             pq.write_table(carried.catalogue, part / CATALOGUE_FILE, compression="zstd")
             (part / LABELS_FILE).write_text(carried.labels.model_dump_json(indent=1))
+            if carried.description is not None:
+                (part / DESCRIPTION_FILE).write_bytes(carried.description)
         network.save(model, part / MODEL_FILE)
         if centres_KD is not None:
             torch.save(centres_KD, part / CENTRES_FILE)

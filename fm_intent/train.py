@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,11 @@ from fm_intent.data.dataset import Sequences, TrainingBatch, load
 from fm_intent.data.event_files import data_sha256
 from fm_intent.data.histories import histories_id
 from fm_intent.evaluate import NetworkPredictor, NextTitleModel, evaluate, next_title_ranks, sample
-from fm_intent.experiments import EXPERIMENTS, Experiment, Training
+from fm_intent.experiments import Experiment, Training, experiment_named
 from fm_intent.export import Carried, Manifest, export
 from fm_intent.loss import weighted_cross_entropy
 from fm_intent.pooling import pool
+from fm_intent.ranks import Ranks
 from fm_intent.served.network import FIRST_ROW, Architecture, FMIntent
 from stream.domain.heads import INTENTS
 from stream.exceptions import CheckpointMismatchError, DataUnusableError
@@ -38,6 +40,8 @@ from stream.exceptions import CheckpointMismatchError, DataUnusableError
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.json"
 CURVE: Final = "curve.png"
+
+ALONE: Final = Ranks()
 
 _CLIP: Final = 1.0
 """Longest gradient of a step."""
@@ -64,8 +68,12 @@ class Fitted:
 
     model: FMIntent | Baseline
     epochs: int
+    best_epoch: int
+    """At whose end, or within which, validation was best."""
     seconds: float
     validation_ndcg10: float
+    """NaN where nothing was held out for it."""
+    log: list[dict[str, float]]
 
 
 def train(
@@ -105,7 +113,7 @@ def train(
         ExportError: when the version can't be written or fails its validation.
     """
     started = time.monotonic()
-    chosen = EXPERIMENTS[experiment]
+    chosen = experiment_named(experiment)
     if not isinstance(chosen.model, Architecture):
         raise DataUnusableError(f"experiment {experiment} is a baseline, which is not served")
     if chosen.target_time:
@@ -115,13 +123,17 @@ def train(
         )
     sequences = load(data_dir)
     sha256 = data_sha256(data_dir)
-    run_dir = run_dir or data_dir.parent.parent / "runs" / f"{data_dir.name}-{experiment}-{seed}"
+    data_id = histories_id(data_dir)
+    if run_dir is None:
+        # More data is another run, beside the one before.
+        named = f"{data_dir.name}-{experiment}-{seed}-{data_id[:8]}"
+        run_dir = data_dir.parent.parent / "runs" / named
     fitted = fit(
         sequences,
         chosen,
         seed=seed,
         run_dir=run_dir,
-        data_id=histories_id(data_dir),
+        data_id=data_id,
         deadline=None if max_minutes is None else started + 60 * max_minutes,
         device=device,
     )
@@ -184,6 +196,8 @@ def fit(
     data_id: str,
     deadline: float | None = None,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
+    begin: Callable[[NextTitleModel], None] | None = None,
 ) -> Fitted:
     """Train until validation stops getting better, the epochs are over, or time is.
 
@@ -197,13 +211,16 @@ def fit(
         data_id: names the data, and the way they are read, in the checkpoint.
         deadline: `time.monotonic()` by which evaluation must be over, too.
         device: of torch.
+        ranks: the processes that train it together.
+        begin: sets the weights that a new run begins with; None: random ones.
 
     Raises:
         DataUnusableError: when the data can't teach the experiment.
         CheckpointMismatchError: when `run_dir` holds another run.
     """
-    run = _Run(sequences, experiment, seed, run_dir, data_id, device)
-    run.resume()
+    run = _Run(sequences, experiment, seed, run_dir, data_id, device, ranks)
+    if not run.resume() and begin is not None:
+        run.begin(begin)
     try:
         run.go_on(deadline)
     finally:
@@ -267,8 +284,10 @@ class _Run:
         run_dir: Path,
         data_id: str,
         device: str,
+        ranks: Ranks,
     ) -> None:
         self._sequences, self._dir, self._seed, self._device = sequences, run_dir, seed, device
+        self._ranks = ranks
         self._setup: Training = experiment.training
         self._identity = json.dumps([asdict(experiment), seed, data_id], sort_keys=True)
         torch.manual_seed(seed)
@@ -293,15 +312,20 @@ class _Run:
             seed,
         )
         crops = sequences.crops(self._setup.window, self._setup.crops)
-        if not len(crops) or not len(self._validation.end):
+        self._is_validated = sequences.split != "everything"
+        if not len(crops) or (self._is_validated and not len(self._validation.end)):
             raise DataUnusableError(
                 "no profile has the three plays that training and validation need; use more events"
             )
 
-    def resume(self) -> None:
+    def begin(self, weights: Callable[[NextTitleModel], None]) -> None:
+        weights(self._model)
+        self._average.load_state_dict(self._model.state_dict())
+
+    def resume(self) -> bool:
         path = self._dir / CHECKPOINT
         if not path.exists():
-            return
+            return False
         content = torch.load(path, map_location=self._device, weights_only=True)
         if content["identity"] != self._identity:
             raise CheckpointMismatchError(
@@ -319,6 +343,7 @@ class _Run:
         self._optimiser.load_state_dict(content["optimiser"])
         self._best = content["best"]
         self._progress = TrainingProgress(**content["progress"])
+        return True
 
     def go_on(self, deadline: float | None) -> None:
         p, setup = self._progress, self._setup
@@ -327,7 +352,8 @@ class _Run:
         while not p.finished and p.epoch < setup.epochs:
             rounds = self._rounds(p.epoch)
             while p.round < len(rounds) and not p.finished:
-                if self._best and not self._in_time(deadline):
+                in_time = self._ranks.agreed(float(self._in_time(deadline)), self._device)
+                if self._best and not in_time:
                     return
                 began = time.monotonic()
                 self._round(rounds[p.round], deadline)
@@ -342,16 +368,27 @@ class _Run:
 
     def best(self) -> Fitted:
         self._average.load_state_dict(self._best)
-        if isinstance(self._average, FMIntent):
+        if isinstance(self._average, FMIntent) and self._is_validated:
             pool(self._average, self._sequences, self._pooled_on, self._device)
         p = self._progress
-        return Fitted(self._average, p.epoch + (p.round > 0), p.seconds, p.best_ndcg10)
+        validated = [one for one in p.log if "ndcg10" in one]
+        best = max(validated, key=lambda one: one["ndcg10"], default=p.log[-1])
+        return Fitted(
+            self._average,
+            epochs=p.epoch + (p.round > 0),
+            best_epoch=int(best["epoch"]),
+            seconds=p.seconds,
+            validation_ndcg10=p.best_ndcg10 if validated else float("nan"),
+            log=p.log,
+        )
 
     def plot(self) -> None:
+        if not self._ranks.is_first:
+            return
         mpl.use("Agg")
         from matplotlib import pyplot
 
-        log = self._progress.log
+        log = [one for one in self._progress.log if "ndcg10" in one]
         figure, left = pyplot.subplots(figsize=(7, 4))
         right = left.twinx()
         steps = [one["steps"] for one in log]
@@ -379,17 +416,21 @@ class _Run:
 
     def _round(self, group: list[Crops], deadline: float | None) -> None:
         p, setup = self._progress, self._setup
-        torch.manual_seed(hash((self._seed, p.epoch, p.round)))
+        alone = (self._seed, p.epoch, p.round)
+        torch.manual_seed(hash(alone if self._ranks.is_first else (*alone, self._ranks.own)))
         self._model.train()
         total = torch.zeros((), device=self._device)
         counted = 0
         name = f"epoch {p.epoch + 1}.{p.round + 1}"
-        with tqdm(group, desc=name, unit="batch", disable=None) as bar:
+        own = self._ranks.share(group)
+        hidden = None if self._ranks.is_first else True
+        with tqdm(own, desc=name, unit="batch", disable=hidden) as bar:
             for crops in bar:
                 batch = self._sequences.batch(crops).to(self._device)
                 loss, item = losses(self._model, batch, setup)
                 self._optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
+                self._ranks.average_gradients(self._model)
                 nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP)
                 p.steps += 1
                 for group_of_parameters in self._optimiser.param_groups:
@@ -401,7 +442,8 @@ class _Run:
                 counted += 1
                 if not bar.disable:  # a GPU would be waited for
                     bar.set_postfix(loss=f"{item.item():.3f}", best_ndcg10=f"{p.best_ndcg10:.4f}")
-                if not self._in_time(deadline):
+                # Several that stop for themselves would wait for each other.
+                if self._ranks.count == 1 and not self._in_time(deadline):
                     break
         p.log.append(
             {"epoch": p.epoch + 1, "steps": p.steps, "item_loss": (total / counted).item()}
@@ -427,10 +469,15 @@ class _Run:
 
     def _validate(self, began: float) -> None:
         p = self._progress
+        if not self._is_validated:
+            p.seconds += time.monotonic() - began
+            self._best = {k: v.clone() for k, v in self._average.state_dict().items()}
+            p.log[-1]["seconds"] = p.seconds
+            return
         validating = time.monotonic()
         ranker = NetworkPredictor(self._average, self._device)
         rank = next_title_ranks(ranker, self._sequences, self._validation)
-        ndcg10 = ranking_metrics.ndcg(rank, 10)
+        ndcg10 = self._ranks.agreed(ranking_metrics.ndcg(rank, 10), self._device)
         now = time.monotonic()
         p.seconds += now - began
         p.rounds_since_best += 1
@@ -445,6 +492,8 @@ class _Run:
         }
 
     def _save(self) -> None:
+        if not self._ranks.is_first:
+            return
         self._dir.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {
             "identity": self._identity,

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from fm_intent.data.building import Built, build
 from fm_intent.data.contract import CATALOGUE_FILE
-from fm_intent.data.event_files import event_days
 from intentstream.paths import LOCAL
-from stream.exceptions import DataUnusableError
 from stream.plain_text import PlainConsole
 
 if TYPE_CHECKING:
+    from fm_intent.data.description import SourceDescription
     from fm_intent.data.engines import EngineName
-
-DESCRIPTION_FILE = "source.yaml"
 
 
 def run_build(source: str, engine: EngineName) -> Built:
@@ -59,19 +54,30 @@ def _prepared(source: str) -> Path:
         from fm_intent.data.sources import prepare
 
         return prepare(source, LOCAL)
-    from fm_intent.data.description import read_description
-    from fm_intent.data.reading import read_catalogue_files
+    return taken_in(Path(source))[1]
 
-    description = read_description(Path(source))
+
+def taken_in(file: Path) -> tuple[SourceDescription, Path]:
+    """The description in a file, and the folder that its source's files were taken into.
+
+    Raises:
+        DescriptionError: when the file isn't a description.
+        DataUnusableError: when the source's files are missing or can't be read.
+    """
+    from fm_intent.data.description import read_description
+    from fm_intent.data.taking_in import REJECTED_FILE, take_in
+
+    description = read_description(file)
     folder = LOCAL / "data" / description.name
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(read_catalogue_files(description), folder / CATALOGUE_FILE)
-    shutil.copyfile(source, folder / DESCRIPTION_FILE)
-    try:
-        event_days(folder)
-    except DataUnusableError as error:
-        raise DataUnusableError(
-            f"{folder} has no events yet: `intentstream data import --adapter "
-            f"{description.events.adapter} --into {folder} FILES` first"
-        ) from error
-    return folder
+    taken = take_in(description, file, folder)
+    console = PlainConsole()
+    console.print(
+        f"data {description.name}: {taken.files:,} files of events taken in, {taken.kept_files:,} "
+        f"were before; {taken.titles:,} titles, {len(taken.labels.genres)} genres, "
+        f"{len(taken.labels.kinds)} kinds, {len(taken.labels.devices)} devices",
+        soft_wrap=True,
+    )
+    if taken.rejected:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.rejected.items())
+        console.print(f"rejected: {reasons}; {folder / REJECTED_FILE} has them", soft_wrap=True)
+    return description, folder

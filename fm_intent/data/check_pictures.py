@@ -1,13 +1,13 @@
-"""The pictures of a check's page, as SVG that takes the page's colours and fonts."""
+"""The pictures of a check's page, one of each kind of number."""
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
+
+from fm_intent.data.pictures import FIRST, SECOND, svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +16,12 @@ if TYPE_CHECKING:
 
     from fm_intent.data.checking import Check
 
-_INK: Final = "#010203"
-"""Stands for the page's colour of text."""
-_FIRST: Final = "#3f8fd2"
-_SECOND: Final = "#d98032"
-
 Columns = dict[str, list[Any]]
 
 
 def pictures(check: Check) -> list[str]:
     """One SVG of each picture whose numbers are there."""
-    drawn: Mapping[str, Callable[[Axes, Columns], None]] = {
+    drawn: Mapping[str, Callable[..., None]] = {
         "days": _days,
         "types": _types,
         "sessions": _sessions,
@@ -36,7 +31,7 @@ def pictures(check: Check) -> list[str]:
         "genres": _genres,
     }
     shown = [
-        _svg(name, draw, check.pictures[name])
+        svg(name, partial(draw, columns=check.pictures[name]))
         for name, draw in drawn.items()
         if any(check.pictures.get(name, {}).values())
     ]
@@ -45,7 +40,8 @@ def pictures(check: Check) -> list[str]:
         for one in check.findings
         if one.fault.name in _COVERED and one.of
     }
-    return [*shown, _svg("known", _known, {"of": list(known), "percent": list(known.values())})]
+    covered: Columns = {"of": list(known), "percent": list(known.values())}
+    return [*shown, svg("known", partial(_known, columns=covered))]
 
 
 _COVERED: Final = (
@@ -58,35 +54,11 @@ _COVERED: Final = (
 )
 
 
-def _svg(name: str, draw: Callable[[Axes, Columns], None], columns: Columns) -> str:
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "font.family": "sans-serif",
-    }
-    with mpl.rc_context(style):
-        figure = Figure((6.4, 3.4), layout="constrained")
-        axes = figure.subplots()
-        draw(axes, columns)
-        out = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
-
-
 def _days(axes: Axes, columns: Columns) -> None:
     days = np.array(columns["day"]).astype("datetime64[D]")
     every = np.arange(days[0], days[-1] + 1)
     place = (days - days[0]).astype(int)
-    for name, label, color in (("plays", "playback", _FIRST), ("others", "browsing", _SECOND)):
+    for name, label, color in (("plays", "playback", FIRST), ("others", "browsing", SECOND)):
         counts = np.zeros(len(every))
         counts[place] = columns[name]
         axes.plot(every, counts, label=label, color=color, linewidth=1)
@@ -97,7 +69,7 @@ def _days(axes: Axes, columns: Columns) -> None:
 
 
 def _types(axes: Axes, columns: Columns) -> None:
-    axes.barh(columns["type"], columns["events"], color=_FIRST)
+    axes.barh(columns["type"], columns["events"], color=FIRST)
     axes.invert_yaxis()
     axes.set(title="Event types", xlabel="events")
 
@@ -117,13 +89,13 @@ def _doubling(axes: Axes, log2: Sequence[int], counts: Sequence[int], first: int
     """Bars of ranges that double, the narrowest of which begins at `first`."""
     ends = [(2**k - 1 + first, 2 ** (k + 1) - 2 + first) for k in log2]
     labels = [str(low) if low == high else f"{low}–{high}" for low, high in ends]
-    axes.bar(labels, counts, color=_FIRST)
+    axes.bar(labels, counts, color=FIRST)
     axes.tick_params("x", rotation=45)
 
 
 def _shares(axes: Axes, columns: Columns) -> None:
     axes.bar(
-        np.array(columns["twentieth"]) * 5, columns["sittings"], 4.6, align="edge", color=_FIRST
+        np.array(columns["twentieth"]) * 5, columns["sittings"], 4.6, align="edge", color=FIRST
     )
     axes.set(title="Watched share, where it is known", xlabel="watched (% of the title's length)")
     axes.set(ylabel="sittings", xlim=(0, 100))
@@ -133,14 +105,14 @@ def _popularity(axes: Axes, columns: Columns) -> None:
     plays = np.array(columns["plays"], float)
     picked = np.unique(np.linspace(0, len(plays) - 1, 200).astype(int))
     shares = 100 * np.cumsum(plays) / max(plays.sum(), 1)
-    axes.plot(100 * (picked + 1) / len(plays), shares[picked], color=_FIRST)
+    axes.plot(100 * (picked + 1) / len(plays), shares[picked], color=FIRST)
     axes.set(title="Popularity", xlabel="most played titles (% of titles)", ylabel="plays (%)")
     axes.set(xlim=(0, 100), ylim=(0, 101))
 
 
 def _genres(axes: Axes, columns: Columns) -> None:
     rows = np.arange(len(columns["genre"]))
-    for name, shift, color in (("titles", -0.2, _FIRST), ("plays", 0.2, _SECOND)):
+    for name, shift, color in (("titles", -0.2, FIRST), ("plays", 0.2, SECOND)):
         counts = np.array(columns[name], float)
         axes.barh(rows + shift, 100 * counts / max(counts.sum(), 1), 0.4, label=name, color=color)
     axes.set_yticks(rows, columns["genre"], fontsize=7)
@@ -150,6 +122,6 @@ def _genres(axes: Axes, columns: Columns) -> None:
 
 
 def _known(axes: Axes, columns: Columns) -> None:
-    axes.barh(columns["of"], columns["percent"], color=_FIRST)
+    axes.barh(columns["of"], columns["percent"], color=FIRST)
     axes.invert_yaxis()
     axes.set(title="What is known", xlabel="of the titles, sittings or events (%)", xlim=(0, 100))

@@ -206,7 +206,7 @@ class _Checking:
             "names"
         )
         self.connection.execute(
-            "CREATE TABLE titles AS SELECT *, hash(title_id) AS title FROM names"
+            "CREATE TABLE titles AS SELECT *, md5_number_lower(title_id) AS title FROM names"
         )
 
     def load_events(self, advance: Callable[[int], None]) -> None:
@@ -263,8 +263,10 @@ class _Checking:
             CREATE TABLE repeated AS
             SELECT count(*) - 1 AS more, min(said) <> max(said) AS differs, max(row) AS row
             FROM (
-                SELECT rowid AS row, hash(event_id) AS id,
-                    hash(profile_id, event_type, occurred_at_ms, title_id) AS said
+                SELECT rowid AS row, md5_number_lower(event_id) AS id,
+                    md5_number_lower(
+                        concat_ws(chr(31), profile_id, event_type, occurred_at_ms, title_id)
+                    ) AS said
                 FROM events WHERE event_id IS NOT NULL)
             GROUP BY id HAVING count(*) > 1""",
             advance,
@@ -283,8 +285,9 @@ class _Checking:
         self._all(
             f"""
             CREATE TABLE reported AS
-            SELECT hash(profile_id) AS profile, hash(playback_id) AS playback,
-                hash(title_id) AS title, coalesce(season, 0) AS season,
+            SELECT md5_number_lower(profile_id) AS profile,
+                md5_number_lower(playback_id) AS playback,
+                md5_number_lower(title_id) AS title, coalesce(season, 0) AS season,
                 coalesce(episode, 0) AS episode, min(occurred_at_ms) AS start_ms,
                 max(occurred_at_ms) AS end_ms, {seconds}, min(rowid) AS row
             FROM events
@@ -354,7 +357,9 @@ class _Checking:
                     watched_s - lag(watched_s) OVER sitting AS more
                 FROM (
                     SELECT rowid AS row, occurred_at_ms, watched_s,
-                        hash(profile_id, playback_id, title_id, season, episode) AS key
+                        md5_number_lower(
+                            concat_ws(chr(31), profile_id, playback_id, title_id, season, episode)
+                        ) AS key
                     FROM events
                     WHERE event_type IN {_texts(PLAYS)} AND watched_s BETWEEN 0 AND 1000000
                         AND {self._sane("occurred_at_ms")})
@@ -468,7 +473,7 @@ class _Checking:
             WITH acts AS (
                 SELECT profile, start_ms, end_ms FROM sittings
                 UNION ALL
-                SELECT hash(profile_id), occurred_at_ms, occurred_at_ms FROM events
+                SELECT md5_number_lower(profile_id), occurred_at_ms, occurred_at_ms FROM events
                 WHERE event_type IN {_texts(LOOKS)} AND {self._sane("occurred_at_ms")}),
             begun AS (
                 SELECT profile, start_ms, end_ms, coalesce(start_ms - max(end_ms) OVER (

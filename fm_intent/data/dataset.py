@@ -87,10 +87,10 @@ class Context(NamedTuple):
 
 Part = Literal["validation", "test"]
 
-Split = Literal["leave-one-out", "global-time"]
+Split = Literal["leave-one-out", "global-time", "everything"]
 
-_PERIODS: Final = (0.8, 0.9)
-"""Shares of all plays that come before validation and before testing, by time."""
+_SHARES: Final = (0.1, 0.1)
+"""Of all plays, by time: those for validation, and those for testing behind them."""
 
 
 _SPAN: Final = 1 << 20
@@ -111,13 +111,18 @@ class Sequences:
     are left out. Its context is all that came before it, as in serving: also what came after the
     training. A profile without context has none.
 
+    Everything: all is for training, and nothing is held out.
+
     Args:
         columns: the interactions.
         catalogue: of the same source.
         split: what is for training, validation and testing.
+        shares: by global time, the shares of all plays that are for validation and for testing.
+        min_plays: titles with fewer plays in the training part are known by their metadata alone.
 
     Attributes:
         columns: the interactions.
+        split: what is for training, validation and testing.
         row: `[N]` int32, title rows.
         labels: of the source.
         table: the title table: first the titles that are scored, then the rest.
@@ -127,20 +132,29 @@ class Sequences:
     """
 
     def __init__(
-        self, columns: HistoryColumns, catalogue: SourceCatalogue, split: Split = "leave-one-out"
+        self,
+        columns: HistoryColumns,
+        catalogue: SourceCatalogue,
+        split: Split = "leave-one-out",
+        *,
+        shares: tuple[float, float] = _SHARES,
+        min_plays: int = 1,
     ) -> None:
         if len(columns.title_hash) == 0:
             raise DataUnusableError("the source has no interaction; prepare its data again")
         self.columns = columns
+        self.split = split
         self.labels = catalogue.labels
         self._play = self._of_spans(lambda at: np.isin(columns.action[at], PLAYS), np.bool_)
         borders = []
         if split == "global-time":
-            borders = np.quantile(columns.start_ms[self._play], _PERIODS, overwrite_input=True)
+            validation, test = shares
+            before = (1 - validation - test, 1 - test)
+            borders = np.quantile(columns.start_ms[self._play], before, overwrite_input=True)
         self._period = self._of_spans(
             lambda at: np.searchsorted(borders, columns.start_ms[at], side="right"), np.int8
         )
-        played = self._played_early(catalogue.title_hash)
+        played = self._played_early(catalogue.title_hash, min_plays)
         scored = np.flatnonzero(played)
         self.candidates = scored[np.argsort(catalogue.release_day[scored], kind="stable")]
         self.table = _table(catalogue, np.append(self.candidates, np.flatnonzero(~played)))
@@ -149,6 +163,8 @@ class Sequences:
         self._known = self._play & known
         if split == "global-time":
             self._hold_out_by_time()
+        elif split == "everything":
+            self._hold_out_nothing()
         else:
             self._hold_out_last()
         self._targets()
@@ -219,6 +235,24 @@ class Sequences:
         return self._contexts_before(
             rng.integers(self._validation, self._validation_end), length, mode
         )
+
+    def cold_contexts(self, length: int, mode: Literal["served", "recent"]) -> Context:
+        """Plays of the test period of titles that no play of the training part was of.
+
+        By global time alone. One of each profile is drawn, always the same.
+        """
+        plays = np.flatnonzero(self._play & (self._period == 2) & (self.row >= FIRST_ROW))
+        first = self.columns.offset[self.profile_of(plays)]
+        plays = plays[(self.row[plays] >= FIRST_ROW + self.domain.vocabulary) & (plays > first)]
+        plays = np.random.default_rng(0).permutation(plays)
+        profile = self.profile_of(plays)
+        return self._contexts_before(plays[np.unique(profile, return_index=True)[1]], length, mode)
+
+    def is_new(self, contexts: Context) -> NDArray[np.bool_]:
+        """`[len(contexts)]`, where nothing of the profile was for training."""
+        begins = self.columns.offset[contexts.profile]
+        new: NDArray[np.bool_] = self._train_end[contexts.profile] <= begins
+        return new
 
     def windows(self, contexts: Context) -> Interactions:
         """The windows of `contexts`."""
@@ -312,13 +346,19 @@ class Sequences:
         trained: NDArray[np.bool_] = places < self._train_end_of(places)
         return trained
 
-    def _played_early(self, title_hash: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """`[T]`, which titles were played in the training part."""
-        met: NDArray[np.int64] = np.empty(0, np.int64)
+    def _played_early(self, title_hash: NDArray[np.int64], min_plays: int) -> NDArray[np.bool_]:
+        """`[T]`, which titles were played so often in the training part."""
+        order = np.argsort(title_hash)
+        ascending = title_hash[order]
+        plays = np.zeros(len(order), np.int64)
         for at in self._spans():
             early = self._play[at] & (self._period[at] == 0)
-            met = np.union1d(met, self.columns.title_hash[at][early])
-        return np.isin(title_hash, met)
+            title = self.columns.title_hash[at][early]
+            place = np.minimum(np.searchsorted(ascending, title), len(order) - 1)
+            plays += np.bincount(place[ascending[place] == title], minlength=len(order))
+        found = np.zeros(len(order), np.bool_)
+        found[order] = plays >= min_plays
+        return found
 
     def _rows(self) -> NDArray[np.int32]:
         hashes = self.table.hash_T.numpy()[FIRST_ROW:]
@@ -366,6 +406,11 @@ class Sequences:
         self._has_test = np.isin(np.arange(self.profiles), self.profile_of(self._test))
         trained = self._per_profile(lambda at: self._period[at] == 0)
         self._train_end = self.columns.offset[:-1] + trained
+
+    def _hold_out_nothing(self) -> None:
+        self._validation = self._test = self._validation_end = np.empty(0, np.int64)
+        self._has_test = np.zeros(self.profiles, np.bool_)
+        self._train_end = self.columns.offset[1:].copy()
 
     def _targets(self) -> None:
         count = len(self.row)

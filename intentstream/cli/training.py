@@ -24,12 +24,36 @@ def prepare(source: Source = "ml-1m") -> None:
 @app.command()
 def train(
     source: Source = "ml-1m",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A service's source.yaml; instead of a source. It says what is trained and how."
+        ),
+    ] = None,
+    init: Annotated[
+        str, typer.Option(help="With --data: begin with the weights of a version, or of `live`.")
+    ] = "",
+    refit: Annotated[
+        bool, typer.Option(help="With --data: once judged, train on everything before exporting.")
+    ] = True,
     experiment: Annotated[str, typer.Option(help="A name in fm_intent.experiments.")] = "served",
     seed: Annotated[int, typer.Option(help="Of weights, batches and dropout.")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help="Wall-clock bound.")] = None,
     device: Annotated[str, typer.Option(help="torch device: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Train FM-Intent on a source and export it as the next version in model_repo."""
+    """Train FM-Intent on a source, or on a service's own data; export it to model_repo.
+
+    With --data the model is judged on the newest days, told in a report beside baselines, held
+    against the gates of source.yaml, trained on everything, and exported with its titles and
+    labels. Under `torchrun` several processes train together:
+
+        torchrun --nproc-per-node 2 -m intentstream train --data source.yaml --device cuda
+    """
+    if data is not None:
+        from intentstream.trainings import run_training
+
+        run_training(data, init=init, refit=refit, device=device)
+        return
     from fm_intent.data.sources import prepare as prepare_source
     from fm_intent.train import train as train_model
     from intentstream.paths import LOCAL, MODEL_REPOSITORY

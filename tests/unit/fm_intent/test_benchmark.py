@@ -65,7 +65,12 @@ def judged(rank: list[int], **intents: list[float]) -> Judged:
     }
     names = np.array([f"profile-{number}" for number in range(len(rank))])
     return Judged(
-        names, found, {name: np.array(values) for name, values in intents.items()}, report
+        names,
+        found,
+        {name: np.array(values) for name, values in intents.items()},
+        np.full(len(rank), "discover"),
+        np.zeros(len(rank), np.bool_),
+        report,
     )
 
 

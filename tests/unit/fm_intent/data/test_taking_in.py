@@ -1,0 +1,89 @@
+"""A service's files, as they are taken in by their description."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from fm_intent.data.description import read_description
+from fm_intent.data.event_files import event_days
+from fm_intent.data.taking_in import REJECTED_FILE, TakenIn, take_in
+from stream.domain.version_labels import LABELS_FILE, VersionLabels
+from tests.made_up_service import CHANNEL, Service
+
+SERVICE = Service(profiles=10)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return SERVICE.write(tmp_path / "theirs", days=3)
+
+
+def taken(source: Path) -> TakenIn:
+    return take_in(read_description(source), source, source.parents[1] / "ours")
+
+
+def ids(source: Path) -> list[str]:
+    folder = source.parents[1] / "ours"
+    paths = [str(path) for files in event_days(folder).values() for path in files]
+    query = "SELECT event_id FROM read_parquet($paths) ORDER BY 1"
+    return [one for (one,) in duckdb.connect().execute(query, {"paths": paths}).fetchall()]
+
+
+def test_every_event_of_the_files_is_in_the_folder_of_its_day(source: Path) -> None:
+    taken(source)
+    assert ids(source) == sorted(one["messageId"] for one in SERVICE.messages(0, 3))
+    for day, files in event_days(source.parents[1] / "ours").items():
+        for path in files:
+            times = pq.read_table(path)["occurred_at_ms"].cast("timestamp[ms]").to_pylist()
+            assert {f"day={one.date()}" for one in times} == {day}
+
+
+def test_labels_are_learnt_from_the_catalogue_and_the_devices(source: Path) -> None:
+    found = taken(source)
+    folder = source.parents[1] / "ours"
+    assert VersionLabels.of_json((folder / LABELS_FILE).read_bytes(), "") == found.labels
+    assert set(found.labels.kinds) == {"Spielfilm", "Serie", "Live", "Kurzclip"}
+    assert "Shonen" not in found.labels.genres
+    assert found.labels.genre_numbers(["Shonen"]) == found.labels.genre_numbers(["Shōnen"])
+    assert set(found.labels.devices) == {"Fernseher", "Handy", "Tablet", "other"}
+
+
+def test_a_file_is_taken_in_once(source: Path) -> None:
+    first = taken(source)
+    again = taken(source)
+    assert (again.files, again.kept_files) == (0, first.files)
+
+
+def test_what_came_of_a_file_that_changed_or_went_is_replaced(source: Path) -> None:
+    taken(source)
+    one, two, *_ = sorted((source.parent / "events").glob("*.jsonl"))
+    gone = [json.loads(line)["messageId"] for line in one.read_text().splitlines()]
+    one.unlink()
+    changed = two.read_text().splitlines()
+    two.write_text("\n".join(changed[1:]) + "\n")
+    gone.append(json.loads(changed[0])["messageId"])
+    found = taken(source)
+    assert found.files == 1
+    assert ids(source) == sorted({one["messageId"] for one in SERVICE.messages(0, 3)} - set(gone))
+
+
+def test_what_the_description_excludes_is_left_out(source: Path) -> None:
+    source.write_text(source.read_text() + f'exclude: {{titles: ["{CHANNEL}"]}}\n')
+    taken(source)
+    kept = [one for one in SERVICE.messages(0, 3) if one["properties"]["program"] != CHANNEL]
+    assert ids(source) == sorted(one["messageId"] for one in kept)
+
+
+def test_a_broken_record_is_told_with_its_reason(source: Path) -> None:
+    path = next((source.parent / "events").glob("*.jsonl"))
+    broken = json.loads(path.read_text().splitlines()[0]) | {"timestamp": "yesterday"}
+    path.write_text(path.read_text() + json.dumps(broken) + "\n")
+    found = taken(source)
+    assert sum(found.rejected.values()) == 1
+    (line,) = (source.parents[1] / "ours" / REJECTED_FILE).read_text().splitlines()
+    assert json.loads(line)["reason"] in found.rejected
