@@ -274,6 +274,10 @@ class NothingLandedError(FeaturesError):
     """The offline store has no files: nothing has been landed yet, or it is elsewhere."""
 
 
+class FilesChangedError(FeaturesError):
+    """Landed files were written anew again and again while they were read. Ask once more."""
+
+
 class TooManyProfilesError(FeaturesError, ValueError):
     """More profiles in one read than the store answers for in good time."""
 

@@ -259,6 +259,16 @@ class SinkSettings(_Group):
         86_400.0, gt=0, description="Time between two looks for landed rows of erased profiles."
     )
     sink_max_rows: int = Field(20_000, ge=1, description="Rows that the sink holds at most.")
+    sink_merge_after_s: float = Field(
+        3600.0,
+        ge=0,
+        description="A past day's files are merged when none was written for so long; 0: never.",
+    )
+    offline_memory_mib: int = Field(
+        2048,
+        ge=256,
+        description="Memory of a historical read's join; what is more is spilled into TMPDIR.",
+    )
 
 
 class SearchSettings(_Group):

@@ -4,7 +4,8 @@
 
 Date and hour are those of `published_at`, UTC; FIRST and LAST are the offsets of the file's first
 and last row. A file is written under a name that readers ignore, synced and renamed, so it is
-there as a whole or not at all.
+there as a whole or not at all. When a day is over, its files are merged
+(`features.offline.merging`).
 
 A row is told by profile, `sequence_no`, model version and event time, never by its offset; event
 time, because an erased profile counts its `sequence_no` from the start again. Its twins are looked
@@ -31,6 +32,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 from feast.types import UnixTimestamp, from_feast_to_pyarrow_type
@@ -69,7 +71,14 @@ _KEY_COLUMNS: Final = (
     "model_version",
     intent_features.timestamp_field,
 )
-_KEY_SCHEMA: Final = pa.schema([SCHEMA.field(name) for name in _KEY_COLUMNS])
+_CREATED: Final = intent_features.created_timestamp_column
+_KEY_SCHEMA: Final = pa.schema([SCHEMA.field(name) for name in (*_KEY_COLUMNS, _CREATED)])
+
+ROW_GROUP: Final = 65_536
+"""Rows of a row group at most: with two embeddings of 64 floats, 90 MB in memory."""
+
+CHANGING: Final = "erasures"
+"""The lock of who changes files that have landed."""
 
 
 class Published(NamedTuple):
@@ -163,7 +172,8 @@ class PartitionLanding:
                 f"{self._name}-{offsets[chosen[0]]:012d}-{offsets[chosen[-1]]:012d}"
                 f"-{xxhash.xxh3_64_hexdigest(keys[chosen].tobytes())}.parquet"
             )
-            write(landed([rows[place] for place in chosen]), self._hour_folder(hour), name)
+            table = landed([rows[place] for place in chosen])
+            write_all([table], SCHEMA, self._hour_folder(hour), name)
             self._keys[hour] = np.union1d(self._keys[hour], keys[chosen])
             told["files"] += 1
         return told
@@ -182,8 +192,7 @@ class PartitionLanding:
         by_profile = joined(Note("", 0, {name: erasure}) for _, name, erasure in found)
         content = encoded(by_profile, round(time() * 1000))
         name = f"{self._name}-{first:012d}-{last:012d}.json"
-        with _whole(self._folder / FOLDER, name) as file:
-            file.write(content)
+        write_note(self._folder / FOLDER, name, content)
 
     def _rows(
         self, records: Iterable[Published], told: Counter[str]
@@ -222,21 +231,31 @@ class PartitionLanding:
         for unfinished in folder.glob(f".{self._name}-*.part"):
             unfinished.unlink()
         files = sorted(folder.glob(f"{self._name}-*.parquet"))
-        return np.unique(_digests(chain.from_iterable(map(_keys_in, files))))
+        # After the hour's own: they go only when the day's merged file has been there for long.
+        files += sorted(folder.parent.glob(f"{self._name}-*.parquet"))
+        return np.unique(_digests(chain.from_iterable(_keys_in(file, hour) for file in files)))
 
     def _hour_folder(self, hour: int) -> Path:
         start = datetime.fromtimestamp(hour * 3600, UTC)
         return self._folder / f"date={start:%Y-%m-%d}" / f"hour={start:%H}"
 
 
-def _keys_in(file: Path) -> Iterator[tuple[str, int, str, int]]:
-    """What tells a file's rows, event time in Unix milliseconds.
+def _keys_in(file: Path, hour: int) -> Iterator[tuple[str, int, str, int]]:
+    """What tells a file's rows of an hour, event time in Unix milliseconds.
 
     Raises:
         OSError: when the file can't be read; says what to do.
     """
     try:
-        table = pq.read_table(file, schema=_KEY_SCHEMA, partitioning=None)
+        begin, end = _times([hour * _MS_PER_HOUR, (hour + 1) * _MS_PER_HOUR])
+        created = pc.field(_CREATED)
+        table = pq.read_table(
+            file,
+            columns=list(_KEY_COLUMNS),
+            schema=_KEY_SCHEMA,
+            filters=(created >= begin) & (created < end),
+            partitioning=None,
+        )
     except (OSError, pa.ArrowException) as error:
         raise OSError(
             f"{file} can't be read ({error}). Put a whole copy in its place; or move it away, and "
@@ -294,17 +313,30 @@ def _times(milliseconds: Sequence[int]) -> pa.Array:
     return pa.array(milliseconds, pa.int64()).cast(_MILLISECONDS)
 
 
-def write(table: pa.Table, folder: Path, name: str, unfinished: str = "part") -> None:
-    """Write a file durably; it is there as a whole or not at all.
+def write_all(
+    tables: Iterable[pa.Table], schema: pa.Schema, folder: Path, name: str, unfinished: str = "part"
+) -> None:
+    """Write a file durably, as its rows come; it is there as a whole or not at all.
 
     Args:
-        table: Its rows.
+        tables: Its rows.
+        schema: Of all of them.
         folder: Where; made when absent.
         name: The file's name; one that is there is replaced.
         unfinished: How its name ends, behind a dot before and after it, until it is whole.
     """
-    with _whole(folder, name, unfinished) as file:
-        pq.write_table(table, file, compression="zstd")
+    with (
+        _whole(folder, name, unfinished) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def write_note(folder: Path, name: str, content: bytes) -> None:
+    """Write a small file durably; it is there as a whole or not at all."""
+    with _whole(folder, name) as file:
+        file.write(content)
 
 
 @contextmanager

@@ -10,23 +10,21 @@ that are still there, and begins anew.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.offline.erasures import COLUMNS, FOLDER, are_erased, joined, notes
-from features.offline.landing import lock, sync_folder, write
+from features.offline.landing import CHANGING, ROW_GROUP, lock, sync_folder, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from stream.domain.feature_row import Erasure
 
 _log = logging.getLogger(__name__)
-
-_LOCK: Final = "erasures"
 
 
 class Rewritten(NamedTuple):
@@ -59,15 +57,15 @@ def rewrite(folder: Path, passed_ms: int, gives_up: Callable[[], bool]) -> Rewri
     """
     if not notes(folder):
         return None
-    with lock(folder, _LOCK) as is_ours:
+    with lock(folder, CHANGING) as is_ours:
         if not is_ours:
             return None
         found = notes(folder)
         erasures = joined(found)
-        for unfinished in folder.glob("date=*/hour=*/.*.anew"):
+        for unfinished in folder.glob("date=*/**/.*.anew"):
             unfinished.unlink()
         rows = files = unreadable = 0
-        for path in sorted(folder.glob("date=*/hour=*/*.parquet")):
+        for path in sorted(folder.glob("date=*/**/*.parquet")):
             if gives_up():
                 return Rewritten(rows, files, unreadable)
             try:
@@ -90,6 +88,13 @@ def _rewrite_one(path: Path, erasures: Mapping[str, Erasure]) -> int:
     told = pq.read_table(path, columns=list(COLUMNS), partitioning=None)
     erased = are_erased(told, erasures)
     if erased.any():
-        kept = pq.read_table(path, partitioning=None).filter(pa.array(~erased))
-        write(kept, path.parent, path.name, unfinished="anew")
+        with pq.ParquetFile(path) as file:
+            write_all(_kept(file, erasures), file.schema_arrow, path.parent, path.name, "anew")
     return int(erased.sum())
+
+
+def _kept(file: pq.ParquetFile, erasures: Mapping[str, Erasure]) -> Iterator[pa.Table]:
+    """The rows that stay, in portions: a merged file is larger than one likes to hold."""
+    for batch in file.iter_batches(ROW_GROUP):
+        table = pa.Table.from_batches([batch])
+        yield table.filter(pa.array(~are_erased(table, erasures)))

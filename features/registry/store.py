@@ -60,7 +60,7 @@ def open_store(settings: Settings) -> FeatureStore:
                 registry_store_type="features.registry.whole_file.WholeFileRegistryStore",
             ),
             online_store=_online_store(settings, registry),
-            offline_store=AsServedOfflineStoreConfig(),
+            offline_store=AsServedOfflineStoreConfig(memory_mib=settings.offline_memory_mib),
             materialization=MaterializationConfig(pull_latest_features=True),
             entity_key_serialization_version=3,
             repo_path=_offline_dir(settings),

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import signal
+import threading
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from time import monotonic, time
@@ -23,6 +24,7 @@ from aiokafka.errors import KafkaError
 from features.definitions import intent_features
 from features.offline.erasures import joined, notes
 from features.offline.landing import PartitionLanding, Published
+from features.offline.merging import merge
 from features.offline.rewriting import rewrite
 from features.registry.store import source_folder
 from stream import metrics
@@ -51,6 +53,7 @@ _FETCH_MS: Final = 500
 _WATCH_INTERVAL_S: Final = 5.0
 _WATCH_PATIENCE_S: Final = 5.0
 _STALLED_INTERVALS: Final = 3
+_BUSY_S: Final = 60.0
 
 
 def group_of(settings: Settings) -> str:
@@ -142,7 +145,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._edges.enter_async_context(
             HealthServer(endpoint, is_ready=self.is_ready, is_alive=self.is_alive)
         )
-        for task in (self._watch(), self._rewrite()):
+        for task in (self._watch(), self._rewrite(), self._merge()):
             self._edges.callback(asyncio.create_task(task).cancel)
         return self
 
@@ -327,7 +330,29 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 metrics.SINK_ERASURES.set(len(joined(waiting)))
                 oldest_ms = min((note.noted_at_ms for note in waiting), default=0)
                 metrics.SINK_OLDEST_ERASURE.set(oldest_ms / 1000)
+                if waiting and not told:
+                    # Files are being merged, or another sink does it; so it isn't known to be done.
+                    await asyncio.sleep(min(_BUSY_S, interval_s))
+                    continue
             await asyncio.sleep(interval_s)
+
+    async def _merge(self) -> None:
+        """Merge the small files of days that are over, day by day, and look again at intervals."""
+        interval_s = self._settings.sink_merge_after_s
+        if not interval_s:
+            return
+        ends = threading.Event()
+        self._edges.callback(ends.set)
+        while True:
+            try:
+                told = await asyncio.to_thread(merge, self._folder, interval_s, ends)
+            except OSError as error:
+                _log.error("The small files of past days stay: %r", error)
+                told = None
+            if told:
+                _log.info("Merged: %s", told._asdict())
+            else:
+                await asyncio.sleep(interval_s)
 
     async def _watch(self) -> None:
         """Tell the group's lag, by a client of its own, and whether the group gets anywhere."""
