@@ -291,7 +291,7 @@ def _settled(
         with _session(config.offline_store.memory_mib) as connection:
             try:
                 query = plan(connection, sources)
-                reader = connection.execute(query.text).to_arrow_reader(BATCH)
+                reader = connection.sql(query.text).to_arrow_reader(BATCH)
                 first = next(reader, None)
             except (duckdb.Error, FileNotFoundError):
                 if all(source.is_as_listed() for source in sources):
@@ -320,8 +320,7 @@ def _session(memory_mib: int) -> Iterator[duckdb.DuckDBPyConnection]:
             config={"memory_limit": f"{memory_mib}MiB", "temp_directory": spill}
         ) as connection,
     ):
-        # Every query says its order.
-        connection.execute("SET preserve_insertion_order = false")
+        connection.execute("SET enable_progress_bar = false")
         yield connection
 
 

@@ -111,6 +111,24 @@ titles that weren't released yet have no row then, though online they have.
 Without requests, as `get_historical_features(None, ..., start_date=..., end_date=...)`, every
 profile or title that got a row between the dates is answered as at `end_date`.
 
+Where requests or answers are many, ask by a query of DuckDB's and have the answer written as it
+comes:
+
+```python
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
+job = store.get_historical_features("FROM 'requests.parquet'", ["profile_intent:intent_embedding"])
+job.persist(SavedDatasetFileStorage("/data/answers.parquet"))
+```
+
+The join spills what is more than `INTENT_OFFLINE_MEMORY_MIB` into the folder for temporary files
+(`TMPDIR`); requests are held in memory, and so is what `to_df` and `to_arrow` return.
+
+The sink merges the files of a day that is over into one of each partition, when none was written
+for `INTENT_SINK_MERGE_AFTER_S` (0: never). The files that it replaces stay for a minute more, and
+longer where the sink is killed in it: a historical read knows of that, another reader of the folder
+finds their rows twice.
+
 All that is the offline store of this repository, `features.offline.as_served.AsServedOfflineStore`.
 Feast's own (`dask`, 0.67) goes by event time unless it is told `filter_by_created_timestamp=True`,
 takes any of several rows of one event time, and answers one of several titles that are asked for a

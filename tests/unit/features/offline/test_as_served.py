@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.types import UnixTimestamp
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -351,3 +352,23 @@ def test_a_source_without_files_is_an_error_that_says_what_makes_it(
 ) -> None:
     with pytest.raises(NothingLandedError, match="intentstream sink"):
         served(settings, [0])
+
+
+def test_an_answer_of_many_portions_is_in_the_order_asked_and_is_persisted_so(
+    settings: Settings, tmp_path: Path
+) -> None:
+    rows = [published(n, n + 1, n, profile_id=f"p-{n}") for n in range(300)]
+    land(settings, *rows)
+    order = [(n * 7_919) % 300 for n in range(50_000)]
+    asked = pd.DataFrame({"profile_id": [f"p-{n}" for n in order], "event_timestamp": at(1_000)})
+    requests = tmp_path / "requests.parquet"
+    asked.to_parquet(requests)
+    expected = [n + 1 for n in order]
+    store, features = apply(settings), ["profile_intent:sequence_no", "profile_intent:genre_probs"]
+    job = store.get_historical_features(asked, features)
+    assert job.to_arrow()["sequence_no"].to_pylist() == expected
+    answer = tmp_path / "answer.parquet"
+    store.get_historical_features(f"FROM '{requests}'", features).persist(
+        SavedDatasetFileStorage(str(answer))
+    )
+    assert pq.read_table(answer)["sequence_no"].to_pylist() == expected
