@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.definitions import intent_title_match
-from stream.taxonomy import GENRES, KINDS
+from stream.taxonomy import BUILT_IN_LABELS_ID, GENRES, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,26 +64,44 @@ def matches(inputs: pa.Table) -> pa.Table:
 
 
 def _genre_match(inputs: pa.Table) -> pa.Array:
-    probs, genres = _Lists(inputs["genre_probs"]), _Lists(inputs["title_genres"])
-    known = _places(genres.values, GENRES)
-    chosen = known >= 0
-    rows = genres.rows[chosen]
-    filled = probs.lengths[rows] > 0
-    rows, known = rows[filled], known[chosen][filled]
-    found = probs.numbers()[probs.starts[rows] + known]
-    sums = np.bincount(rows, found, len(inputs))
-    return _nullable(sums, (probs.lengths > 0) & (genres.lengths > 0))
+    probs, names = _Lists(inputs["genre_probs"]), _Lists(inputs["title_genres"])
+    numbers, has_numbers = _Lists(inputs["title_genre_numbers"]), _has_numbers(inputs)
+    by_number, by_name = has_numbers[numbers.rows], ~has_numbers[names.rows]
+    rows = np.concatenate([numbers.rows[by_number], names.rows[by_name]])
+    places = np.concatenate(
+        [_whole(numbers.values)[by_number], _places(names.values, GENRES)[by_name]]
+    )
+    sums = np.bincount(*_chosen(probs, rows, places), len(inputs))
+    return _nullable(sums, _are_alike(inputs) & (probs.lengths > 0) & (names.lengths > 0))
 
 
 def _kind_match(inputs: pa.Table) -> pa.Array:
-    probs = _Lists(inputs["kind_probs"])
-    kinds = inputs["title_kind"].combine_chunks()
-    known = _places(kinds, KINDS)
-    told = (probs.lengths > 0) & pc.fill_null(pc.not_equal(kinds, ""), False).to_numpy(False)
-    rows = np.flatnonzero(told & (known >= 0))
-    found = np.zeros(len(inputs))
-    found[rows] = probs.numbers()[probs.starts[rows] + known[rows]]
-    return _nullable(found, told)
+    probs, names = _Lists(inputs["kind_probs"]), inputs["title_kind"].combine_chunks()
+    numbers = _whole(inputs["title_kind_number"].combine_chunks())
+    places = np.where(_has_numbers(inputs), numbers, _places(names, KINDS))
+    sums = np.bincount(*_chosen(probs, np.arange(len(inputs)), places), len(inputs))
+    return _nullable(sums, _are_alike(inputs) & (probs.lengths > 0) & _is_told(names))
+
+
+def _has_numbers(inputs: pa.Table) -> NDArray[np.bool_]:
+    """Whether a title's row has numbers; one of an older release has names alone."""
+    return _is_told(inputs["title_labels_id"].combine_chunks())
+
+
+def _are_alike(inputs: pa.Table) -> NDArray[np.bool_]:
+    """Whether the two rows are of the same labels; those of an older release are of the first."""
+    columns = (inputs[name].combine_chunks() for name in ("labels_id", "title_labels_id"))
+    one, other = (pc.if_else(_is_told(ids), ids, BUILT_IN_LABELS_ID) for ids in columns)
+    return np.asarray(pc.equal(one, other).to_numpy(zero_copy_only=False), bool)
+
+
+def _chosen(
+    probs: _Lists, rows: NDArray[np.int64], places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, and the probabilities at these places of theirs, without places that aren't there."""
+    within = (places >= 0) & (places < probs.lengths[rows])
+    rows = rows[within]
+    return rows, probs.numbers()[probs.starts[rows] + places[within]]
 
 
 def _embedding_match(inputs: pa.Table) -> pa.Array:
@@ -144,8 +162,18 @@ class _Lists:
 
 def _places(values: pa.Array, labels: Sequence[str]) -> NDArray[np.int64]:
     """The place of each value among the labels; -1 where it is none."""
-    found = pc.index_in(values, value_set=pa.array(labels, pa.string()))
-    return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), np.int64)
+    return _whole(pc.index_in(values, value_set=pa.array(labels, pa.string())))
+
+
+def _whole(values: pa.Array) -> NDArray[np.int64]:
+    """Whole numbers; -1 where there is none."""
+    return np.asarray(pc.fill_null(values, -1).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _is_told(texts: pa.Array) -> NDArray[np.bool_]:
+    """Where a text is neither null nor empty."""
+    told = pc.fill_null(pc.not_equal(texts, ""), False)
+    return np.asarray(told.to_numpy(zero_copy_only=False), bool)
 
 
 def _nullable(values: NDArray[Any], told: NDArray[np.bool_]) -> pa.Array:

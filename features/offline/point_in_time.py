@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feast.infra.offline_stores.file_source import FileSource
+from feast.types import from_feast_to_pyarrow_type
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import LocalFileSystem
 
@@ -65,7 +66,7 @@ class Source(NamedTuple):
     filesystem: FileSystem
     infos: Sequence[FileInfo]
     schema: pa.Schema
-    """That of the newest file, which has every column; one that an older lacks is null there."""
+    """That of the newest file; a column that a file lacks is null there."""
     erasures: Mapping[str, Erasure]
 
     def is_as_listed(self) -> bool:
@@ -154,14 +155,17 @@ def answers(
             _open(connection, source)
             _find(connection, number, one.view, source, from_creation)
             found.append(f"LEFT JOIN found_{number} USING (number)")
-            stored = {feature: _stored(one.view, feature) for feature in one.features}
             read.append(
                 f"LEFT JOIN (SELECT *, {_PLACE} AS place FROM {source.relation()}) "
                 f"AS read_{number} ON read_{number}.place = found.place_{number}"
             )
-            for feature, name in stored.items():
-                columns.append(f"read_{number}.{_quoted(name)} AS c{len(columns)}")
-                fields.append(source.schema.field(name).with_name(one.prefix + feature))
+            held = connection.sql(f"FROM {source.relation()}").columns
+            for feature in one.features:
+                name, field = _stored(one.view, feature), _field(source, one.view, feature)
+                # All files may be of a release before the column.
+                column = f"read_{number}.{_quoted(name)}" if name in held else _null(field.type)
+                columns.append(f"{column} AS c{len(columns)}")
+                fields.append(field.with_name(one.prefix + feature))
         connection.execute(f"CREATE TEMP TABLE found AS FROM {' '.join(found)}")
         return _Query(
             f"SELECT {', '.join(columns)} FROM {' '.join(read)} ORDER BY number", pa.schema(fields)
@@ -432,6 +436,20 @@ def _rank(view: FeatureView, from_creation: bool) -> str:
     else:
         first, second = event, "0"
     return f"({first}::HUGEINT * {2**64} + {second})"
+
+
+def _field(source: Source, view: FeatureView, name: str) -> pa.Field:
+    """A feature's column as the newest file has it, else as it is declared."""
+    stored = _stored(view, name)
+    if stored in source.schema.names:
+        return source.schema.field(stored)
+    declared = next(one.dtype for one in view.features if one.name == name)
+    return pa.field(stored, from_feast_to_pyarrow_type(declared))
+
+
+def _null(kind: pa.DataType) -> str:
+    relation = duckdb.from_arrow(pa.schema([("null", kind)]).empty_table())
+    return f"NULL::{relation.types[0]}"
 
 
 def _stored(view: FeatureView, name: str) -> str:

@@ -47,12 +47,15 @@ def profiles(rows: int) -> int:
     return max(rows // 100, 1)
 
 
-def land(folder: Path, rows: int) -> None:
+def land(folder: Path, rows: int) -> int:
     """Write rows of 30 days, in the layout that the sink's files have after they were merged.
 
     Args:
         folder: What `INTENT_OFFLINE_DIR` is to name.
-        rows: How many.
+        rows: About how many.
+
+    Returns:
+        How many there are: as many in each file.
     """
     pool = _pool()
     each = rows // (DAYS * PARTITIONS)
@@ -67,6 +70,7 @@ def land(folder: Path, rows: int) -> None:
                 folder / intent_features.path / f"date={date:%Y-%m-%d}",
                 f"intent-features@{partition}-{first:012d}-{first + each - 1:012d}.parquet",
             )
+    return each * DAYS * PARTITIONS
 
 
 def _day(

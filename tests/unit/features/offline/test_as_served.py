@@ -372,3 +372,15 @@ def test_an_answer_of_many_portions_is_in_the_order_asked_and_is_persisted_so(
         SavedDatasetFileStorage(str(answer))
     )
     assert pq.read_table(answer)["sequence_no"].to_pylist() == expected
+
+
+def test_a_column_that_no_file_has_yet_is_null(settings: Settings) -> None:
+    land(settings, published(0, 1, 10))
+    (file,) = source_folder(settings, intent_features).glob("date=*/hour=*/*.parquet")
+    absent = ["labels_id", "genre_probs"]
+    pq.write_table(pq.read_table(file, partitioning=None).drop_columns(absent), file)
+    assert [served(settings, [20], name) for name in (*absent, "sequence_no")] == [
+        [None],
+        [None],
+        [1],
+    ]

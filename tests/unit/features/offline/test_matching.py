@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.definitions import intent_title_match
 from features.offline.matching import in_columns, matches
-from stream.taxonomy import GENRES, KINDS
+from stream.taxonomy import BUILT_IN_LABELS_ID, GENRES, KINDS
 
 TYPES: Final = {
     "title_id": pa.string(),
@@ -22,8 +22,12 @@ TYPES: Final = {
     "title_log_norm": pa.float32(),
     "user_embedding": pa.list_(pa.float32()),
     "model_version": pa.string(),
+    "labels_id": pa.string(),
     "title_genres": pa.list_(pa.string()),
     "title_kind": pa.string(),
+    "title_genre_numbers": pa.list_(pa.int64()),
+    "title_kind_number": pa.int64(),
+    "title_labels_id": pa.string(),
     "title_embedding": pa.list_(pa.float32()),
     "title_embedding_version": pa.string(),
 }
@@ -31,6 +35,7 @@ TYPES: Final = {
 _shares = st.floats(0, 1, width=32)
 _numbers = st.floats(-8, 8, width=32)
 _titles = st.sampled_from(["a", "b", "c"])
+_labels = st.sampled_from([None, "", BUILT_IN_LABELS_ID, "of theirs"])
 
 
 def _probs(count: int) -> st.SearchStrategy[list[float] | None]:
@@ -50,10 +55,16 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
         "title_log_norm": draw(st.none() | _numbers),
         "user_embedding": draw(st.none() | st.lists(_numbers, max_size=9)),
         "model_version": draw(st.none() | st.sampled_from("12")),
+        "labels_id": draw(_labels),
         "title_genres": draw(
             st.none() | st.lists(st.sampled_from([*GENRES[:9], "of theirs"]), max_size=12)
         ),
         "title_kind": draw(st.none() | st.sampled_from([*KINDS, "", "of theirs"])),
+        "title_genre_numbers": draw(
+            st.none() | st.lists(st.integers(0, len(GENRES) + 2), max_size=12)
+        ),
+        "title_kind_number": draw(st.none() | st.integers(0, len(KINDS) + 1)),
+        "title_labels_id": draw(_labels),
         "title_embedding": draw(st.none() | st.lists(_numbers, max_size=9)),
         "title_embedding_version": draw(st.none() | st.sampled_from("12")),
     }
