@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import xxhash
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
@@ -188,13 +189,17 @@ def _merge_files(folder: Path, day: Path, owner: str, paths: Sequence[Path]) -> 
     name = f"{owner}-{first:012d}-{last:012d}-{xxhash.xxh3_64_hexdigest(' '.join(parts).encode())}"
     held = {"merged": f"{day.name}/{name}.parquet", "parts": parts}
     write_note(folder / FOLDER, f"{name}.json", orjson.dumps(held))
-    tables = (_conformed(path, schema) for path in paths)
-    write_all(_in_groups(tables), schema, day, f"{name}.parquet", unfinished="merging")
+    write_all(_in_groups(_rows(paths, schema)), schema, day, f"{name}.parquet", "merging")
 
 
-def _conformed(path: Path, schema: pa.Schema) -> pa.Table:
-    """A file's rows with all columns; one that it lacks is null."""
-    return pq.read_table(path, schema=schema, partitioning=None)
+def _rows(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The files' rows in portions, with all columns; one that a file lacks is null.
+
+    A merged file that is merged again is larger than one likes to hold.
+    """
+    found = ds.dataset([str(path) for path in paths], schema, format="parquet")
+    for batch in found.to_batches(batch_size=ROW_GROUP, batch_readahead=1, fragment_readahead=1):
+        yield pa.Table.from_batches([batch], schema)
 
 
 def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
