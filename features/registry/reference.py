@@ -124,6 +124,12 @@ job.persist(SavedDatasetFileStorage("/data/answers.parquet"))
 The join spills what is more than `INTENT_OFFLINE_MEMORY_MIB` into the folder for temporary files
 (`TMPDIR`); requests are held in memory, and so is what `to_df` and `to_arrow` return.
 
+Of 1.2 million rows and 60,000 requests, `python -m lab.bench.as_served` read all features of
+`ranker_v1` in 31 s and 1.1 GiB, where the join in pandas before it needed 33 s and 3.2 GiB, and the
+match of `search_rerank_v1` in 34 s and 1.2 GiB instead of 48 s and 3.6 GiB, with identical answers
+(`docs/results/histories.json`; two cores, others at work on them). It is made for 100 million
+rows, too; that wasn't measured to its end yet.
+
 The sink merges the files of a day that is over into one of each partition, when none was written
 for `INTENT_SINK_MERGE_AFTER_S` (0: never). The files that it replaces stay for a minute more, and
 longer where the sink is killed in it: a historical read knows of that, another reader of the folder
