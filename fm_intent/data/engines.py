@@ -50,6 +50,7 @@ def engine(name: EngineName, spill: Path) -> Iterator[Engine]:
     """
     if name == "duckdb":
         embedded = ibis.duckdb.connect(memory_limit=f"{MEMORY_MIB}MiB", temp_directory=str(spill))
+        embedded.con.execute("SET enable_progress_bar = false")  # that of days is shown already
         try:
             yield _DuckDB(embedded)
         finally:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fm_intent.data import contract
 from fm_intent.data.columns import StoredIds, open_column
 from fm_intent.data.event_files import HISTORIES_FOLDER, data_sha256, event_days
 from stream.domain.history import EDITION
@@ -87,7 +87,7 @@ def histories_folder(data_dir: Path) -> Path:
 
 
 def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
-    """The plays in `data_dir` alone, in the order of the file, without rare titles.
+    """The plays in `data_dir` alone, in the order of the files, without rare titles.
 
     This is how benchmarks on MovieLens define a history: ratings of one second stay in the order of
     the publisher's file, which the session code, knowing no such order, can't keep.
@@ -99,7 +99,11 @@ def read_plays(data_dir: Path, min_plays: int) -> HistoryColumns:
     Raises:
         DataUnusableError: when the files are missing.
     """
-    table = contract.read(data_dir / contract.EVENTS_FILE)
+    files = [path for of_day in event_days(data_dir).values() for path in of_day]
+    table = pa.concat_tables(
+        pq.read_table(path, columns=["event_type", "profile_id", "title_id", "occurred_at_ms"])
+        for path in files
+    )
     table = table.filter(pc.equal(table["event_type"], "play_complete"))
     titles = table["title_id"].combine_chunks().dictionary_encode()
     plays = np.bincount(titles.indices.to_numpy(), minlength=len(titles.dictionary))

@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import NDArray
 
 from stream.domain.interactions import sitting_keys
-from stream.domain.labels import NO_TITLE, device_hash, hash64
+from stream.domain.labels import NO_TITLE, device_hash
 
 IDENTITIES: Final = dict.fromkeys(("described_by", "key", "title", "device"), pa.int64())
 """Fields of what `identities` answers."""
@@ -21,9 +22,13 @@ IDENTITIES: Final = dict.fromkeys(("described_by", "key", "title", "device"), pa
 
 def hashes(texts: pa.Array) -> NDArray[np.int64]:
     """`hash64` of each text, 0 of null."""
-    return np.fromiter(
-        (0 if one is None else hash64(one) for one in texts.to_pylist()), np.int64, len(texts)
-    )
+    # Calling `hash64` for each takes nearly twice as long, and a build hashes every event.
+    known = texts.cast(pa.binary()).fill_null(b"").to_pylist()
+    unsigned = np.fromiter(map(xxhash.xxh3_64_intdigest, known), np.uint64, len(texts))
+    found = unsigned.view(np.int64)
+    found[found == NO_TITLE] = 1
+    found[texts.is_null().to_numpy(zero_copy_only=False)] = 0
+    return found
 
 
 def identities(
@@ -44,7 +49,9 @@ def identities(
     named = (device_hash(one) if one else 0 for one in devices.dictionary.to_pylist())
     of_device = np.fromiter(named, np.int64, len(devices.dictionary))
     event = hashes(event_id)
-    sitting = sitting_keys(hashes(playback_id), title, season.to_numpy(), episode.to_numpy())
+    playbacks = playback_id.dictionary_encode()
+    playback = _looked_up(hashes(playbacks.dictionary), playbacks.indices, 0)
+    sitting = sitting_keys(playback, title, season.to_numpy(), episode.to_numpy())
     key = np.where(playback_id.is_valid().to_numpy(zero_copy_only=False), sitting, event)
     columns = (event, key, title, _looked_up(of_device, devices.indices, 0))
     return pa.StructArray.from_arrays(list(map(pa.array, columns)), names=list(IDENTITIES))

@@ -64,6 +64,19 @@ def test_plays_keep_the_order_of_the_file_and_rare_titles_are_left_out(source: P
     assert len(with_rare_left_out.title_hash) == 0
 
 
+def test_plays_of_days_are_those_of_one_file(source: Path) -> None:
+    whole = read_plays(source, min_plays=1)
+    events = pq.read_table(source / "events.parquet")
+    (source / "events.parquet").unlink()
+    for day, some in enumerate((events[:7], events[7:]), start=1):
+        folder = source / "events" / f"day=2026-01-0{day}"
+        folder.mkdir(parents=True)
+        pq.write_table(some, folder / "0.parquet")
+    by_days = read_plays(source, min_plays=1)
+    for expected, found in zip(whole, by_days, strict=True):
+        assert np.asarray(found).tolist() == np.asarray(expected).tolist()
+
+
 def test_both_ways_to_read_a_source_name_its_profiles(source: Path) -> None:
     assert np.asarray(read_histories(source).profile_id).tolist() == ["ann", "bob"]
     assert np.asarray(read_plays(source, min_plays=1).profile_id).tolist() == ["bob"]
