@@ -155,7 +155,7 @@ def test_a_network_told_the_time_of_the_target_is_told_that_of_the_play_it_predi
     NetworkPredictor(model.eval(), "cpu").scores(DATA, contexts)
     start_ms, plays = DATA.columns.start_ms, np.isin(DATA.columns.action, PLAYS)
     for position in (batch.next_play_BL[0] >= 0).nonzero().flatten().tolist():
-        following = crop.start + position + 1
+        following = int(crop[0]) + position + 1
         play = following + int(plays[following:].argmax())
         assert told[0][0, position] == start_ms[play]
     newest = told[1].gather(1, DATA.windows(contexts).length_B[:, None] - 1)

@@ -38,8 +38,8 @@ def test_a_folder_of_a_catalogue_and_events_is_told_apart_and_can_be_read(folder
     assert found.events.adapter == "intent"
     assert found.events.time_unit == "s"
     assert found.catalogue.genres_separator == ";"
-    (batch,) = event_batches(found)
-    first = min(batch.to_pylist(), key=lambda row: row["event_id"])
+    rows = [row for batch in event_batches(found) for row in batch.to_pylist()]
+    first = min(rows, key=lambda row: row["event_id"])
     assert {name: value for name, value in first.items() if value is not None} == {
         "event_id": "e0",
         "profile_id": "ann",

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.definitions import title_profile
 from lab.bench.downstream import baseline, live_features, report
 from lab.bench.downstream.baseline import Baseline
 from lab.bench.downstream.comparison import Part, compare_engines, compare_rankers
@@ -235,8 +236,8 @@ def _live() -> NDArray[np.float32]:
     """Features of a request with three candidates; of a second, whose profile has no intent."""
     known = history()
     titles = replace(known.titles, release_day=np.array([19_990, 19_000, UNKNOWN_DAY] * 20))
-    unknown: dict[str, Any] = {"title_genres": None, "title_kind": None, "title_embedding": None}
-    about = pd.DataFrame([unknown | {"title_embedding_version": None}] * TITLES, dtype=object)
+    unknown = dict.fromkeys(feature.name for feature in title_profile.features)
+    about = pd.DataFrame([unknown] * TITLES, dtype=object)
     about.at[0, "title_embedding"], about.at[1, "title_embedding"] = np.eye(2)
     about.loc[:1, "title_embedding_version"] = "4"
     intent = SAMPLE.published() | {
