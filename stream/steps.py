@@ -29,3 +29,5 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=console) as bar:
         task = bar.add_task(name, total=total)
         yield lambda done: bar.update(task, completed=done)
+        # Who tells how far it is need not have told the end.
+        bar.update(task, completed=total)
