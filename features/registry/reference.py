@@ -116,9 +116,11 @@ comes:
 
 ```python
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+from intentstream import Settings, open_store
 
+store = open_store(Settings())
 job = store.get_historical_features("FROM 'requests.parquet'", ["profile_intent:intent_embedding"])
-job.persist(SavedDatasetFileStorage("/data/answers.parquet"))
+job.persist(SavedDatasetFileStorage("answers.parquet"))
 ```
 
 The join spills what is more than `INTENT_OFFLINE_MEMORY_MIB` into the folder for temporary files

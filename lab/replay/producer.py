@@ -46,6 +46,10 @@ SENT_SCHEMA: Final = pa.schema(
         pa.field("event_type", pa.string()),
         pa.field("occurred_at_ms", pa.int64()),
         pa.field("playback_id", pa.string()),
+        pa.field("title_id", pa.string()),
+        pa.field("season", pa.int32()),
+        pa.field("episode", pa.int32()),
+        pa.field("position_s", pa.float64()),
         pa.field("watched_s", pa.float64()),
     ]
 )

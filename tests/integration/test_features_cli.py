@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
 
@@ -256,6 +258,7 @@ def test_the_examples_of_the_reference_run(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     just_before_ms = round(datetime(2026, 1, 31, 11, 59, tzinfo=UTC).timestamp() * 1000)
     row = sample(
@@ -271,16 +274,23 @@ def test_the_examples_of_the_reference_run(
     monkeypatch.setenv("INTENT_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("INTENT_FEATURE_REGISTRY", str(settings.feature_registry))
     monkeypatch.setenv("INTENT_OFFLINE_DIR", str(folder))
+    monkeypatch.chdir(tmp_path)
+    noon = pa.scalar(datetime(2026, 1, 31, 12, tzinfo=UTC), pa.timestamp("us", "UTC"))
+    asked = pa.table({"profile_id": ["profile-1"], "event_timestamp": pa.array([noon])})
+    pq.write_table(asked, "requests.parquet")
     told = []
     for example in re.findall("```python\n(.+?)```", page(), re.DOTALL):
         exec(example.replace("http://127.0.0.1:6566", feature_server), {})
         told.append(capsys.readouterr().out)
-    assert [next(word for word in ("western", "stale") if word in one) for one in told] == [
+    assert [next((word for word in ("western", "stale") if word in one), "") for one in told] == [
         "western",
         "stale",
         "western",
         "western",
+        "",
     ]
+    (answer,) = pq.read_table("answers.parquet").to_pylist()
+    assert answer["intent_embedding"] == pytest.approx(row.to_json()["intent_embedding"])
     (body,) = re.findall("-d '(.+)'", page())
     assert _post(f"{feature_server}/get-online-features", json.loads(body))["results"]
 

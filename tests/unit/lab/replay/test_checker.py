@@ -8,6 +8,7 @@ import pytest
 from fm_intent.data import contract
 from lab.replay.checker import CheckResult, FeatureFacts, Origin, Rejection, compare
 from lab.replay.plan import Fate, Mix, Plan, json_values, plan_replay, span_s, topic_of
+from lab.replay.producer import SENT_SCHEMA
 from stream.domain.events import decode
 from stream.domain.profile_state import Outcome, ProfileState, Rules
 
@@ -45,7 +46,7 @@ def _sent(plan: Plan) -> pd.DataFrame:
     rows.loc[~source, :] = None
     playback = topic_of(plan.events["event_type"])
     own = {i: plan.crafted[plan.row[i]] for i in np.flatnonzero(~source)}
-    return rows.assign(
+    sent = rows.assign(
         topic=[
             own[i].topic
             if i in own
@@ -57,6 +58,7 @@ def _sent(plan: Plan) -> pd.DataFrame:
         fate=plan.fate,
         reason=[own[i].reason if i in own else None for i in range(len(plan))],
     )
+    return sent[SENT_SCHEMA.names]
 
 
 class IdealWorker:
