@@ -23,13 +23,13 @@ from torch import Tensor
 from fm_intent.model_config import MODEL, TOP, configuration
 from fm_intent.served import network
 from fm_intent.served.network import FMIntent, Interactions
+from stream.domain.catalogue import CATALOGUE_FILE
 from stream.domain.heads import HEADS
 from stream.domain.version_labels import BUILT_IN, LABELS_FILE, VersionLabels
 from stream.exceptions import ExportError, NoVersionError
 
 MODEL_FILE: Final = "model.pt"
 MANIFEST_FILE: Final = "manifest.json"
-CATALOGUE_FILE: Final = "catalogue.parquet"
 DESCRIPTION_FILE: Final = "source.yaml"
 CENTRES_FILE: Final = "centres.pt"
 

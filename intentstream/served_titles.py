@@ -50,7 +50,7 @@ def titles_of(version: int, models: Path, home: Path) -> VersionTitles:
         NoVersionError: when there is no such version.
         SourceError: when a version without titles of its own is of a source that can't be had.
     """
-    from fm_intent.export import CATALOGUE_FILE, read_manifest
+    from fm_intent.export import read_manifest
     from fm_intent.model_config import MODEL
 
     manifest = read_manifest(models, version)

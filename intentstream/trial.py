@@ -27,6 +27,7 @@ from stream.exceptions import InferenceError
 from stream.inference.client import InferenceClient
 from stream.inference.release import Release, write_release
 from stream.inference.shadow import PARTITION
+from stream.inference.version_catalogue import catalogue_of
 from stream.kafka.connection import running
 from stream.kafka.consumer import Consumer
 from stream.kafka.recent import recent_windows
@@ -75,7 +76,7 @@ async def compare_recent(
     """Drift on the windows of recent profiles."""
     # By itself, because a shadow may put the end of the publication off for long.
     async with erasures_followed(settings, [live, version]):
-        windows = await recent_windows(settings, _RECENT)
+        windows = await recent_windows(settings, catalogue_of(settings, live), _RECENT)
         if not len(windows):
             return None
         one, other = [
@@ -88,7 +89,7 @@ async def compare_recent(
 
 async def warm(settings: Settings, version: str, labels_of: Callable[[str], VersionLabels]) -> None:
     """Have the version answer recent windows again: most changed while it was a shadow."""
-    windows = await recent_windows(settings, _RECENT)
+    windows = await recent_windows(settings, catalogue_of(settings, version), _RECENT)
     if len(windows):
         await _ask_gently(settings, windows, version, labels_of)
 

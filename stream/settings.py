@@ -148,7 +148,9 @@ class StateSettings(_Group):
     )
     max_event_bytes: int = Field(65_536, gt=0, description="A larger record is a dead letter.")
     catalogue: Path | None = Field(
-        None, description="Parquet title catalogue (ids, durations); optional."
+        None,
+        description="Parquet with `title_id` and `duration_s`; default: what the live version "
+        "carries, where INTENT_TRITON_MODELS can be read.",
     )
 
 
@@ -172,8 +174,9 @@ class TritonSettings(_Group):
     )
     triton_models: Path = Field(
         Path(".local/triton/models"),
-        description="The model repository that Triton reads; `model publish` writes into it. A "
-        "relative path begins at the checkout, or where there is none in the working directory.",
+        description="The model repository that Triton reads; `model publish` writes into it, "
+        "workers read the live version's titles. A relative path begins at the checkout, or where "
+        "there is none in the working directory.",
     )
     inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
     inference_concurrency: int = Field(

@@ -36,31 +36,34 @@ def up() -> None:
 
     The stack stays when the command ends. It serves the version that `INTENT_MODEL_VERSION` pins,
     else the one that was published. When none was, it publishes the newest; when there is none at
-    all, a small one is trained on the data that the repository carries. Titles get the names of the
-    catalogue that the version was trained on, unless `INTENT_CATALOGUE` names another. That
-    catalogue's titles are published with the version's vectors.
+    all, a small one is trained on the data that the repository carries. The titles that the version
+    carries are published with its vectors, and give next titles their names, unless
+    `INTENT_CATALOGUE` names other ones.
 
     Raises:
         InfraError: when a program can't be started; see `Stack.start`.
         ModelError: when there is no such version, or it must not be served.
     """
     from fm_intent.export import read_manifest
-    from intentstream.served_titles import serve_titles, titles_in
+    from fm_intent.model_config import MODEL
+    from intentstream.served_titles import serve_titles, titles_of
 
     current = on_loopback(settings())
     stack = Stack(LOCAL, current)
+    current = current.model_copy(update={"triton_models": stack.models})
     with step("start Kafka, Redis and Triton"):
         stack.start("kafka", "redis", "triton", "guard")
     asyncio.run(create_topics(current))
     live = _serve(stack, current)
     source = read_manifest(stack.models, int(live)).source
-    catalogue = LOCAL / "data" / source / CATALOGUE_FILE
-    if current.catalogue is None and catalogue.exists():
-        current = current.model_copy(update={"catalogue": catalogue})
+    carried = (stack.models / MODEL / live / CATALOGUE_FILE).exists()
+    prepared = LOCAL / "data" / source / CATALOGUE_FILE
+    if current.catalogue is None and not carried and prepared.exists():
+        current = current.model_copy(update={"catalogue": prepared})
     console.print(f"model version {live}, trained on {source}")
-    if catalogue.exists():
+    if carried or prepared.exists():
         with step("publish the titles and their vectors"):
-            serve_titles(current, titles_in(int(live), stack.models, catalogue.parent))
+            serve_titles(current, titles_of(int(live), stack.models, LOCAL))
     stack = Stack(LOCAL, current)
     with step("start the worker and the sink"):
         stack.start("worker", "sink")
@@ -76,8 +79,7 @@ def _serve(stack: Stack, current: Settings) -> str:
         stack.load_model(answers, also=[release.live, release.previous])
         return answers
     newest = max(versions(MODEL_REPOSITORY), default=0) or model_of(SMALL_SOURCE, seed=1).version
-    ours = current.model_copy(update={"triton_models": stack.models})
-    return asyncio.run(publish(ours, str(newest))).release.live
+    return asyncio.run(publish(current, str(newest))).release.live
 
 
 def down(programs: Collection[str] = ()) -> None:

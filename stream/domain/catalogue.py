@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pyarrow.parquet as pq
 
 from stream.domain.labels import hash64
 from stream.exceptions import CatalogueError
 
+CATALOGUE_FILE: Final = "catalogue.parquet"
+"""In the folder of a model version: the titles that it carries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """What the worker knows of titles, by title hash. An empty one is a valid one."""
 
-    title_ids: Mapping[int, str] = field(default_factory=dict)
-    duration_ms: Mapping[int, int] = field(default_factory=dict)
+    title_ids: dict[int, str] = field(default_factory=dict)
+    duration_ms: dict[int, int] = field(default_factory=dict)
+
+    def take(self, newer: Catalogue) -> None:
+        """Learn what a newer one says, in place; titles that it lacks stay as they are known."""
+        self.title_ids.update(newer.title_ids)
+        self.duration_ms.update(newer.duration_ms)
 
     def title_id(self, title_hash: int) -> str:
         """The id behind a hash; `xxh3:` and its hex digits for a title not in the catalogue."""
@@ -38,12 +46,12 @@ def read_catalogue(path: Path | None) -> Catalogue:
         table = pq.read_table(path, columns=["title_id", "duration_s"]).to_pydict()
     except PermissionError as error:
         raise CatalogueError(
-            f"INTENT_CATALOGUE={path} may not be read by user {os.getuid()}: `chmod a+r` the file, "
+            f"the catalogue {path} may not be read by user {os.getuid()}: `chmod a+r` the file, "
             "in a container the one that is mounted there"
         ) from error
     except (OSError, ValueError) as error:
         raise CatalogueError(
-            f"INTENT_CATALOGUE={path} is no Parquet file with title_id and duration_s: {error}"
+            f"the catalogue {path} is no Parquet file with title_id and duration_s: {error}"
         ) from error
     hashes = [hash64(title_id) for title_id in table["title_id"]]
     durations = zip(hashes, table["duration_s"], strict=True)

@@ -95,7 +95,11 @@ class Rules:
     window_length: int = 64
     memory_length: int = 128
     duration_ms: Mapping[int, int] = field(default_factory=dict)
-    """Title hash → duration of one sitting, for events that don't carry theirs."""
+    """Title hash → duration of one sitting, for events that don't carry theirs.
+
+    Those known may change: what is kept depends on them only in the share that `MEMORY` has of
+    plays that have left the window, and there the larger one stays.
+    """
 
 
 @dataclass(slots=True)

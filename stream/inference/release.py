@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -57,22 +57,34 @@ class Release(BaseModel):
         return self.labels.get(version, BUILT_IN)
 
 
+async def _nothing(_: str) -> None:
+    """There is nothing to do before a version goes live."""
+
+
 class ReleaseFollower:
     """Holds the release of now; where a version is pinned, that one, whatever else the topic says.
+
+    Args:
+        settings: where Kafka is, and which version is pinned.
+        before_live: awaited with the version that is live on entering, and with each other before
+            it is.
 
     Raises:
         BrokerUnavailableError: on entering, when Kafka does not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, before_live: Callable[[str], Awaitable[None]] = _nothing
+    ) -> None:
         self._settings = settings
+        self._before_live = before_live
         self._place = TopicPartition(settings.topic(topics.MODEL_RELEASES), _PARTITION)
         self._consumer = Consumer(**client_options(settings), auto_offset_reset="earliest")
         self._following: asyncio.Task[None] | None = None
         self.current = Release(live=settings.model_version)
-        self.since_s = time.time()
+        self.since_s: float
         """Since when it is in force, in seconds since the epoch, or a little before."""
-        self._take(self.current)
+        self._take(self.current, time.time())
 
     async def __aenter__(self) -> Self:
         await start(self._consumer, self._settings)
@@ -82,6 +94,7 @@ class ReleaseFollower:
         except BrokerError:
             await self._consumer.stop()
             raise
+        await self._before_live(self.current.live)
         self._following = asyncio.create_task(self._follow())
         return self
 
@@ -96,7 +109,8 @@ class ReleaseFollower:
         self._consumer.assign([self._place])
         end = (await self._consumer.end_offsets([self._place]))[self._place]
         async for record in self._consumer.until({self._place: end}):
-            self._apply(record)
+            if release := self._release_in(record):
+                self._take(release, record.timestamp / 1000)
 
     async def _follow(self) -> None:
         while True:
@@ -109,23 +123,28 @@ class ReleaseFollower:
     async def _read(self) -> None:
         for records in (await self._consumer.getmany(timeout_ms=_PATIENCE_MS)).values():
             for record in records:
-                self._apply(record)
+                if release := self._release_in(record):
+                    if release.live != self.current.live:
+                        await self._before_live(release.live)
+                    self._take(release, record.timestamp / 1000)
 
-    def _apply(self, record: Any) -> None:
+    def _release_in(self, record: Any) -> Release | None:
+        """What a record says is to be the release here, if anything."""
         if record.key != self._settings.model_name.encode() or not record.value:
-            return
+            return None
         try:
-            self._take(Release.model_validate_json(record.value))
+            release = Release.model_validate_json(record.value)
         except ValidationError as error:
             _log.error("Not a model release, %s stays: %s", self.current, error)
-        else:
-            self.since_s = record.timestamp / 1000
+            return None
+        if pinned := self._settings.model_version:
+            return Release(live=pinned, labels=release.labels)
+        return release
 
-    def _take(self, release: Release) -> None:
+    def _take(self, release: Release, since_s: float) -> None:
+        self.since_s = since_s
         # A version that is in service no more may have answered what is still to be published.
         labels = {**self.current.labels, **release.labels}
-        if self._settings.model_version:
-            release = Release(live=self._settings.model_version)
         before, self.current = self.current, release.model_copy(update={"labels": labels})
         for one, of_it, share in ((before, 0, 0.0), (release, 1, release.shadow_share)):
             if one.live:

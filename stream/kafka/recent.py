@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from stream.domain import codec, topics
-from stream.domain.catalogue import read_catalogue
+from stream.domain.catalogue import Catalogue
 from stream.domain.profile_state import ProfileState, Rules
 from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import BadStateError
@@ -16,16 +16,15 @@ from stream.settings import Settings
 _log = logging.getLogger(__name__)
 
 
-async def recent_windows(settings: Settings, most: int) -> WindowBatch:
+async def recent_windows(settings: Settings, catalogue: Catalogue, most: int) -> WindowBatch:
     """Windows of up to `most` profiles, each as its newest state has it; none in a new system.
+
+    The catalogue tells the durations that events don't.
 
     Raises:
         BrokerUnavailableError: when Kafka does not answer.
     """
-    rules = Rules(
-        window_length=settings.window_length,
-        duration_ms=read_catalogue(settings.catalogue).duration_ms,
-    )
+    rules = Rules(window_length=settings.window_length, duration_ms=catalogue.duration_ms)
     states: dict[bytes, ProfileState] = {}
     places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
     async with running(Consumer, settings) as consumer:

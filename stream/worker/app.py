@@ -5,6 +5,7 @@ One agent reads the event topics and that of erasures; `stream.worker.agent` say
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from contextlib import AsyncExitStack
 from typing import Any, cast
@@ -25,6 +26,7 @@ from stream.inference.client import InferenceClient
 from stream.inference.release import ReleaseFollower
 from stream.inference.serving import ReleasedInference
 from stream.inference.shadow import Shadow
+from stream.inference.version_catalogue import catalogue_of
 from stream.kafka.consumer import METADATA_MAX_AGE_S
 from stream.kafka.lag import PartitionLag
 from stream.kafka.outbox import Outbox
@@ -91,7 +93,9 @@ class IntentApp(faust.App):
         if writer.is_fenced:
             metrics.STALE.labels(config.online_store)
         outbox = await self._edges.enter_async_context(Outbox(config))
-        releases = await self._edges.enter_async_context(ReleaseFollower(config))
+        releases = await self._edges.enter_async_context(
+            ReleaseFollower(config, before_live=self._learn_titles)
+        )
 
         def labels_of(version: str) -> VersionLabels:
             return releases.current.labels_of(version)
@@ -142,6 +146,14 @@ class IntentApp(faust.App):
         # takes 200 ms, once a minute, in which no event moves.
         gc.collect()
         gc.freeze()
+
+    async def _learn_titles(self, version: str) -> None:
+        """Know the titles of the version that is to be live, unless INTENT_CATALOGUE tells them."""
+        if self.worker_settings.catalogue is None:
+            carried = await asyncio.to_thread(catalogue_of, self.worker_settings, version)
+            # In place, as states and pipeline have it. What left a window is remembered with the
+            # share that the durations of then gave; a join keeps the larger, so nothing is lost.
+            self.catalogue.take(carried)
 
     async def on_stop(self) -> None:
         """Let Faust finish and commit what is in flight, then close the edges."""

@@ -12,12 +12,13 @@ from fm_intent.data.dataset import load
 from fm_intent.data.description import SourceDescription, TrainingGates, read_description
 from fm_intent.data.taking_in import take_in
 from fm_intent.evaluate import exported
-from fm_intent.export import CATALOGUE_FILE, DESCRIPTION_FILE, read_version_labels
+from fm_intent.export import DESCRIPTION_FILE, read_version_labels
 from fm_intent.exported import ExportedVersion
 from fm_intent.ranks import Ranks
 from fm_intent.service_training import Trained, insist, train_service
 from fm_intent.training_page import markdown, page
 from fm_intent.validation import validated
+from stream.domain.catalogue import CATALOGUE_FILE
 from stream.exceptions import DataUnusableError, GateError, WarmStartError
 from tests.made_up_service import CHANNEL, GENRES, Service
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream.domain.catalogue import read_catalogue
+from stream.domain.catalogue import Catalogue, read_catalogue
 from stream.domain.labels import hash64
 from stream.exceptions import CatalogueError
 
@@ -44,9 +44,17 @@ def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
     assert read.duration_ms == {hash64("t1"): 90_000}
 
 
+def test_a_newer_one_is_taken_in_place_and_what_it_lacks_stays_known(catalogue: Path) -> None:
+    known = read_catalogue(catalogue)
+    names, durations = known.title_ids, known.duration_ms
+    known.take(Catalogue({2: "t2"}, {2: 60_000, hash64("t1"): 80_000}))
+    assert names == {hash64("t1"): "t1", 2: "t2"}
+    assert durations == {hash64("t1"): 80_000, 2: 60_000}
+
+
 def test_one_that_may_not_be_read_is_told_with_the_command_that_mends_it(catalogue: Path) -> None:
     catalogue.chmod(0)
-    told = rf"INTENT_CATALOGUE={catalogue} .*`chmod a\+r`"
+    told = rf"the catalogue {catalogue} .*`chmod a\+r`"
     with pytest.raises(CatalogueError, match=told), not_root():
         read_catalogue(catalogue)
 
