@@ -1,4 +1,4 @@
-# The worker, the sink and the command line; no torch, no Java, no servers.
+# The worker, the sink, the bridge and the command line; no torch, no Java, no servers.
 FROM python:3.12-slim-bookworm AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -21,11 +21,11 @@ WORKDIR /app
 COPY constraints.txt ./
 COPY --from=wheel /wheels /wheels
 # pip gives what it installs modes of its own; those of the checkout may be its owner's alone.
-RUN pip install --no-cache-dir --constraint constraints.txt /wheels/*.whl \
+RUN pip install --no-cache-dir --constraint constraints.txt "$(echo /wheels/*.whl)[bridge]" \
     && rm -r /wheels \
     && chmod a+r constraints.txt
 
 USER 10001
-EXPOSE 9464 9465
+EXPOSE 9464 9465 9466
 ENTRYPOINT ["intentstream"]
 CMD ["worker"]

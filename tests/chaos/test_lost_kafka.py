@@ -16,7 +16,7 @@ from infra.local.programs import worker_environment
 from infra.local.stack import Stack
 from stream.kafka.admin import create_topics
 from stream.settings import Settings
-from tests import sinks
+from tests import bridges, sinks
 from tests.sinks import answer, keys, unlanded
 from tests.workers import http, lag, online, send, title_open, until, worker
 
@@ -96,6 +96,28 @@ def test_a_kafka_that_is_killed_under_load_is_told_once_and_nothing_is_lost(
         # A broker that has just started may be too busy to answer in time, once or twice more.
         assert 1 <= told.count("Not ready until it answers again") <= 3
         assert 1 <= told.count("Kafka answers again") <= 3
+
+
+def test_a_bridge_whose_kafka_is_killed_holds_what_it_has_and_loses_nothing(
+    stack: Stack, kafka: str, isolated: Settings, tmp_path: Path
+) -> None:
+    settings = bridges.prepared(isolated, bridge_adapter="segment")
+    with bridges.bridge(settings, tmp_path / "bridge.log"):
+        bridges.send(settings, [bridges.heartbeat(f"p-{n % 5}", n) for n in range(5_000)])
+        os.kill(stack.pid("kafka"), signal.SIGKILL)
+        stack.stop_program("kafka")
+        try:
+            until(lambda: http(settings, "/ready")[0] == 503, "a word that it is away")
+            assert http(settings, "/live")[0] == 200
+            assert "intentstream_kafka_up 0.0" in http(settings, "/metrics")[1]
+        finally:
+            stack.start("kafka")
+        until(lambda: http(settings, "/ready")[0] == 200, "a ready bridge")
+        bridges.until_bridged(settings)
+    found = bridges.bridged(settings)
+    for number in range(5):
+        whole = [f"p-{number}-{n}" for n in range(number, 5_000, 5)]
+        assert bridges.ids_of(found, f"p-{number}") == whole
 
 
 @pytest.mark.parametrize("command", [("lag",), ("topics",)])

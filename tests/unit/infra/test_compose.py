@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from infra import bootstrap
-from stream.settings import Settings
+from stream.settings import BridgeSettings, Settings
 from tests.checkout import REPOSITORY
 
 BASE: Final = REPOSITORY / "docker-compose.yml"
@@ -122,7 +122,7 @@ def answering(answer: bytes) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("service", ["worker", "sink"])
+@pytest.mark.parametrize("service", ["worker", "sink", "bridge"])
 @pytest.mark.parametrize(
     ("status", "healthy"), [("200 OK", True), ("503 Service Unavailable", False)]
 )
@@ -133,7 +133,7 @@ def test_a_service_is_healthy_when_it_says_that_it_is_ready(
         assert asked(service, address) is healthy
 
 
-@pytest.mark.parametrize("service", ["kafka", "worker", "sink"])
+@pytest.mark.parametrize("service", ["kafka", "worker", "sink", "bridge"])
 def test_who_does_not_answer_or_is_not_there_is_not_healthy(service: str) -> None:
     with answering(b"") as address:
         assert not asked(service, address)
@@ -166,10 +166,22 @@ def test_dependencies_name_services_and_wait_for_what_those_can_become() -> None
 def test_the_worker_is_given_settings_that_exist() -> None:
     variables = {
         variable.removeprefix("INTENT_").lower()
-        for name in ("worker", ONE_SHOT)
+        for name in ("worker", "bridge", ONE_SHOT)
         for variable in SERVICES[name]["environment"]
     }
     assert variables <= Settings.model_fields.keys()
+
+
+def test_the_bridge_is_started_only_for_whoever_asks_for_it() -> None:
+    assert SERVICES["bridge"]["profiles"] == ["bridge"]
+    assert not [name for name, one in SERVICES.items() if "profiles" in one and name != "bridge"]
+
+
+def test_every_setting_of_the_bridge_can_be_given_from_outside() -> None:
+    given = {*SERVICES["bridge"]["environment"]}
+    wanted = {f"INTENT_{name.upper()}" for name in BridgeSettings.model_fields}
+    in_the_container = {"INTENT_BRIDGE_PORT", "INTENT_SCHEMA_REGISTRY_CAFILE"}
+    assert wanted - given == in_the_container
 
 
 def test_triton_has_shared_memory_and_a_gpu_only_by_the_override() -> None:
@@ -214,6 +226,12 @@ def test_triton_reads_what_is_published_on_this_machine_where_set_up_made_the_fo
     assert REPOSITORY / published == bootstrap.MODELS
 
 
+def test_the_worker_reads_the_live_version_s_titles_where_triton_s_models_are_mounted() -> None:
+    (models,) = SERVICES["triton"]["volumes"]
+    assert models in SERVICES["worker"]["volumes"]
+    assert SERVICES["worker"]["environment"]["INTENT_TRITON_MODELS"] == models["target"]
+
+
 def test_the_worker_looks_for_a_catalogue_where_it_is_mounted_and_only_if_one_is_named() -> None:
     (catalogue,) = (bind for bind in binds() if "INTENT_CATALOGUE" in bind["source"])
     assert catalogue in SERVICES["worker"]["volumes"]
@@ -224,8 +242,20 @@ def test_the_worker_looks_for_a_catalogue_where_it_is_mounted_and_only_if_one_is
 
 def test_prometheus_scrapes_services_at_ports_that_they_listen_on() -> None:
     jobs = load(REPOSITORY / "infra" / "prometheus" / "prometheus.yml")["scrape_configs"]
-    targets = [target for job in jobs for target in job["static_configs"][0]["targets"]]
-    assert targets
+    targets = [
+        target
+        for job in jobs
+        for target in (
+            *(target for one in job.get("static_configs", ()) for target in one["targets"]),
+            *(
+                f"{name}:{one['port']}"
+                for one in job.get("dns_sd_configs", ())
+                for name in one["names"]
+            ),
+        )
+    ]
+    named = {target.partition(":")[0] for target in targets}
+    assert named == {"worker", "sink", "bridge", "triton"}
     for target in targets:
         name, _, port = target.partition(":")
         assert any(published.endswith(f":{port}") for published in SERVICES[name]["ports"])

@@ -191,8 +191,9 @@ def test_images_are_those_that_our_dockerfiles_make() -> None:
 
 
 def test_whoever_runs_for_long_is_probed_at_ports_that_it_has() -> None:
-    for name in ("triton", "worker", "sink"):
-        (container,) = named("StatefulSet", name)["spec"]["template"]["spec"]["containers"]
+    for name in ("triton", "worker", "sink", "bridge"):
+        kind = "Deployment" if name == "bridge" else "StatefulSet"
+        (container,) = named(kind, name)["spec"]["template"]["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert {"livenessProbe", "readinessProbe"} <= container.keys()
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -200,6 +201,11 @@ def test_whoever_runs_for_long_is_probed_at_ports_that_it_has() -> None:
             assert asked is None or asked["port"] in ports
         published = {port["port"] for port in named("Service", name)["spec"]["ports"]}
         assert published <= set(ports.values())
+
+
+def test_no_bridge_runs_before_an_overlay_names_its_topic() -> None:
+    assert named("Deployment", "bridge")["spec"]["replicas"] == 0
+    assert "INTENT_BRIDGE_TOPIC" not in settings_given()
 
 
 def test_pods_are_unprivileged_and_bounded() -> None:
@@ -241,6 +247,18 @@ def test_every_claim_is_given_to_our_user_before_it_is_used() -> None:
                     assert prepared in first["volumeMounts"]
                     assert mount["mountPath"] in first["command"]
             assert ("models" in claims.values()) == ("/shared/models" in first["command"])
+
+
+def test_workers_read_the_live_version_s_titles_where_versions_are_published() -> None:
+    places = {
+        one["value"]
+        for kind, name in (("StatefulSet", "worker"), ("CronJob", "publish-model"))
+        for container in containers([named(kind, name)])
+        for one in container.get("env", ())
+        if one["name"] == "INTENT_TRITON_MODELS"
+    }
+    assert places == {"/shared/models"}
+    assert "models" in claims_of(named("StatefulSet", "worker")["spec"]["template"]).values()
 
 
 def test_our_own_images_run_as_the_user_that_owns_their_files() -> None:
