@@ -102,7 +102,11 @@ def catalogue_rows(description: SourceDescription) -> pa.Table:
         return connection.sql(sql).to_arrow_table()
 
 
-def event_batches(description: SourceDescription, rows: int = 131_072) -> Iterator[pa.RecordBatch]:
+def event_batches(
+    description: SourceDescription,
+    rows: int = 131_072,
+    refuse: Callable[[str, str], None] | None = None,
+) -> Iterator[pa.RecordBatch]:
     """The events, in `EVENTS_SCHEMA` and in no order.
 
     What `exclude` names is left out, and what has no id, profile, type or time, which `intentstream
@@ -111,6 +115,7 @@ def event_batches(description: SourceDescription, rows: int = 131_072) -> Iterat
     Args:
         description: Of the source.
         rows: Of a batch at most.
+        refuse: As of `events_sql`.
 
     Raises:
         DataUnusableError: when files or columns are missing or can't be read.
@@ -120,7 +125,7 @@ def event_batches(description: SourceDescription, rows: int = 131_072) -> Iterat
     files = find_files(description.events.path, description.events.format)
     with reading(files) as connection:
         columns = ", ".join(map(quoted, EVENTS_SCHEMA.names))
-        every = events_sql(connection, description, files)
+        every = events_sql(connection, description, files, refuse)
         sql = f"SELECT {columns} FROM ({every}) WHERE {USABLE}"
         for batch in connection.sql(sql).to_arrow_reader(rows):
             yield batch.cast(EVENTS_SCHEMA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def _make(is_null_twin: bool, _home: Path, directory: Path) -> None:
+def _lay(is_null_twin: bool, _home: Path, directory: Path) -> None:
     parameters = simulator.SimulatorParameters()
     if is_null_twin:
         parameters = parameters.null_twin()
@@ -37,14 +38,14 @@ def _hidden(
     return {name: known[name] for name in PARTS}
 
 
-def _source(*, is_null_twin: bool) -> Source:
+def _source(name: str, *, is_null_twin: bool) -> Source:
+    described = files("lab.simulator").joinpath("described", name, "source.yaml")
     # What the code makes is checked against the frozen digests, so these say what made the files.
-    frozen_as = frozen("simulator-null" if is_null_twin else "simulator")
-    made_by = json.dumps(frozen_as, sort_keys=True)
-    return Source(partial(_make, is_null_twin), made_by, hidden=_hidden)
+    made_by = json.dumps(frozen(name), sort_keys=True)
+    return Source(described.read_text(), partial(_lay, is_null_twin), made_by, hidden=_hidden)
 
 
 SOURCES: Final = {
-    "simulator": _source(is_null_twin=False),
-    "simulator-null": _source(is_null_twin=True),
+    "simulator": _source("simulator", is_null_twin=False),
+    "simulator-null": _source("simulator-null", is_null_twin=True),
 }

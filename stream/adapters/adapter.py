@@ -120,7 +120,7 @@ class Reader:
         Raises:
             BadRecordError: when the record is broken, or what it says is no event of ours.
         """
-        if not isinstance(record, Mapping):
+        if not isinstance(record, (dict, Mapping)):  # a `dict` is told faster as one
             raise BadRecordError(Reason.NOT_AN_OBJECT, "the record is no object")
         adapted = self._read(record)
         for event in adapted.events:

@@ -11,6 +11,7 @@ from stream.adapters import (
     intent,
     jellyfin,
     netflix,
+    ratings,
     segment,
     snowplow,
     tautulli,
@@ -33,6 +34,7 @@ _OURS: Final = (
     tautulli.ADAPTER,
     trakt.ADAPTER,
     netflix.ADAPTER,
+    ratings.ADAPTER,
 )
 
 

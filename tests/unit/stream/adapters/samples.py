@@ -199,6 +199,13 @@ NETFLIX_ROW: Final[dict[str, Any]] = {
     "Country": "DE (Germany)",
 }
 
+RATING: Final[dict[str, Any]] = {
+    "rating_id": "0000012",
+    "user_id": "7",
+    "title_id": "tt0104257",
+    "timestamp": "1364690142",
+}
+
 OURS: Final[dict[str, Any]] = {
     "event_id": "my-1",
     "profile_id": "me",
@@ -226,5 +233,6 @@ SAMPLES: Final[tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]] = (
     ("tautulli", {}, TAUTULLI_ROW),
     ("trakt", TRAKT_OPTIONS, TRAKT_EPISODE),
     ("netflix", {}, NETFLIX_ROW),
+    ("ratings", {"source": "mt"}, RATING),
 )
 """Name of an adapter, its options, a record that it takes."""
