@@ -120,7 +120,7 @@ from intentstream import Settings, open_store
 
 store = open_store(Settings())
 job = store.get_historical_features("FROM 'requests.parquet'", ["profile_intent:intent_embedding"])
-job.persist(SavedDatasetFileStorage("answers.parquet"))
+job.persist(SavedDatasetFileStorage("/data/answers.parquet"))
 ```
 
 The join spills what is more than `INTENT_OFFLINE_MEMORY_MIB` into the folder for temporary files

@@ -280,7 +280,8 @@ def test_the_examples_of_the_reference_run(
     pq.write_table(asked, "requests.parquet")
     told = []
     for example in re.findall("```python\n(.+?)```", page(), re.DOTALL):
-        exec(example.replace("http://127.0.0.1:6566", feature_server), {})
+        here = example.replace("http://127.0.0.1:6566", feature_server)
+        exec(here.replace("/data/", f"{tmp_path}/"), {})
         told.append(capsys.readouterr().out)
     assert [next((word for word in ("western", "stale") if word in one), "") for one in told] == [
         "western",
@@ -289,8 +290,8 @@ def test_the_examples_of_the_reference_run(
         "western",
         "",
     ]
-    (answer,) = pq.read_table("answers.parquet").to_pylist()
-    assert answer["intent_embedding"] == pytest.approx(row.to_json()["intent_embedding"])
+    (answer,) = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert answer["intent_embedding"] == pytest.approx(row.intent_embedding)
     (body,) = re.findall("-d '(.+)'", page())
     assert _post(f"{feature_server}/get-online-features", json.loads(body))["results"]
 
