@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -207,16 +208,20 @@ class _Job(DaskRetrievalJob):  # type: ignore[misc]
         folder, name = posixpath.split(file)
         filesystem.create_dir(folder)
         unfinished = f"{folder}/.{name}.part"
-        writer: pq.ParquetWriter | None = None
         try:
-            for portion in self.evaluation_function():
-                table = self._of(portion).to_arrow()
-                writer = writer or pq.ParquetWriter(unfinished, table.schema, filesystem=filesystem)
-                writer.write_table(table)
-        finally:
-            if writer:
-                writer.close()
-        filesystem.move(unfinished, file)
+            with ExitStack() as opened:
+                writer: pq.ParquetWriter | None = None
+                for portion in self.evaluation_function():
+                    table = self._of(portion).to_arrow()
+                    writer = writer or opened.enter_context(
+                        pq.ParquetWriter(unfinished, table.schema, filesystem=filesystem)
+                    )
+                    writer.write_table(table)
+            filesystem.move(unfinished, file)
+        except BaseException:
+            with suppress(OSError):  # nothing was written yet
+                filesystem.delete_file(unfinished)
+            raise
 
     def _of(self, portion: pa.Table) -> _Job:
         """The job of one portion, for Feast to add the features that are made on demand."""

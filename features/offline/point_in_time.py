@@ -226,10 +226,23 @@ def newest(
             f"AS place FROM {landed.relation()} AS landed WHERE {where} GROUP BY {by}"
         )
         names = [*entity, *features, *times]
+        found = connection.sql(f"FROM {landed.relation()} LIMIT 0").to_arrow_table().schema
+        # The newest file may be of a release before a column, and all of them may be.
+        fields = [
+            landed.schema.field(name)
+            if name in landed.schema.names
+            else found.field(name)
+            if name in found.names
+            else pa.field(name, pa.null())
+            for name in names
+        ]
+        columns = ", ".join(
+            _quoted(name) if name in found.names else f"NULL AS {_quoted(name)}" for name in names
+        )
         return _Query(
-            f"SELECT {', '.join(map(_quoted, names))} FROM found JOIN (SELECT *, {_PLACE} AS place "
+            f"SELECT {columns} FROM found JOIN (SELECT *, {_PLACE} AS place "
             f"FROM {landed.relation()}) AS read USING (place) ORDER BY place",
-            pa.schema([landed.schema.field(name) for name in names]),
+            pa.schema(fields),
         )
 
     return _settled(config, plan)

@@ -27,7 +27,7 @@ from stream.settings import Settings
 from tests.unit.features.samples import SAMPLE, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from stream.domain.feature_row import IntentRow
@@ -347,6 +347,24 @@ def test_a_feature_that_older_files_lack_is_null_in_their_rows(settings: Setting
     assert served(settings, [20, 7_200_000], "genre") == [None, SAMPLE.labels["genre"]]
 
 
+@pytest.mark.parametrize("files", ["the newest", "every"])
+def test_what_is_materialized_lacks_a_feature_only_where_its_file_does(
+    settings: Settings, files: str
+) -> None:
+    land(settings, published(0, 1, 10, profile_id="old"))
+    land(settings, published(10, 2, 7_200_000, profile_id="new"))
+    older, newer = sorted(source_folder(settings, intent_features).rglob("*.parquet"))
+    for file in [newer] if files == "the newest" else [older, newer]:
+        pq.write_table(pq.read_table(file, partitioning=None).drop_columns("genre"), file)
+    store = apply(settings)
+    store.materialize(at(-1_000), at(8_000_000), feature_views=["profile_intent"])
+    read = store.get_online_features(
+        ["profile_intent:genre", "profile_intent:sequence_no"], {"profile_id": ["old", "new"]}
+    ).to_dict()
+    assert read["genre"] == [SAMPLE.labels["genre"] if files == "the newest" else None, None]
+    assert read["sequence_no"] == [1, 2]
+
+
 def test_a_source_without_files_is_an_error_that_says_what_makes_it(
     settings: Settings,
 ) -> None:
@@ -372,6 +390,25 @@ def test_an_answer_of_many_portions_is_in_the_order_asked_and_is_persisted_so(
         SavedDatasetFileStorage(str(answer))
     )
     assert pq.read_table(answer)["sequence_no"].to_pylist() == expected
+
+
+def test_an_answer_that_could_not_be_persisted_leaves_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    land(settings, published(0, 1, 10))
+    asked = pd.DataFrame({"profile_id": [SAMPLE.profile_id], "event_timestamp": [at(20)]})
+    job = apply(settings).get_historical_features(asked, ["profile_intent:sequence_no"])
+    whole = job.evaluation_function
+
+    def broken() -> Iterator[pa.Table]:
+        yield from whole()
+        raise OSError("the disk is full")
+
+    job.evaluation_function = broken
+    answer = tmp_path / "answers" / "answer.parquet"
+    with pytest.raises(OSError, match="full"):
+        job.persist(SavedDatasetFileStorage(str(answer)))
+    assert list(answer.parent.iterdir()) == []
 
 
 def test_a_column_that_no_file_has_yet_is_null(settings: Settings) -> None:
