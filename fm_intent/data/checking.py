@@ -22,6 +22,7 @@ from fm_intent.data.faults import Fault
 from fm_intent.data.files import find_files, text
 from fm_intent.data.label_rules import Learnt, learn_all
 from fm_intent.data.reading import (
+    Refusal,
     catalogue_rows,
     events_sql,
     read_catalogue_files,
@@ -195,6 +196,7 @@ class _Checking:
     """Records that have a fault, and records that could, by its name."""
     examples: dict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
     rows: dict[str, list[tuple[int, Example]]] = field(default_factory=dict)
+    refused: _Refused = field(default_factory=lambda: _Refused())
     """Rows of the table of events that are to be examples, and what else they show."""
     sizes: dict[str, int] = field(default_factory=dict)
     pictures: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
@@ -211,7 +213,7 @@ class _Checking:
 
     def load_events(self, advance: Callable[[int], None]) -> None:
         """One table of all records; times stay as text where they can't be read."""
-        refused = _Refused()
+        refused = self.refused
         told = self.description.events
         files = find_files(told.path, told.format)
         source = events_sql(self.connection, self.description, files, refused.add)
@@ -225,8 +227,8 @@ class _Checking:
             advance,
         )
         self.sizes["records"] = self._one("SELECT count(*) FROM events")[0]
-        refusals = refused.reasons.total()
-        self.counts["record_refused"] = (refusals, self.sizes["records"] + refusals)
+        count = refused.reasons.total()
+        self.counts["record_refused"] = (count, self.sizes["records"] + count + refused.unreadable)
         self.examples["record_refused"] = [
             {"reason": reason, "records": count, "detail": refused.details[reason]}
             for reason, count in refused.reasons.most_common(EXAMPLES)
@@ -242,6 +244,10 @@ class _Checking:
         for place, name in enumerate(_RECORD_FAULTS):
             of, count, rows = found[3 * place : 3 * place + 3]
             self._found(name, count, of, ((row,) for row in rows or ()))
+        count, of = self.counts["line_unreadable"]
+        more, refused = self.refused.unreadable, self.refused.reasons.total()
+        self.counts["line_unreadable"] = (count + more, of + more + refused)
+        self.examples["line_unreadable"] += self.refused.examples
         self._add_rejected_lines()
         self._picture(
             "types",
@@ -645,10 +651,20 @@ class _Refused:
 
     reasons: Counter[str] = field(default_factory=Counter)
     details: dict[str, str] = field(default_factory=dict)
+    unreadable: int = 0
+    """Records that weren't even read."""
+    examples: list[Example] = field(default_factory=list)
+    """Of these."""
 
-    def add(self, reason: str, detail: str) -> None:
-        self.reasons[reason] += 1
-        self.details.setdefault(reason, detail)
+    def add(self, one: Refusal) -> None:
+        if not one.is_unreadable:
+            self.reasons[one.reason] += 1
+            self.details.setdefault(one.reason, f"record {one.record}: {one.detail}")
+            return
+        self.unreadable += 1
+        if len(self.examples) < EXAMPLES:
+            told = {"filename": one.filename, "record": one.record, "detail": one.detail}
+            self.examples.append(told)
 
 
 def _alike(learnt: Learnt) -> list[Example]:

@@ -47,7 +47,7 @@ FAULTS: Final = (
         "can't be read as a record",
         "Look at the lines named; were the files cut short, or is it another format?",
         "records",
-        ("filename", "line", "text"),
+        ("filename", "line", "record", "text", "detail"),
         0.0,
         0.01,
     ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import fsspec
 
@@ -20,6 +20,7 @@ from stream.adapters.registry import adapters
 from stream.exceptions import DataUnusableError
 
 if TYPE_CHECKING:
+    from fm_intent.data.description import Format
     from fm_intent.data.files import Files
 
 _SAMPLE: Final = 500
@@ -56,8 +57,25 @@ _EVENT_NAMES: Final[Mapping[str, Sequence[str]]] = {
         "account_id",
         "viewer_id",
         "customer_id",
+        "profil_id",
+        "profil",
+        "nutzer_id",
+        "nutzer",
+        "benutzer",
+        "konto",
     ],
-    "event_type": ("event_type", "eventtype", "event_name", "event", "action", "type"),
+    "event_type": [
+        "event_type",
+        "eventtype",
+        "event_name",
+        "event",
+        "action",
+        "type",
+        "ereignis",
+        "aktion",
+        "typ",
+        "art",
+    ],
     "occurred_at_ms": [
         "occurred_at_ms",
         "occurred_at",
@@ -68,6 +86,10 @@ _EVENT_NAMES: Final[Mapping[str, Sequence[str]]] = {
         "time",
         "created_at",
         "at",
+        "zeitpunkt",
+        "zeitstempel",
+        "zeit",
+        "datum",
     ],
     "title_id": [
         "title_id",
@@ -80,16 +102,33 @@ _EVENT_NAMES: Final[Mapping[str, Sequence[str]]] = {
         "video_id",
         "show_id",
         "program_id",
+        "titel_id",
+        "titel",
+        "sendung",
     ],
-    "playback_id": ("playback_id", "playbackid", "playback_session_id", "session_id", "sessionid"),
-    "watched_s": ("watched_s", "watched_seconds", "watch_time", "seconds_watched", "watched"),
+    "playback_id": [
+        "playback_id",
+        "playbackid",
+        "playback_session_id",
+        "session_id",
+        "sessionid",
+        "sitzung",
+    ],
+    "watched_s": [
+        "watched_s",
+        "watched_seconds",
+        "watch_time",
+        "seconds_watched",
+        "watched",
+        "gesehen",
+    ],
     "position_s": ("position_s", "position", "playhead"),
-    "duration_s": ("duration_s", "duration", "length_s", "total_length"),
-    "season": ("season", "season_number"),
-    "episode": ("episode", "episode_number"),
-    "device": ("device", "device_type", "device_name", "platform"),
-    "country": ("country", "country_code"),
-    "query": ("query", "search_query", "search_term"),
+    "duration_s": ("duration_s", "duration", "length_s", "total_length", "dauer"),
+    "season": ("season", "season_number", "staffel"),
+    "episode": ("episode", "episode_number", "folge"),
+    "device": ("device", "device_type", "device_name", "platform", "gerät", "geraet"),
+    "country": ("country", "country_code", "land"),
+    "query": ("query", "search_query", "search_term", "suchbegriff", "suche"),
 }
 _TITLE_NAMES: Final[Mapping[str, Sequence[str]]] = {
     "title_id": (
@@ -103,16 +142,50 @@ _TITLE_NAMES: Final[Mapping[str, Sequence[str]]] = {
             "video_id",
             "show_id",
             "id",
+            "titel_id",
+            "nummer",
         ]
     ),
-    "name": ("name", "title", "title_name", "original_title"),
-    "kind": ("kind", "type", "content_type", "media_type", "title_type"),
-    "genres": ("genres", "genre", "categories", "category", "listed_in", "tags"),
-    "release_day": ("release_day", "release_date", "released", "premiere_date", "released_at"),
-    "release_year": ("release_year", "year", "production_year"),
+    "name": ("name", "title", "title_name", "original_title", "titel"),
+    "kind": ("kind", "type", "content_type", "media_type", "title_type", "typ", "art"),
+    "genres": [
+        "genres",
+        "genre",
+        "categories",
+        "category",
+        "listed_in",
+        "tags",
+        "kategorien",
+        "kategorie",
+        "sparten",
+        "sparte",
+    ],
+    "release_day": [
+        "release_day",
+        "release_date",
+        "released",
+        "premiere_date",
+        "released_at",
+        "erscheinungsdatum",
+        "erschienen",
+        "seit",
+        "datum",
+    ],
+    "release_year": ("release_year", "year", "production_year", "erscheinungsjahr", "jahr"),
     "duration_s": ("duration_s", "duration", "length_s", "runtime_s", "duration_seconds"),
-    "duration_min": ("duration_min", "runtime", "runtime_min", "runtime_minutes", "minutes"),
+    "duration_min": [
+        "duration_min",
+        "runtime",
+        "runtime_min",
+        "runtime_minutes",
+        "minutes",
+        "minuten",
+        "dauer",
+        "laufzeit",
+    ],
 }
+"""Names of columns in English and German, the likeliest first."""
+
 _SEPARATORS: Final = ("|", ";", ",", "/")
 _KINDS: Final = {
     "film": "movie",
@@ -123,6 +196,8 @@ _KINDS: Final = {
     "tvseries": "show",
     "tv_show": "show",
     "show": "show",
+    "spielfilm": "movie",
+    "serie": "show",
 }
 """What kinds are often called, in lower case."""
 
@@ -149,6 +224,8 @@ class _Looked:
     paths: list[str]
     files: Files
     sample: list[dict[str, Any]]
+    folder: str = ""
+    """That was pointed at and has them, where one was."""
     adapter: str = ""
     """Of events; empty: a catalogue."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -167,7 +244,7 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
     Raises:
         DataUnusableError: when a path names nothing, or nothing in the files can be read.
     """
-    looked = [_look(path) for path in _candidates(paths)]
+    looked = [_look(path, folder) for path, folder in _candidates(paths)]
     events = _together([one for one in looked if one.adapter])
     titles = _together([one for one in looked if not one.adapter and one.columns])
     if events is None and titles is None:
@@ -191,28 +268,28 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
     return Guess("\n".join(lines), tuple(found), tuple(left))
 
 
-def _candidates(paths: Sequence[str]) -> Iterator[str]:
-    """The paths; of a folder that is no folder of one table, what is in it."""
+def _candidates(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The paths; of a folder that is no folder of one table, what is in it, and the folder."""
     for path in paths:
         filesystem, inner = fsspec.core.url_to_fs(path)
         if not filesystem.isdir(inner):
-            yield path
+            yield path, ""
             continue
         local = "file" in filesystem.protocol
         for one in sorted(filesystem.ls(inner, detail=False)):
             name = str(one).rstrip("/").rsplit("/", 1)[-1]
             if "=" in name:  # a folder of a table's partitions
-                yield path
+                yield path, ""
                 break
             if not name.startswith(("_", ".")) and not name.endswith((".yaml", ".yml", ".md")):
-                yield str(one) if local else filesystem.unstrip_protocol(str(one))
+                yield str(one) if local else filesystem.unstrip_protocol(str(one)), path
 
 
-def _look(path: str) -> _Looked:
+def _look(path: str, folder: str) -> _Looked:
     files = find_files([path])
     sample = _sample(files, Held())
     names = {name for row in sample for name in row}
-    looked = _Looked([path], files, sample)
+    looked = _Looked([path], files, sample, folder)
     reports = adapters()["jellyfin-reports"].files
     if files.format == "csv" and len(names) == len(reports.columns) and _is_time(min(names)):
         looked.adapter, looked.sample = "jellyfin-reports", _sample(files, reports)
@@ -240,7 +317,7 @@ def _is_time(value: str) -> bool:
 
 def _matched(known: Mapping[str, Sequence[str]], names: Iterable[str]) -> dict[str, str]:
     """Ours → theirs; each of theirs once."""
-    theirs = {name.lower().replace("-", "_"): name for name in sorted(names)}
+    theirs = {name.lower().replace("-", "_").replace(" ", "_"): name for name in sorted(names)}
     found: dict[str, str] = {}
     for ours, likely in known.items():
         for one in likely:
@@ -259,13 +336,22 @@ def _together(looked: list[_Looked]) -> _Looked | None:
         key = (one.adapter, one.files.format, tuple(sorted(one.columns.items())))
         alike.setdefault(key, []).append(one)
     most = max(alike.values(), key=len)
-    return _Looked(
-        [path for one in most for path in one.paths],
-        most[0].files,
-        [row for one in most for row in one.sample],
-        most[0].adapter,
-        most[0].columns,
-    )
+    return replace(most[0], paths=_named(most), sample=[row for one in most for row in one.sample])
+
+
+def _named(looked: Sequence[_Looked]) -> list[str]:
+    """What names exactly these: the folder that was pointed at, a glob in it, or one by one."""
+    paths = [path for one in looked for path in one.paths]
+    folder = looked[0].folder.rstrip("/")
+    if not folder or any(one.folder.rstrip("/") != folder for one in looked):
+        return paths
+    wanted = {name for one in looked for name in one.files.names}
+    endings = {one.rpartition(".")[2] for one in wanted}
+    globs = [f"{folder}/*.{ending}" for ending in endings] if len(endings) == 1 < len(paths) else []
+    for name in (folder, *globs):
+        if wanted == {*find_files([name], cast("Format", looked[0].files.format)).names}:
+            return [name]
+    return paths
 
 
 def _events_lines(

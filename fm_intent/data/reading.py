@@ -6,7 +6,8 @@ DuckDB reads the files, so that no table of events is ever held in memory.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, get_args
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
 import duckdb
 import pyarrow as pa
@@ -16,13 +17,12 @@ from fm_intent.data.description import CatalogueColumn
 from fm_intent.data.files import Files, connect, find_files, quoted, scan, text
 from fm_intent.data.importing import Tally, adapted
 from stream.adapters.registry import reader
-from stream.exceptions import DataUnusableError
+from stream.exceptions import BadRecordError, DataUnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from fm_intent.data.description import EventFiles, SourceDescription
-    from stream.exceptions import BadRecordError
 
 OURS: Final = "intent"
 """The adapter of records that are events of ours already."""
@@ -32,6 +32,24 @@ USABLE: Final = (
     "AND occurred_at_ms IS NOT NULL"
 )
 """What a row of `events_sql` needs to be an event, in SQL."""
+
+
+class Refusal(NamedTuple):
+    """Why a record that an adapter was to read is no event."""
+
+    filename: str
+    record: int
+    """Its number in the file, from 1."""
+    reason: str
+    detail: str
+    is_unreadable: bool
+    """Whether it is no record at all, as a line that was cut short; else the adapter refused it."""
+
+    @property
+    def why(self) -> str:
+        """The reason, the record and the detail."""
+        return f"{self.reason}, record {self.record}: {self.detail}"
+
 
 _TYPES: Final = {
     pa.string(): "VARCHAR",
@@ -105,7 +123,7 @@ def catalogue_rows(description: SourceDescription) -> pa.Table:
 def event_batches(
     description: SourceDescription,
     rows: int = 131_072,
-    refuse: Callable[[str, str], None] | None = None,
+    refuse: Callable[[Refusal], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The events, in `EVENTS_SCHEMA` and in no order.
 
@@ -135,7 +153,7 @@ def events_sql(
     connection: duckdb.DuckDBPyConnection,
     description: SourceDescription,
     files: Files,
-    refuse: Callable[[str, str], None] | None = None,
+    refuse: Callable[[Refusal], None] | None = None,
 ) -> str:
     """SQL of every record of the events' files, in the columns of `EVENTS_SCHEMA`.
 
@@ -146,8 +164,8 @@ def events_sql(
         connection: That will run it; it gets the tables that the SQL needs.
         description: Of the source.
         files: Of its events.
-        refuse: Is told the reason, and some detail, of each record that the adapter refuses; then
-            DuckDB's table `reject_errors` has the lines of CSV that are none.
+        refuse: Is told of each record that can't be read or that the adapter refuses; then DuckDB's
+            table `reject_errors` has the lines of CSV that are none.
 
     Raises:
         DataUnusableError: when columns are missing or files can't be read.
@@ -164,18 +182,20 @@ def events_sql(
 
 
 def _adapted(
-    told: EventFiles, files: Files, refuse: Callable[[str, str], None] | None
+    told: EventFiles, files: Files, refuse: Callable[[Refusal], None] | None
 ) -> pa.RecordBatchReader:
     """The events that the adapter makes of the files' records, one file after another."""
     read, tally = reader(told.adapter, told.options), Tally()
 
-    def reject(number: int, _record: object, error: BadRecordError) -> None:
-        if refuse:
-            refuse(error.reason.value, f"record {number}: {error.detail}")
+    def of_file(name: str) -> Iterator[pa.RecordBatch]:
+        def reject(number: int, record: object, error: BadRecordError) -> None:
+            if refuse:
+                is_unreadable = isinstance(record, BadRecordError)
+                refuse(Refusal(name, number, error.reason.value, error.detail, is_unreadable))
 
-    batches = (
-        batch for name in files.names for batch in adapted(name, files.format, read, tally, reject)
-    )
+        return adapted(name, files.format, read, tally, reject)
+
+    batches = chain.from_iterable(map(of_file, files.names))
     return pa.RecordBatchReader.from_batches(EVENTS_SCHEMA, batches)
 
 

@@ -25,7 +25,7 @@ from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_SCHEMA
 from fm_intent.data.event_files import EVENTS_FOLDER, event_days
 from fm_intent.data.files import Files, connect, find_files, quoted, text
 from fm_intent.data.label_rules import version_labels
-from fm_intent.data.reading import USABLE, events_sql, read_catalogue_files, reading
+from fm_intent.data.reading import USABLE, Refusal, events_sql, read_catalogue_files, reading
 from stream.domain.version_labels import LABELS_FILE
 from stream.exceptions import DataUnusableError
 
@@ -131,10 +131,11 @@ def _take_file(
     refused: list[dict[str, str]] = []
     rejected: Counter[str] = Counter()
 
-    def refuse(reason: str, detail: str) -> None:
-        rejected[reason] += 1
+    def refuse(one: Refusal) -> None:
+        rejected[one.reason] += 1
         if len(refused) < _AT_MOST:
-            refused.append({"file": name, "reason": reason, "detail": detail})
+            detail = f"record {one.record}: {one.detail}"
+            refused.append({"file": name, "reason": one.reason, "detail": detail})
 
     with TemporaryDirectory(prefix=".taking-", dir=folder) as working, reading(files) as connection:
         columns = ", ".join(map(quoted, EVENTS_SCHEMA.names))

@@ -256,7 +256,8 @@ def damage(folder: Path) -> dict[str, int]:
         table.writeheader()
         table.writerows([*titles, *titles[:20], *({**titles[0], "nummer": ""} for _ in range(5))])
     return {
-        "record_refused": 200 + 700,
+        "line_unreadable": 200,
+        "record_refused": 700,
         "time_in_future": 200,
         "title_unknown": 700,
         "event_repeats": 100,

@@ -146,7 +146,7 @@ def prepare(source: str, home: Path) -> Path:
 def _adapted(description: SourceDescription) -> pa.Table:
     """All events of a source, in the order of the contract."""
     refused: list[str] = []
-    batches = event_batches(description, refuse=lambda *why: refused.append(", ".join(why)))
+    batches = event_batches(description, refuse=lambda one: refused.append(one.why))
     events = pa.Table.from_batches(batches, contract.EVENTS_SCHEMA)
     if refused:
         raise UnexpectedDataError(

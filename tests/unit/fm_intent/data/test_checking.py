@@ -183,6 +183,18 @@ def test_what_an_adapter_refuses_is_counted_by_reason(tmp_path) -> None:
     assert found.sizes["sittings"] == 1
 
 
+def test_what_is_no_record_before_any_adapter_reads_it_is_told_apart(tmp_path) -> None:
+    whole = {"messageId": "1", "event": "Video Ad Playing", "userId": "ann", "properties": {}}
+    timeless = {**whole, "event": "Video Content Started"}
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join([json.dumps(whole), json.dumps(timeless), '{"messageId": "3", "ev']))
+    found = _check(tmp_path, [], events={"path": str(file), "adapter": "segment"})
+    told = {one.fault.name: one for one in found.findings}
+    assert (told["line_unreadable"].count, told["record_refused"].count) == (1, 1)
+    (example,) = told["line_unreadable"].examples
+    assert (example["filename"], example["record"]) == (str(file), 3)
+
+
 def test_too_little_history_is_told_for_every_part(tmp_path) -> None:
     few = [event for event in _sound() if event["profile_id"] in ("p1", "p2")][:12]
     found = {one.fault.name: one for one in _check(tmp_path, few).findings}

@@ -59,6 +59,45 @@ def test_a_folder_of_a_catalogue_and_events_is_told_apart_and_can_be_read(folder
     }
 
 
+@pytest.mark.parametrize(
+    ("beside", "named"), [([], "days"), (["titles.csv"], "days/*.jsonl"), (["note.md"], "days")]
+)
+def test_of_a_folder_its_name_or_a_glob_stands_for_all_its_files(tmp_path, beside, named) -> None:
+    days = tmp_path / "days"
+    days.mkdir()
+    for day in range(3):
+        row = {"event_id": "1", "profile_id": "p", "event_type": "search", "ts": day}
+        (days / f"2024-01-0{day}.jsonl").write_text(json.dumps(row))
+    for name in beside:
+        (days / name).write_text("id,title\n1,Heat\n")
+    assert _described(tmp_path, "days").events.path == (str(tmp_path / named),)
+
+
+def test_files_that_are_named_one_by_one_stay_so(tmp_path) -> None:
+    row = {"event_id": "1", "profile_id": "p", "event_type": "search", "ts": 1}
+    names = ("a.jsonl", "b.jsonl")
+    for name in names:
+        (tmp_path / name).write_text(json.dumps(row))
+    found = _described(tmp_path, *names)
+    assert found.events.path == tuple(str(tmp_path / name) for name in names)
+
+
+def test_german_names_of_columns_are_known(tmp_path) -> None:
+    (tmp_path / "programm.csv").write_text(
+        "Nummer;Titel;Art;Kategorie;Jahr;Dauer\n7;Das Boot;Spielfilm;Krieg / Drama;1981;149\n"
+    )
+    (tmp_path / "abrufe.csv").write_text(
+        "ID;Nutzer;Aktion;Datum;Titel;Sitzung;Gerät\n1;ann;play_start;2024-01-02;7;s;TV\n"
+    )
+    found = _described(tmp_path)
+    (title,) = read_catalogue_files(found).to_pylist()
+    assert (title["title_id"], title["name"], title["kind"]) == ("7", "Das Boot", "movie")
+    assert (title["genres"], title["duration_s"]) == (["Krieg", "Drama"], 149 * 60.0)
+    (event,) = [row for batch in event_batches(found) for row in batch.to_pylist()]
+    told = ("event_id", "profile_id", "event_type", "title_id", "playback_id", "device")
+    assert [event[name] for name in told] == ["1", "ann", "play_start", "7", "s", "TV"]
+
+
 def test_what_could_not_be_guessed_is_told(folder) -> None:
     told = guess([str(folder / "events")], folder / "source.yaml")
     assert [line.partition(":")[0] for line in told.open] == ["catalogue.path"]
