@@ -312,9 +312,10 @@ def _report(
         begun_from=begun_from,
     )
     gates = description.gates.training
-    ratio = models[description.training.experiment]["ndcg10"] / max(
-        models["popularity"]["ndcg10"], 1e-9
-    )
+    scores = {name: one["ndcg10"] for name, one in models.items()}
+    own = scores.pop(description.training.experiment)
+    best = max(scores, key=lambda name: scores[name])
+    ratio, over_best = (own / max(scores[name], 1e-9) for name in ("popularity", best))
     if report.tested < gates.profiles:
         report.complaints.append(
             f"it was tested on {report.tested} profiles, at least {gates.profiles} are asked for "
@@ -324,6 +325,12 @@ def _report(
         report.complaints.append(
             f"its NDCG@10 is {ratio:.2f} times that of popularity, at least "
             f"{gates.ndcg10_over_popularity:g} is asked for (gates.training.ndcg10_over_popularity)"
+        )
+    wanted = gates.ndcg10_over_best_baseline
+    if wanted is not None and over_best < wanted:
+        report.complaints.append(
+            f"its NDCG@10 is {over_best:.2f} times that of {best}, the best baseline, at least "
+            f"{wanted:g} is asked for (gates.training.ndcg10_over_best_baseline)"
         )
     return report
 

@@ -256,6 +256,8 @@ class TrainingGates(_Section):
 
     ndcg10_over_popularity: Annotated[float, Field(ge=0)] = 1.0
     """Its NDCG@10 divided by that of popularity, at least."""
+    ndcg10_over_best_baseline: Annotated[float, Field(ge=0)] | None = None
+    """Its NDCG@10 divided by that of the best baseline of its report, at least; null: not asked."""
     profiles: Annotated[int, Field(ge=1)] = 50
     """That it was tested on, at least."""
 

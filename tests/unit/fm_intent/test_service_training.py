@@ -101,12 +101,19 @@ def test_a_model_that_passes_no_gate_is_told_and_not_exported(
     source: Path, description: SourceDescription, trained: Trained
 ) -> None:
     gates = description.gates.model_copy(
-        update={"training": TrainingGates(ndcg10_over_popularity=1e6, profiles=1_000_000)}
+        update={
+            "training": TrainingGates(
+                ndcg10_over_popularity=1e6, ndcg10_over_best_baseline=1e6, profiles=1_000_000
+            )
+        }
     )
     held_back = train(source.parents[1], description.model_copy(update={"gates": gates}))
     assert held_back.manifest is None
     assert held_back.report.models == trained.report.models
-    with pytest.raises(GateError, match=r"(?s)profiles.*ndcg10_over_popularity"):
+    baselines = {name: held_back.report.models[name]["ndcg10"] for name in ("sasrec", "popularity")}
+    best = max(baselines, key=lambda name: baselines[name])
+    complaints = rf"(?s)profiles.*over_popularity.*of {best}, the best.*over_best_baseline"
+    with pytest.raises(GateError, match=complaints):
         insist(held_back, held_back.run_dir / "report.html")
 
 
