@@ -28,6 +28,7 @@ from fm_intent.data.reading import (
     read_catalogue_files,
     reading,
 )
+from stream.adapters.values import EARLIEST_MS
 from stream.domain.event_types import BY_NAME, EVENT_TYPES, LONGEST_ID, LOOKS, PLAYS, Search
 from stream.domain.version_labels import OTHER
 
@@ -44,7 +45,6 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 EXAMPLES: Final = 5
 
 _MEMORY_MIB: Final = 1280
-_YEAR_2000_MS: Final = 946_684_800_000
 _AHEAD_MS: Final = 300_000
 _DAY_MS: Final = 86_400_000
 _YEAR_1870: Final = -36_524
@@ -604,7 +604,7 @@ class _Checking:
         )
 
     def _sane(self, column: str) -> str:
-        return f"{column} BETWEEN {_YEAR_2000_MS} AND {self.now_ms + _AHEAD_MS}"
+        return f"{column} BETWEEN {EARLIEST_MS} AND {self.now_ms + _AHEAD_MS}"
 
     def _found(self, name: str, count: int, of: int, rows: Iterable[Any]) -> None:
         """Note a fault of records, by the rows of examples, with or without what else they show."""
@@ -714,7 +714,7 @@ _RECORD_FAULTS: Final = {
         ("id_too_long", _TOO_LONG, ""),
         ("time_unreadable", f"occurred_at_ms IS NULL AND NOT ({_NO_RECORD})", ""),
         ("time_out_of_range", f"NOT (occurred_at_ms BETWEEN 0 AND {(1 << 53) - 1})", ""),
-        ("time_before_2000", f"occurred_at_ms BETWEEN 0 AND {_YEAR_2000_MS - 1}", ""),
+        ("time_before_1990", f"occurred_at_ms BETWEEN 0 AND {EARLIEST_MS - 1}", ""),
         (
             "time_in_future",
             f"occurred_at_ms > $now + {_AHEAD_MS} AND occurred_at_ms < {1 << 53}",

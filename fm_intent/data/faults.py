@@ -131,9 +131,9 @@ FAULTS: Final = (
         0.01,
     ),
     Fault(
-        "time_before_2000",
+        "time_before_1990",
         "times",
-        "happened before the year 2000",
+        "happened before the year 1990",
         "A clock that was never set; or seconds, which `events.time_unit: s` tells.",
         "records",
         (*_EVENT, "occurred_at_ms"),

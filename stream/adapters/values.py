@@ -18,7 +18,7 @@ from stream.exceptions import BadRecordError, Reason
 _T = TypeVar("_T")
 
 _EPOCH: Final = datetime(1970, 1, 1)
-_EARLIEST_MS: Final = 631_152_000_000
+EARLIEST_MS: Final = 631_152_000_000
 """1990: no player is older. A clock that was never set says 1970 or 1980."""
 
 _OFFSET: Final = re.compile(r"(Z|[+-]\d{2}:\d{2})$", re.IGNORECASE)
@@ -188,7 +188,7 @@ def set_clock(time: int, name: str) -> int:
     Raises:
         BadRecordError: when it is before 1990.
     """
-    if time < _EARLIEST_MS:
+    if time < EARLIEST_MS:
         raise BadRecordError(
             Reason.OUT_OF_RANGE, f"{name} is before 1990: of a clock that was never set"
         )

@@ -123,7 +123,7 @@ def test_every_kind_of_damage_is_named_at_once_with_its_records(tmp_path) -> Non
         "event_id_reused": 1,
         "time_unreadable": 1,
         "time_out_of_range": 1,
-        "time_before_2000": 1,
+        "time_before_1990": 1,
         "time_in_future": 1,
         "clock_jumps": 1,
         "title_unknown": 1,
