@@ -79,7 +79,9 @@ dynamic_batching {{ max_queue_delay_microseconds: 0 }}
 
 parameters {{ key: "threads" value: {{ string_value: "1" }} }}
 
-# Of each instance of each loaded version, for keys and values of past interactions.
+# Of each instance of each loaded version, for keys and values of past interactions: a share of the
+# memory that is free when it is loaded, and at least so many MiB. A host's is taken as it is used.
+parameters {{ key: "cache_share" value: {{ string_value: "0.25" }} }}
 parameters {{ key: "cache_mib" value: {{ string_value: "256" }} }}
 
 # Tensors stay where they are; without this the server copies every input to the CPU first.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from stream.domain import codec, topics
 from stream.domain.event_types import Browse
-from stream.domain.profile_state import ProfileState, Rules, state_of
+from stream.domain.profile_state import ProfileState, state_of
+from stream.domain.rules import Rules
 from stream.kafka.changelog import Changelog, StatesByPlace, join_into
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.settings import Settings

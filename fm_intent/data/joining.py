@@ -19,7 +19,7 @@ from fm_intent.data.identities import IDENTITIES
 from stream.domain.event_types import ACTION_OF_VERB, BY_NAME, EVENT_TYPES, PLAY, Playback, Search
 from stream.domain.interactions import UNTOLD
 from stream.domain.labels import ACTIONS
-from stream.domain.profile_state import FINISHED_SHARE, SHARE_STEPS
+from stream.domain.progress import FINISHED_SHARE, SHARE_STEPS
 
 _VERBS: Final = tuple((one.name, one.verb) for one in EVENT_TYPES if one.verb is not None)
 _SITTING: Final = tuple(one.name for one in EVENT_TYPES if one.shape is Playback)

@@ -8,17 +8,19 @@ is computed. A new event, a sitting that goes on, a late event, a dropped block,
 and a fresh instance differ only in how much that is, never in the answer. Inputs are compared as
 they are, not by a digest, so nothing can collide.
 
-Imports torch and the network alone, because an exported model version carries a copy of this file.
+Imports torch, numpy and the network alone: an exported model version carries a copy of this file.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,7 @@ class Cache:
         model: in evaluation mode; its weights must not change.
         top: next titles of an answer.
         window: interactions of a slot; longer windows are answered without the cache.
-        budget_bytes: of the slab, all allocated at once.
+        budget_bytes: of the slab. A card's memory is taken at once, a host's as slots are used.
 
     Attributes:
         slots: profiles that are kept at most.
@@ -95,11 +97,14 @@ class Cache:
         heads, width = model.architecture.heads, self._titles_TD.shape[1]
         # Each head's keys lie together, and each head's values: attention reads them as they are,
         # which over long windows takes a fifth of the time that interleaved ones do.
-        self._kept = self._titles_TD.new_zeros(
-            _layers(model), 2, self.slots, heads, window, width // heads
+        device = self._titles_TD.device
+        self._kept = _untouched_zeros(
+            (_layers(model), 2, self.slots, heads, window, width // heads),
+            self._titles_TD.dtype,
+            device,
         )
-        self._inputs = self._kept.new_zeros(self.slots, _INPUTS, window, dtype=torch.int64)
-        self._valid = self._kept.new_zeros(self.slots, dtype=torch.int64)
+        self._inputs = _untouched_zeros((self.slots, _INPUTS, window), torch.int64, device)
+        self._valid = self._inputs.new_zeros(self.slots)
         self._order = torch.arange(window, device=self._valid.device)
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(self.slots))
@@ -313,6 +318,14 @@ def profile_bytes(model: FMIntent, window: int) -> int:
     vectors = model.title.weight
     kept = _layers(model) * 2 * vectors.shape[1] * vectors.itemsize
     return window * (kept + _INPUTS * torch.int64.itemsize)
+
+
+def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take a host's memory only where they are written; torch's own write all of it."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    untouched = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+    return torch.from_numpy(untouched).view(dtype).view(shape)
 
 
 def _layers(model: FMIntent) -> int:

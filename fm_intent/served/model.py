@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from .cache import Cache
+from .memory import free_bytes
 from .network import Interactions, load
 
 _SEQUENCES: Final = ("title_hash", "action", "start_ms", "watched_share", "device")
@@ -61,7 +62,7 @@ class TritonPythonModel:
         self._device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         folder = Path(args["model_repository"], args["model_version"])
         window = json.loads((folder / "manifest.json").read_text())["window"]
-        budget = int(parameters["cache_mib"]["string_value"]) << 20
+        budget = _cache_bytes(parameters, self._device)
         self._model = load(folder / "model.pt", self._device)
         self._outputs = (
             *(f"{name}_probs" for name in self._model.domain.intents),
@@ -83,8 +84,8 @@ class TritonPythonModel:
         gc.collect()
         gc.freeze()
         pb.Logger.log_info(
-            f"{args['model_instance_name']} keeps {self._cache.slots} profiles of "
-            f"{self._cache.profile_bytes} bytes"
+            f"{args['model_instance_name']} keeps {self._cache.slots:,} profiles of "
+            f"{self._cache.profile_bytes / 1024:.0f} KiB, {budget >> 20:,} MiB at most"
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -199,6 +200,14 @@ class TritonPythonModel:
     def _tensor(self, array: NDArray[Any], dtype: type[np.generic] | None = None) -> Tensor:
         kept = array if dtype is None else array.astype(dtype)
         return torch.from_numpy(kept).to(self._device)
+
+
+def _cache_bytes(parameters: Mapping[str, Mapping[str, str]], device: torch.device) -> int:
+    """The share of the memory that is free now, and no less than the least that is asked for."""
+    # A configuration from before there were shares has none.
+    share = float(parameters.get("cache_share", {"string_value": "0"})["string_value"])
+    least = int(parameters["cache_mib"]["string_value"]) << 20
+    return max(round(share * free_bytes(device)), least)
 
 
 class _Metrics:

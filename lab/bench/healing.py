@@ -37,7 +37,8 @@ from lab.bench.running_worker import (
 )
 from stream.domain import codec, topics
 from stream.domain.event_types import Browse
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
+from stream.domain.rules import Rules
 from stream.kafka.connection import client_options
 from stream.steps import step
 

@@ -39,7 +39,7 @@ from lab.bench.results import keep_rows, result_file
 from stream.domain import history
 from stream.domain.catalogue import read_catalogue
 from stream.domain.event_types import STATELESS, event_of
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.plain_text import PlainConsole
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from lab.bench.publish import feast_store
 from stream.domain import codec, topics
 from stream.domain.catalogue import read_catalogue
 from stream.domain.events import decode
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
 from stream.domain.row_building import intent_rows
-from stream.domain.sessions import live_session
+from stream.domain.rules import Rules
+from stream.domain.sessions import live_sessions
 from stream.domain.window import window_batch
 from stream.inference.client import InferenceClient
 from stream.settings import settings
@@ -73,7 +74,7 @@ class Steps:
         profiles = [(key.decode(), state) for key, state in touched.items()]
         rows = intent_rows(
             profiles,
-            [live_session(state.window, self._settings.session_gap_s) for _, state in profiles],
+            live_sessions([state.window for _, state in profiles], self._settings.session_gap_s),
             await self._inference.infer(window_batch(profiles, self._rules)),
             self._catalogue,
             now_ms=round(time() * 1000),

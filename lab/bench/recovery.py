@@ -22,7 +22,8 @@ from rich.table import Table
 from lab.bench.results import keep, result_file
 from stream.domain import codec
 from stream.domain.event_types import Browse
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
+from stream.domain.rules import Rules
 from stream.plain_text import PlainConsole
 from stream.settings import Settings
 from stream.worker.app import create_app

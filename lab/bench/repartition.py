@@ -29,7 +29,8 @@ from lab.bench.results import keep, result_file
 from lab.bench.running_worker import servers
 from stream.domain import codec, topics
 from stream.domain.event_types import Browse
-from stream.domain.profile_state import ProfileState, Rules, state_of
+from stream.domain.profile_state import ProfileState, state_of
+from stream.domain.rules import Rules
 from stream.kafka.changelog import Changelog
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.kafka.partitioners import partition_of

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from stream.domain.event_types import PLAY
 from stream.domain.interactions import INTERACTION, UNTOLD, InteractionArray, sitting_keys
 from stream.domain.labels import DEVICES, device_hash
-from stream.domain.profile_state import MEMORY, UNREAD, LogPosition, ProfileState, Rules
+from stream.domain.profile_state import (
+    MEMORY,
+    UNREAD,
+    LogPosition,
+    ProfileState,
+)
+from stream.domain.rules import Rules
 from stream.exceptions import BadStateError
 
 _MAGIC: Final = b"IS"

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from stream.domain.actions import action_types
 from stream.domain.event_types import Event
 from stream.domain.interactions import INTERACTION, Interaction, interaction_of, join
-from stream.domain.profile_state import MEMORY, Rules, watched_ms, watched_share
+from stream.domain.profile_state import MEMORY
+from stream.domain.progress import watched_ms, watched_share
+from stream.domain.rules import Rules
 
 EDITION: Final = 2
 """Raised when other histories come of the same events, so that kept ones are made anew."""

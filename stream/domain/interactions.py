@@ -9,11 +9,13 @@ order and repetition of events can't hurt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.domain.compiled import compiled
 from stream.domain.event_types import BY_NAME, Event, Playback, Search
 from stream.domain.labels import NO_TITLE, device_hash, hash64
 
@@ -165,15 +167,29 @@ def _description(i: Interaction) -> tuple[int, ...]:
     return (i.start_ms, i.described_by, i.title, i.season, i.episode, i.device, i.verb)
 
 
+def one_after_the_other(
+    arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any] = INTERACTION
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The rows of B arrays in one, and `[B + 1]` where those of each begin, with the end of all."""
+    begin = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, arrays), np.int64, len(arrays)), out=begin[1:])
+    # Faster than `np.concatenate`, which compares the fields of every two.
+    return np.frombuffer(b"".join([one.tobytes() for one in arrays]), dtype), begin
+
+
+@compiled
 def measure(interactions: InteractionArray) -> int:
     """How much is known of these interactions.
 
     Grows with every join that changes their times, watch time or completion, and never falls. The
     sum over all of a profile's interactions is its `sequence_no`.
     """
-    i = interactions
-    told_ms = (i["watched_ms"] - UNTOLD).sum() + (i["position_ms"] - UNTOLD).sum()
-    return int(len(i) + (i["end_ms"] - i["start_ms"]).sum() + told_ms + i["complete"].sum())
+    told = np.int64(len(interactions))
+    for row in range(len(interactions)):
+        one = interactions[row]
+        told += one.end_ms - one.start_ms + one.complete
+        told += np.int64(one.watched_ms - UNTOLD) + np.int64(one.position_ms - UNTOLD)
+    return int(told)
 
 
 def _ms(seconds: float | None, untold: int) -> int:

@@ -20,7 +20,7 @@ left the window, or it was reported then. `read` tells, by the newest record of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from stream.domain.event_types import BY_NAME, PLAY, Event
 from stream.domain.interactions import (
     INTERACTION,
-    UNTOLD,
     Interaction,
     InteractionArray,
     interaction_of,
@@ -39,16 +38,12 @@ from stream.domain.interactions import (
     measure,
 )
 from stream.domain.labels import hash64
+from stream.domain.progress import progress_of
+from stream.domain.rules import Rules
 from stream.domain.topics import PLAYBACK_EVENTS
 
 MEMORY: Final = np.dtype([("title", "<i8"), ("progress", "<i8"), ("last_ms", "<i8")])
-"""What is remembered of a title whose plays have left the window; see `progress_of`."""
-
-FINISHED_SHARE: Final = 0.9
-"""A sitting that has watched this share of the duration has finished it."""
-
-SHARE_STEPS: Final = 65_535
-"""Of a watched share in a progress."""
+"""What is remembered of a title whose plays have left the window; see `stream.domain.progress`."""
 
 _NOWHERE: Final = (-(1 << 63), -(1 << 63))
 
@@ -86,20 +81,6 @@ class LogPosition(NamedTuple):
 
 UNREAD: Final = LogPosition(-1, -1, -1)
 """The position in a topic from which nothing was read, and in states from before it was kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The bounds of a state, and what the catalogue knows of durations."""
-
-    window_length: int = 64
-    memory_length: int = 128
-    duration_ms: Mapping[int, int] = field(default_factory=dict)
-    """Title hash → duration of one sitting, for events that don't carry theirs.
-
-    Those known may change: what is kept depends on them only in the share that `MEMORY` has of
-    plays that have left the window, and there the larger one stays.
-    """
 
 
 @dataclass(slots=True)
@@ -270,54 +251,6 @@ class ProfileState:
 
 def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.tobytes() == other.tobytes()
-
-
-def watched_ms(interactions: InteractionArray) -> NDArray[np.int64]:
-    """Milliseconds watched of each interaction, `[N] int64`; `UNTOLD` where unknown.
-
-    A watch time of 0 beside a later position is what some formats write for none.
-    """
-    watched = interactions["watched_ms"].astype(np.int64)
-    position = interactions["position_ms"].astype(np.int64)
-    return np.where((watched <= 0) & (position > 0), position, watched)
-
-
-def watched_share(interactions: InteractionArray, rules: Rules) -> NDArray[np.float32]:
-    """Watched share of each interaction, `[N] float32` in 0..1; -1 where it is unknown.
-
-    Of a sitting whose watch time nobody told, its furthest position counts. The duration is the
-    events', else the catalogue's; anything but a play has no share.
-    """
-    duration = interactions["duration_ms"].astype(np.float64)
-    if rules.duration_ms:
-        for i in np.flatnonzero((duration == 0) & (interactions["verb"] == PLAY)):
-            duration[i] = rules.duration_ms.get(int(interactions["title"][i]), 0)
-    watched = watched_ms(interactions)
-    share = np.minimum(watched / np.maximum(duration, 1.0), 1.0)
-    known = (duration > 0) & (watched != UNTOLD) & (interactions["verb"] == PLAY)
-    return np.where(known, share, -1.0).astype(np.float32)
-
-
-def progress_of(interactions: InteractionArray, rules: Rules) -> NDArray[np.int64]:
-    """How far each play got, `[N] int64`: season, episode and share in one number.
-
-    Its order is that of (season, episode, share), so that a maximum keeps the furthest episode and
-    the largest share of it. A completed sitting counts as the full share, an unknown one as none.
-    """
-    share = np.where(interactions["complete"] == 1, 1.0, watched_share(interactions, rules))
-    steps = (np.maximum(share, 0.0) * SHARE_STEPS).astype(np.int64)
-    season = interactions["season"].astype(np.int64)
-    return (season << 31) | (interactions["episode"].astype(np.int64) << 16) | steps
-
-
-def is_finished(progress: int) -> bool:
-    """Whether a title's progress has finished the episode (or film) that it got to."""
-    return (progress & 0xFFFF) >= FINISHED_SHARE * SHARE_STEPS
-
-
-def episode_of(progress: int) -> int:
-    """The furthest (season, episode) of a progress, as one ordered number; 0 for a film."""
-    return progress >> 16
 
 
 def _later(

@@ -9,9 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.actions import action_types
+from stream.domain.actions import mark_actions
+from stream.domain.compiled import compiled
+from stream.domain.interactions import InteractionArray, measure, one_after_the_other
 from stream.domain.labels import hash64
-from stream.domain.profile_state import ProfileState, Rules, watched_share
+from stream.domain.profile_state import MEMORY, ProfileState
+from stream.domain.progress import share_of
+from stream.domain.rules import Rules
 from stream.domain.version_labels import VersionLabels
 
 FORGET: Final = -1
@@ -70,7 +74,9 @@ class WindowBatch:
 def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> WindowBatch:
     """The windows of `profiles`, in their order; what they name a version's labels number."""
     rows = len(profiles)
-    length = np.fromiter((len(state.window) for _, state in profiles), np.int32, rows)
+    windows, begin = one_after_the_other([state.window for _, state in profiles])
+    memories, memory_begin = one_after_the_other([state.memory for _, state in profiles], MEMORY)
+    length = np.diff(begin).astype(np.int32)
     longest = int(length.max(initial=0))
     batch = WindowBatch(
         title_hash=np.zeros((rows, longest), np.int64),
@@ -80,16 +86,50 @@ def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> 
         device=np.zeros((rows, longest), np.uint32),
         length=length[:, None],
         profile_hash=np.fromiter((hash64(name) for name, _ in profiles), np.int64, rows)[:, None],
-        sequence_no=np.fromiter((s.sequence_no for _, s in profiles), np.int64, rows)[:, None],
+        sequence_no=np.fromiter((s.folded for _, s in profiles), np.int64, rows)[:, None],
     )
-    for row, (_, state) in enumerate(profiles):
-        window, end = state.window, len(state.window)
-        batch.title_hash[row, :end] = window["title"]
-        batch.action[row, :end] = action_types(state.memory, window, rules)
-        batch.start_ms[row, :end] = window["start_ms"]
-        batch.watched_share[row, :end] = watched_share(window, rules)
-        batch.device[row, :end] = window["device"]
+    _fill(
+        windows,
+        begin,
+        memories,
+        memory_begin,
+        *rules.durations,
+        batch.title_hash,
+        batch.action,
+        batch.start_ms,
+        batch.watched_share,
+        batch.device,
+        batch.sequence_no,
+    )
     return batch
+
+
+@compiled
+def _fill(
+    windows: InteractionArray,
+    begin: NDArray[np.int64],
+    memories: NDArray[Any],
+    memory_begin: NDArray[np.int64],
+    titles: NDArray[np.int64],
+    durations_ms: NDArray[np.int64],
+    title_hash: NDArray[np.int64],
+    action: NDArray[np.int32],
+    start_ms: NDArray[np.int64],
+    share: NDArray[np.float32],
+    device: NDArray[Any],
+    sequence_no: NDArray[np.int64],
+) -> None:
+    for row in range(len(begin) - 1):
+        window = windows[begin[row] : begin[row + 1]]
+        memory = memories[memory_begin[row] : memory_begin[row + 1]]
+        for at in range(len(window)):
+            one = window[at]
+            title_hash[row, at] = one.title
+            start_ms[row, at] = one.start_ms
+            share[row, at] = share_of(one, titles, durations_ms)
+            device[row, at] = one.device
+        mark_actions(memory, window, share[row], action[row])
+        sequence_no[row, 0] += measure(window)
 
 
 def joined_windows(batches: Sequence[WindowBatch]) -> WindowBatch:

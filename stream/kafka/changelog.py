@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Self
 from aiokafka import TopicPartition
 
 from stream.domain import codec, topics
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.exceptions import BadStateError
 from stream.kafka.connection import partitions_of, running
 from stream.kafka.consumer import Consumer

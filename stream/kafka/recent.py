@@ -6,7 +6,8 @@ import logging
 
 from stream.domain import codec, topics
 from stream.domain.catalogue import Catalogue
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
+from stream.domain.rules import Rules
 from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import BadStateError
 from stream.kafka.connection import partitions_of, running

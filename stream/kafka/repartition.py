@@ -23,7 +23,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from stream.domain import codec, topics
 from stream.domain.catalogue import read_catalogue
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.exceptions import BadStateError, RepartitionRefusedError, TopicsMissingError
 from stream.kafka.changelog import Changelog, KeptState, StatesByPlace, Whereabouts, join_into
 from stream.kafka.connection import running

@@ -8,8 +8,9 @@ from stream.domain import codec, topics
 from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
 from stream.domain.interactions import carries_state
-from stream.domain.profile_state import LogPosition, Outcome, ProfileState, Rules
-from stream.domain.sessions import live_session
+from stream.domain.profile_state import LogPosition, Outcome, ProfileState
+from stream.domain.rules import Rules
+from stream.domain.sessions import live_sessions
 from stream.kafka.deadletters import late_event
 from stream.kafka.topology import Topology
 from stream.settings import StateSettings
@@ -69,11 +70,14 @@ class Joiner:
         """Cut the live sessions of those there is something to say of; the rest is emptied."""
         for key, one in (batch.requested | batch.touched).items():
             if len(one.state.window):
-                one.session = live_session(one.state.window, self._settings.session_gap_s)
                 batch.scored[key] = one
             if one.profile_id in batch.erased or key not in batch.scored:
                 newest_ms = batch.erased.get(one.profile_id, 0)
                 batch.emptied[one.profile_id] = Erasure(one.state.erased_at_ms, newest_ms)
+        windows = [one.state.window for one in batch.scored.values()]
+        sessions = live_sessions(windows, self._settings.session_gap_s)
+        for one, session in zip(batch.scored.values(), sessions, strict=True):
+            one.session = session
 
     def _apply(self, one: Decoded, batch: MicroBatch, released_at_s: float) -> Outcome:
         record, profile_id = one.record, one.profile_id

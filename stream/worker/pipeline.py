@@ -26,8 +26,8 @@ from stream.domain.catalogue import Catalogue
 from stream.domain.feature_row import Erasure, IntentRow
 from stream.domain.labels import device_hash, hash64
 from stream.domain.prediction import Intents
-from stream.domain.profile_state import Rules
 from stream.domain.row_building import intent_rows
+from stream.domain.rules import Rules
 from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.domain.window import window_batch
 from stream.inference.backend import InferenceBackend

@@ -18,7 +18,7 @@ from faust.types import EventT
 
 from stream.domain import codec, topics
 from stream.domain.events import Unreadable
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.exceptions import BadStateError
 from stream.settings import Settings
 from stream.worker.states import Kept

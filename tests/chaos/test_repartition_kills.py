@@ -14,7 +14,7 @@ import pytest
 
 from infra.local.programs import worker_environment
 from stream.domain import codec
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.exceptions import PartitionsChangedError
 from stream.kafka.admin import create_topics
 from stream.kafka.partitioners import partition_of

@@ -10,7 +10,8 @@ import pytest
 
 from stream.domain.event_types import Browse
 from stream.domain.prediction import Intents
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import (
     InferenceRefusedError,

@@ -34,7 +34,8 @@ from intentstream.publishing import (
 from stream.domain import codec, topics
 from stream.domain.event_types import Browse
 from stream.domain.labels import hash64
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import (
     ModelVersionError,

@@ -16,7 +16,8 @@ from infra.local.programs import KAFKA_LIBS, programs
 from infra.local.stack import Stack
 from stream.domain import codec, topics
 from stream.domain.events import decode
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
+from stream.domain.rules import Rules
 from stream.exceptions import (
     BrokerError,
     BrokerRefusedError,

@@ -31,8 +31,9 @@ from stream.domain.divergence import divergence
 from stream.domain.events import decode, json_schema
 from stream.domain.feature_row import IntentRow
 from stream.domain.labels import ACTIONS
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
 from stream.domain.row_building import intent_rows
+from stream.domain.rules import Rules
 from stream.domain.sessions import NO_SESSION
 from stream.domain.window import WindowBatch
 from tests.unit.fm_intent import tiny

@@ -11,7 +11,7 @@ import pytest
 
 from fm_intent.exported import ExportedVersion
 from stream.domain import codec
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.domain.version_labels import BUILT_IN
 from stream.domain.window import window_batch
 from stream.kafka.changelog import HEAD_KEY, StatesByPlace, join_into

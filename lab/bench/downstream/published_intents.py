@@ -34,9 +34,10 @@ from fm_intent.train import train
 from lab.replay.plan import json_values, topic_of
 from stream.domain.event_types import STATELESS
 from stream.domain.events import decode
-from stream.domain.profile_state import Outcome, ProfileState, Rules
+from stream.domain.profile_state import Outcome, ProfileState
 from stream.domain.row_building import intent_rows
-from stream.domain.sessions import live_session
+from stream.domain.rules import Rules
+from stream.domain.sessions import live_sessions
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
 from stream.domain.window import window_batch
 from stream.settings import Settings
@@ -172,7 +173,7 @@ async def published_rows(
                 states = [(one.profile_id, one.state) for one in batch]
                 intents = await inference.infer(window_batch(states, rules))
                 gap_s = settings.session_gap_s
-                sessions = [live_session(state.window, gap_s) for _, state in states]
+                sessions = live_sessions([state.window for _, state in states], gap_s)
                 rows = intent_rows(states, sessions, intents, catalogue, now_ms=0)
                 yield [
                     replace(row, published_at_ms=moment.published_at_ms)

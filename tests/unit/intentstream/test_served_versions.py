@@ -13,7 +13,8 @@ from fm_intent.data import contract
 from fm_intent.data.dataset import load
 from intentstream.served_quality import windows
 from stream.domain.event_types import Browse, Event, Playback
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.domain.version_labels import BUILT_IN
 from stream.domain.window import WindowBatch, window_batch
 

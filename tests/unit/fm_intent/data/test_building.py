@@ -22,7 +22,7 @@ from fm_intent.data.histories import COLUMNS, read_histories
 from stream.domain.catalogue import read_catalogue
 from stream.domain.event_types import Event
 from stream.domain.history import histories
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.exceptions import DataUnusableError
 from tests.unit.stream.domain.test_history import a_month_of
 from tests.unit.stream.strategies import histories as some_events

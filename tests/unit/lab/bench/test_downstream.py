@@ -33,7 +33,7 @@ from lab.bench.downstream.source_history import (
     TitleColumns,
 )
 from stream.domain.labels import GENRES
-from stream.domain.profile_state import Rules
+from stream.domain.rules import Rules
 from stream.domain.topics import PLAYBACK_EVENTS
 from tests.unit.features.samples import SAMPLE
 

@@ -10,7 +10,8 @@ from lab.replay.checker import CheckResult, FeatureFacts, Origin, Rejection, com
 from lab.replay.plan import Fate, Mix, Plan, json_values, plan_replay, span_s, topic_of
 from lab.replay.producer import SENT_SCHEMA
 from stream.domain.events import decode
-from stream.domain.profile_state import Outcome, ProfileState, Rules
+from stream.domain.profile_state import Outcome, ProfileState
+from stream.domain.rules import Rules
 
 NOW_MS = 1_800_000_000_000
 WINDOW = 8

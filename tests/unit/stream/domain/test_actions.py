@@ -7,7 +7,8 @@ import pytest
 from stream.domain.actions import action_types
 from stream.domain.event_types import Browse, Event, Playback, Search
 from stream.domain.labels import ACTIONS, hash64
-from stream.domain.profile_state import MEMORY, ProfileState, Rules, state_of
+from stream.domain.profile_state import MEMORY, ProfileState, state_of
+from stream.domain.rules import Rules
 
 RULES = Rules()
 

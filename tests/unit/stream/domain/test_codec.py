@@ -16,7 +16,8 @@ from stream.domain.codec import decode, encode
 from stream.domain.event_types import PLAY, Event
 from stream.domain.interactions import UNTOLD, sitting_key
 from stream.domain.labels import device_hash
-from stream.domain.profile_state import LogPosition, ProfileState, Rules, state_of
+from stream.domain.profile_state import LogPosition, ProfileState, state_of
+from stream.domain.rules import Rules
 from stream.exceptions import BadStateError
 from tests.unit.stream.strategies import histories
 

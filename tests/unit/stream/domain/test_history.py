@@ -11,7 +11,9 @@ from hypothesis import given
 from stream.domain.actions import action_types
 from stream.domain.event_types import Browse, Event, Playback, Search
 from stream.domain.history import EDITION, histories
-from stream.domain.profile_state import Rules, state_of, watched_ms, watched_share
+from stream.domain.profile_state import state_of
+from stream.domain.progress import watched_ms, watched_share
+from stream.domain.rules import Rules
 from tests.unit.stream.strategies import PROFILE
 from tests.unit.stream.strategies import histories as some_events
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from stream.domain.event_types import Event, Playback
 from stream.domain.interactions import sitting_key, sitting_keys
 from stream.domain.labels import hash64
-from stream.domain.profile_state import ProfileState, Rules, state_of, watched_share
+from stream.domain.profile_state import ProfileState, state_of
+from stream.domain.progress import watched_share
+from stream.domain.rules import Rules
 from stream.domain.window import window_batch
 
 RULES = Rules(duration_ms={hash64("t1"): 100_000})

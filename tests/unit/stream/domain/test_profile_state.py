@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from stream.domain.codec import encode
 from stream.domain.event_types import Browse, Event, Playback
 from stream.domain.interactions import measure
-from stream.domain.profile_state import UNREAD, LogPosition, Outcome, ProfileState, Rules, state_of
+from stream.domain.profile_state import (
+    UNREAD,
+    LogPosition,
+    Outcome,
+    ProfileState,
+    state_of,
+)
+from stream.domain.rules import Rules
 from tests.unit.stream.strategies import PROFILE, histories
 
 RULES = Rules()

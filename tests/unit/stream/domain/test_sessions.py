@@ -1,33 +1,50 @@
-"""Where sessions begin, and the one that a window ends in."""
+"""The session that a window ends in."""
 
 from __future__ import annotations
 
-from stream.domain.profile_state import ProfileState, Rules, state_of
-from stream.domain.sessions import live_session, session_starts
+from stream.domain.event_types import Event
+from stream.domain.profile_state import ProfileState, state_of
+from stream.domain.rules import Rules
+from stream.domain.sessions import NO_SESSION, Session, live_sessions
 from tests.unit.stream.domain.test_window import play
 
 RULES = Rules()
 
 
+def live(*events: list[Event]) -> Session:
+    (session,) = live_sessions([state_of(sum(events, []), RULES).window], gap_s=1800)
+    return session
+
+
 def test_a_session_ends_after_the_idle_gap() -> None:
-    state = state_of(play(1, 0) + play(2, 1800) + play(3, 3601), RULES)
-    assert session_starts(state.window, gap_s=1800).tolist() == [0, 2]
-    assert live_session(state.window, gap_s=1800).length == 1
+    assert live(play(1, 0), play(2, 1800)).length == 2
+    assert live(play(1, 0), play(2, 1800), play(3, 3601)).length == 1
 
 
 def test_a_long_sitting_is_not_idle_time() -> None:
-    state = state_of(play(1, 0, end_s=7200) + play(2, 7300), RULES)
-    assert session_starts(state.window, gap_s=1800).tolist() == [0]
+    assert live(play(1, 0, end_s=7200), play(2, 7300)).length == 2
 
 
 def test_a_late_event_may_join_two_sessions() -> None:
-    events = play(1, 0) + play(2, 3000)
-    state = state_of(events, RULES)
-    assert len(session_starts(state.window, gap_s=1800)) == 2
-    for event in play(3, 1500):
-        state.apply(event, RULES)
-    assert len(session_starts(state.window, gap_s=1800)) == 1
+    assert live(play(1, 0), play(2, 3000)).length == 1
+    assert live(play(1, 0), play(2, 3000), play(3, 1500)).length == 3
+
+
+def test_a_session_is_named_after_its_first_interaction_alone() -> None:
+    assert live(play(1, 9000)) == live(play(9, 0), play(1, 9000))
+    assert live(play(1, 1)).id == live(play(1, 1), play(2, 2)).id != live(play(2, 2)).id
+
+
+def test_each_window_has_the_session_that_it_has_alone() -> None:
+    windows = [
+        state_of(events, RULES).window for events in (play(1, 0), [], play(2, 0) + play(3, 9000))
+    ]
+    assert live_sessions(windows, gap_s=1800) == [
+        *live_sessions(windows[:1], gap_s=1800),
+        NO_SESSION,
+        *live_sessions(windows[2:], gap_s=1800),
+    ]
 
 
 def test_an_empty_window_has_no_session() -> None:
-    assert live_session(ProfileState().window, gap_s=1800) == ("", 0)
+    assert live_sessions([ProfileState().window], gap_s=1800) == [NO_SESSION]

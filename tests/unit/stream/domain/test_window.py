@@ -8,7 +8,8 @@ import numpy as np
 
 from stream.domain.event_types import Event, Playback, Search
 from stream.domain.labels import NO_TITLE, hash64
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.domain.version_labels import BUILT_IN
 from stream.domain.window import (
     WindowBatch,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from stream.domain.prediction import Intents
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.domain.window import FORGET, WindowBatch, window_batch
 from stream.exceptions import (
     InferenceRefusedError,

@@ -14,7 +14,8 @@ import pytest
 from stream import metrics
 from stream.domain.heads import INTENTS
 from stream.domain.prediction import Intents
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.domain.window import WindowBatch, window_batch
 from stream.exceptions import BrokerUnavailableError, InferenceUnavailableError
 from stream.inference.release import Release

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.domain import codec
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.kafka.changelog import KeptState, StatesByPlace, join_into
 from stream.kafka.outbox import Outgoing
 from stream.kafka.repartition import Mover

@@ -13,7 +13,8 @@ from prometheus_client import REGISTRY
 from features.online.inspection import FencePosition
 from stream.domain import codec
 from stream.domain.event_types import Browse
-from stream.domain.profile_state import ProfileState, Rules
+from stream.domain.profile_state import ProfileState
+from stream.domain.rules import Rules
 from stream.exceptions import StoreUnavailableError
 from stream.settings import Settings
 from stream.worker import healing

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stream.domain import codec
-from stream.domain.profile_state import Rules, state_of
+from stream.domain.profile_state import state_of
+from stream.domain.rules import Rules
 from stream.exceptions import BadStateError
 from stream.settings import Settings
 from stream.worker.app import create_app
