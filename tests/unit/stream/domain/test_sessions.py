@@ -11,8 +11,9 @@ from tests.unit.stream.domain.test_window import play
 RULES = Rules()
 
 
-def live(*events: list[Event]) -> Session:
-    (session,) = live_sessions([state_of(sum(events, []), RULES).window], gap_s=1800)
+def live(*parts: list[Event]) -> Session:
+    events = [event for part in parts for event in part]
+    (session,) = live_sessions([state_of(events, RULES).window], gap_s=1800)
     return session
 
 
