@@ -15,6 +15,7 @@ RUN useradd --system --uid 10001 --home-dir /app intentstream \
 ENV INTENT_DATA_DIR=/var/lib/intentstream/worker \
     INTENT_FEATURE_REGISTRY=/var/lib/intentstream/registry.db \
     INTENT_OFFLINE_DIR=/var/lib/intentstream/offline \
+    NUMBA_CACHE_DIR=/var/lib/intentstream/compiled \
     PYTHONUNBUFFERED=1
 
 WORKDIR /app

@@ -7,14 +7,21 @@ What numba compiles is kept beside the source, or in the user's cache where that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from numba import njit
 
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
+_compiling: Final = partial(njit, nogil=True, error_model="numpy")
+
+
 def compiled(loop: _Loop) -> _Loop:
     """`loop`, compiled when it is first called; it holds no lock of Python's meanwhile."""
-    made: _Loop = njit(loop, cache=True, nogil=True, error_model="numpy")
+    try:
+        made: _Loop = _compiling(loop, cache=True)
+    except RuntimeError:  # no folder may be written, so each process compiles for itself
+        made = _compiling(loop, cache=False)
     return made

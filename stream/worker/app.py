@@ -41,6 +41,7 @@ from stream.worker.healing import Healer
 from stream.worker.health import HealthServer
 from stream.worker.pipeline import Pipeline
 from stream.worker.table import SessionTable
+from stream.worker.warming import warm_up
 from stream.worker.watchdog import Watchdog
 
 _QUEUE_BATCHES = 4
@@ -81,6 +82,7 @@ class IntentApp(faust.App):
     async def on_start(self) -> None:
         """Open the edges and build the pipeline."""
         throttle_clients()
+        await asyncio.to_thread(warm_up)
         config, catalogue = self.worker_settings, self.catalogue
         topology = await settle_topology(config, await check_topics(config))
         self.table.place = topology.place()
