@@ -131,7 +131,7 @@ def _join_day(runs: Engine, files: Sequence[Path], folder: Path) -> None:
 
 
 def _write(runs: Engine, days: Sequence[Path], catalogue: Path, folder: Path) -> None:
-    durations = read_catalogue(catalogue).duration_ms
+    durations = read_catalogue(catalogue).durations.ms
     usual = runs.values(
         {
             "title": pa.array(list(durations), pa.int64()),

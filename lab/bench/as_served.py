@@ -19,7 +19,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.parquet as pq
 from rich.table import Table
@@ -28,6 +28,9 @@ from lab.bench import served_rows
 from lab.bench.results import keep_rows, result_file
 from stream.home import HOME
 from stream.plain_text import PlainConsole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BEFORE: Final = "b599cac"
 """The last commit at which the join held everything in pandas."""
@@ -114,10 +117,10 @@ def are_equal(one: Path, other: Path) -> bool:
 
 def compare(
     folder: Path, rows: int, requests: int, engines: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """What is measured of rows and requests that are in the folder."""
-    results = []
+) -> Iterator[list[dict[str, Any]]]:
+    """What is measured of rows and requests that are in the folder, service by service."""
     for service in SERVICES:
+        results: list[dict[str, Any]] = []
         answers: dict[str, Path] = {}
         for engine in engines:
             answers[engine] = folder / f"{service}-{len(answers)}.parquet"
@@ -143,7 +146,7 @@ def compare(
             results[-2]["identical_to"] = PANDAS
         for answer in answers.values():
             answer.unlink()
-    return results
+        yield results
 
 
 def main() -> None:
@@ -156,8 +159,9 @@ def main() -> None:
             landed = served_rows.land(folder, rows)
             served_rows.land_titles(folder)
             served_rows.ask(folder / "requests.parquet", requests, rows)
-            results += compare(folder, landed, requests, engines)
-            keep_rows(results, out)
+            for of_a_service in compare(folder, landed, requests, engines):
+                results += of_a_service
+                keep_rows(results, out)
     table = Table("what", "engine", "rows", "requests", "seconds", "peak MiB", "identical to")
     for row in results:
         table.add_row(

@@ -78,7 +78,7 @@ def build(folder: str, engine: EngineName) -> None:
 def build_in_python(folder: str) -> None:
     """Build the folder's histories by the session code alone, in the files of a build."""
     data_dir = Path(folder)
-    rules = Rules(duration_ms=read_catalogue(data_dir / CATALOGUE_FILE).duration_ms)
+    rules = Rules(durations=read_catalogue(data_dir / CATALOGUE_FILE).durations)
     found = sorted(history.histories(_events(data_dir), rules).items())
     out = histories_folder(data_dir)
     out.mkdir(parents=True)

@@ -10,6 +10,7 @@ from typing import Final
 import pyarrow.parquet as pq
 
 from stream.domain.labels import hash64
+from stream.domain.rules import Durations
 from stream.exceptions import CatalogueError
 
 CATALOGUE_FILE: Final = "catalogue.parquet"
@@ -21,12 +22,12 @@ class Catalogue:
     """What the worker knows of titles, by title hash. An empty one is a valid one."""
 
     title_ids: dict[int, str] = field(default_factory=dict)
-    duration_ms: dict[int, int] = field(default_factory=dict)
+    durations: Durations = field(default_factory=Durations)
 
     def take(self, newer: Catalogue) -> None:
         """Learn what a newer one says, in place; titles that it lacks stay as they are known."""
         self.title_ids.update(newer.title_ids)
-        self.duration_ms.update(newer.duration_ms)
+        self.durations.take(newer.durations.ms)
 
     def title_id(self, title_hash: int) -> str:
         """The id behind a hash; `xxh3:` and its hex digits for a title not in the catalogue."""
@@ -57,5 +58,7 @@ def read_catalogue(path: Path | None) -> Catalogue:
     durations = zip(hashes, table["duration_s"], strict=True)
     return Catalogue(
         title_ids=dict(zip(hashes, table["title_id"], strict=True)),
-        duration_ms={title: round(seconds * 1000) for title, seconds in durations if seconds},
+        durations=Durations(
+            {title: round(seconds * 1000) for title, seconds in durations if seconds}
+        ),
     )

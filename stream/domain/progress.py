@@ -42,7 +42,7 @@ def watched_share(interactions: InteractionArray, rules: Rules) -> NDArray[np.fl
     events', else the catalogue's; anything but a play has no share.
     """
     share = np.empty(len(interactions), np.float32)
-    _each_share(interactions, *rules.durations, share)
+    _each_share(interactions, *rules.durations.columns, share)
     return share
 
 
@@ -53,7 +53,7 @@ def progress_of(interactions: InteractionArray, rules: Rules) -> NDArray[np.int6
     the largest share of it. A completed sitting counts as the full share, an unknown one as none.
     """
     progress = np.empty(len(interactions), np.int64)
-    _each_progress(interactions, *rules.durations, progress)
+    _each_progress(interactions, *rules.durations.columns, progress)
     return progress
 
 
@@ -71,7 +71,7 @@ def episode_of(progress: int) -> int:
 
 @compiled
 def share_of(one: Any, titles: NDArray[np.int64], durations_ms: NDArray[np.int64]) -> np.float32:
-    """`watched_share` of one interaction, by the columns of `Durations`; for compiled loops."""
+    """`watched_share` of one interaction, by `Durations.columns`; for compiled loops."""
     if one.verb != PLAY:
         return _UNKNOWN
     duration = np.int64(one.duration_ms)

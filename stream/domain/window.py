@@ -93,7 +93,7 @@ def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> 
         begin,
         memories,
         memory_begin,
-        *rules.durations,
+        *rules.durations.columns,
         batch.title_hash,
         batch.action,
         batch.start_ms,

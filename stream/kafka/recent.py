@@ -25,7 +25,7 @@ async def recent_windows(settings: Settings, catalogue: Catalogue, most: int) ->
     Raises:
         BrokerUnavailableError: when Kafka does not answer.
     """
-    rules = Rules(window_length=settings.window_length, duration_ms=catalogue.duration_ms)
+    rules = Rules(window_length=settings.window_length, durations=catalogue.durations)
     states: dict[bytes, ProfileState] = {}
     places = await partitions_of(settings, settings.topic(topics.SESSIONS_CHANGELOG))
     async with running(Consumer, settings) as consumer:

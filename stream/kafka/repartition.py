@@ -84,7 +84,7 @@ async def repartition(
     """
     rules = Rules(
         window_length=settings.window_length,
-        duration_ms=read_catalogue(settings.catalogue).duration_ms,
+        durations=read_catalogue(settings.catalogue).durations,
     )
     known = await read_topology(settings)
     async with running(AIOKafkaAdminClient, settings) as admin:

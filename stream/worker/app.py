@@ -263,7 +263,7 @@ def create_app(config: Settings) -> IntentApp:
     app.worker_settings = config
     app.transport = LeanTransport(app.conf.broker_consumer, app)
     app.catalogue = read_catalogue(config.catalogue)
-    app.table = SessionTable.of(app, config, app.catalogue.duration_ms)
+    app.table = SessionTable.of(app, config, app.catalogue.durations)
     events = app.topic(
         *(config.topic(name) for name in topics.CONSUMED_TOPICS),
         key_serializer="raw",

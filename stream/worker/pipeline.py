@@ -92,7 +92,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._catalogue = catalogue
-        self._rules = Rules(window_length=settings.window_length, duration_ms=catalogue.duration_ms)
+        self._rules = Rules(window_length=settings.window_length, durations=catalogue.durations)
         self._states = states
         self._outbox = outbox
         self._inference = inference

@@ -8,7 +8,7 @@ recovery and standbys read it as usual.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import faust
@@ -18,7 +18,7 @@ from faust.types import EventT
 
 from stream.domain import codec, topics
 from stream.domain.events import Unreadable
-from stream.domain.rules import Rules
+from stream.domain.rules import Durations, Rules
 from stream.exceptions import BadStateError
 from stream.settings import Settings
 from stream.worker.states import Kept
@@ -38,8 +38,8 @@ class SessionTable(faust.Table[bytes, bytes]):
     """The partition that a key belongs to, given the one in which it was found."""
 
     @classmethod
-    def of(cls, app: faust.App, settings: Settings, duration_ms: Mapping[int, int]) -> SessionTable:
-        """The app's table of states; `duration_ms` is the catalogue's, by title hash."""
+    def of(cls, app: faust.App, settings: Settings, durations: Durations) -> SessionTable:
+        """The app's table of states; `durations` are the catalogue's."""
         changelog = app.topic(
             settings.topic(topics.SESSIONS_CHANGELOG),
             key_type=bytes,
@@ -61,7 +61,7 @@ class SessionTable(faust.Table[bytes, bytes]):
         )
         table.kept_at_s = {}
         table.place = lambda _, found: found
-        table.rules = Rules(window_length=settings.window_length, duration_ms=duration_ms)
+        table.rules = Rules(window_length=settings.window_length, durations=durations)
         app.tables.add(table)
         return table
 

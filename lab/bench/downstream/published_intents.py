@@ -159,7 +159,7 @@ async def published_rows(
         t1_ms: Unix milliseconds.
         progress: called with the number of profiles that have come to their end.
     """
-    rules = Rules(window_length=settings.window_length, duration_ms=catalogue.duration_ms)
+    rules = Rules(window_length=settings.window_length, durations=catalogue.durations)
     profiles = list(_records(events))
     for start in range(0, len(profiles), _TOGETHER):
         together = profiles[start : start + _TOGETHER]

@@ -50,7 +50,7 @@ def write_day(folder: Path, day: str, events: Iterable[Event]) -> None:
 
 def same_as_the_session_code(folder: Path, events: Iterable[Event]) -> None:
     found = read_histories(folder)
-    rules = Rules(duration_ms=read_catalogue(folder / "catalogue.parquet").duration_ms)
+    rules = Rules(durations=read_catalogue(folder / "catalogue.parquet").durations)
     wanted = histories(events, rules)
     assert np.asarray(found.profile_id).tolist() == sorted(wanted)
     lengths = [len(wanted[profile].start_ms) for profile in sorted(wanted)]

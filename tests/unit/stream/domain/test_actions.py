@@ -8,7 +8,7 @@ from stream.domain.actions import action_types
 from stream.domain.event_types import Browse, Event, Playback, Search
 from stream.domain.labels import ACTIONS, hash64
 from stream.domain.profile_state import MEMORY, ProfileState, state_of
-from stream.domain.rules import Rules
+from stream.domain.rules import Durations, Rules
 
 RULES = Rules()
 
@@ -62,7 +62,7 @@ def test_a_later_episode_continues_a_show_and_an_earlier_one_rewatches_it() -> N
 
 
 def test_the_catalogue_tells_the_duration_where_the_event_does_not() -> None:
-    rules = Rules(duration_ms={hash64("a"): 50_000})
+    rules = Rules(durations=Durations({hash64("a"): 50_000}))
     events: list[Event] = [
         play(1, "a", duration_s=None, watched_s=50.0),
         play(2, "a", duration_s=None),

@@ -10,6 +10,7 @@ import pytest
 
 from stream.domain.catalogue import Catalogue, read_catalogue
 from stream.domain.labels import hash64
+from stream.domain.rules import Durations
 from stream.exceptions import CatalogueError
 
 if TYPE_CHECKING:
@@ -41,15 +42,15 @@ def not_root() -> Iterator[None]:
 def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
     read = read_catalogue(catalogue)
     assert read.title_id(hash64("t1")) == "t1"
-    assert read.duration_ms == {hash64("t1"): 90_000}
+    assert read.durations.ms == {hash64("t1"): 90_000}
 
 
 def test_a_newer_one_is_taken_in_place_and_what_it_lacks_stays_known(catalogue: Path) -> None:
     known = read_catalogue(catalogue)
-    names, durations = known.title_ids, known.duration_ms
-    known.take(Catalogue({2: "t2"}, {2: 60_000, hash64("t1"): 80_000}))
+    names, durations = known.title_ids, known.durations
+    known.take(Catalogue({2: "t2"}, Durations({2: 60_000, hash64("t1"): 80_000})))
     assert names == {hash64("t1"): "t1", 2: "t2"}
-    assert durations == {hash64("t1"): 80_000, 2: 60_000}
+    assert durations.ms == {hash64("t1"): 80_000, 2: 60_000}
 
 
 def test_one_that_may_not_be_read_is_told_with_the_command_that_mends_it(catalogue: Path) -> None:

@@ -14,10 +14,10 @@ from stream.domain.interactions import sitting_key, sitting_keys
 from stream.domain.labels import hash64
 from stream.domain.profile_state import ProfileState, state_of
 from stream.domain.progress import watched_share
-from stream.domain.rules import Rules
+from stream.domain.rules import Durations, Rules
 from stream.domain.window import window_batch
 
-RULES = Rules(duration_ms={hash64("t1"): 100_000})
+RULES = Rules(durations=Durations({hash64("t1"): 100_000}))
 _int64 = st.integers(-(1 << 63), (1 << 63) - 1)
 _number = st.integers(0, 32_767)
 
@@ -84,3 +84,12 @@ def test_a_film_that_was_watched_by_its_position_is_watched_again_afterwards() -
         [("p", state({"position_s": 97.0}, {"playback_id": "another session"}))], RULES
     )
     assert batch.action.tolist() == [[0, 2]]
+
+
+def test_a_share_goes_by_what_is_known_of_durations_now() -> None:
+    rules = Rules(durations=Durations())
+    window = state({"position_s": 50.0}).window
+    assert watched_share(window, rules).tolist() == [-1.0]
+    for duration_ms, share in ((100_000, 0.5), (50_000, 1.0)):
+        rules.durations.take({hash64("t1"): duration_ms})
+        assert watched_share(window, rules).tolist() == [share]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream.domain.catalogue import CATALOGUE_FILE, Catalogue
+from stream.domain.catalogue import CATALOGUE_FILE
 from stream.domain.labels import hash64
 from stream.exceptions import CatalogueError
 from stream.inference.version_catalogue import catalogue_of
@@ -26,14 +26,16 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_the_titles_are_those_that_the_version_carries(settings: Settings) -> None:
-    assert catalogue_of(settings, "7") == Catalogue({hash64("a"): "a"}, {hash64("a"): 60_000})
+    found = catalogue_of(settings, "7")
+    assert found.title_ids == {hash64("a"): "a"}
+    assert found.durations.ms == {hash64("a"): 60_000}
 
 
 def test_the_file_that_the_setting_names_comes_first(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "own.parquet"
     pq.write_table(pa.table({"title_id": ["b"], "duration_s": [None]}), path)
     own = settings.model_copy(update={"catalogue": path})
-    assert catalogue_of(own, "7") == Catalogue({hash64("b"): "b"})
+    assert catalogue_of(own, "7").title_ids == {hash64("b"): "b"}
 
 
 def test_a_file_that_the_setting_names_and_that_is_not_there_is_refused(
@@ -50,7 +52,7 @@ def test_a_file_that_the_setting_names_and_that_is_not_there_is_refused(
 def test_where_there_is_none_nothing_is_known_and_one_line_tells_why(
     settings: Settings, version: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert catalogue_of(settings, version) == Catalogue()
+    assert not catalogue_of(settings, version).title_ids
     (told,) = caplog.messages
     assert why in told
     assert "\n" not in told
