@@ -196,8 +196,8 @@ class _Checking:
     """Records that have a fault, and records that could, by its name."""
     examples: dict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
     rows: dict[str, list[tuple[int, Example]]] = field(default_factory=dict)
-    refused: _Refused = field(default_factory=lambda: _Refused())
     """Rows of the table of events that are to be examples, and what else they show."""
+    refused: _Refused = field(default_factory=lambda: _Refused())
     sizes: dict[str, int] = field(default_factory=dict)
     pictures: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
