@@ -153,6 +153,7 @@ def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> No
         "__init__.py",
         "cache.py",
         "manifest.json",
+        "memory.py",
         "model.pt",
         "model.py",
         "network.py",
