@@ -28,8 +28,9 @@ from fm_intent.data.reading import (
     read_catalogue_files,
     reading,
 )
+from fm_intent.data.record_faults import AHEAD_MS, RECORD_FAULTS, texts
 from stream.adapters.values import EARLIEST_MS
-from stream.domain.event_types import BY_NAME, EVENT_TYPES, LONGEST_ID, LOOKS, PLAYS, Search
+from stream.domain.event_types import LOOKS, PLAYS
 from stream.domain.version_labels import OTHER
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 EXAMPLES: Final = 5
 
 _MEMORY_MIB: Final = 1280
-_AHEAD_MS: Final = 300_000
 _DAY_MS: Final = 86_400_000
 _YEAR_1870: Final = -36_524
 _FEWEST_DAYS: Final = 14
@@ -221,7 +221,7 @@ class _Checking:
             f"""
             CREATE TABLE events AS
             SELECT {", ".join(EVENTS_SCHEMA.names)}, filename,
-                CASE WHEN occurred_at_ms IS NULL THEN time_text END AS time_text,
+                CASE WHEN occurred_at_ms IS NULL THEN time_text END AS time_text, number_text,
                 title_id IN (SELECT title_id FROM titles) AS is_known
             FROM ({source})""",
             advance,
@@ -238,10 +238,10 @@ class _Checking:
         """Faults that a record shows alone."""
         asked = ", ".join(
             f"{_count(of)}, {_count(has)}, min(rowid, {EXAMPLES}) FILTER (WHERE {has})"
-            for has, of in _RECORD_FAULTS.values()
+            for has, of in RECORD_FAULTS.values()
         ).replace("$now", str(self.now_ms))
         (found,) = self._all(f"SELECT {asked} FROM events", advance)
-        for place, name in enumerate(_RECORD_FAULTS):
+        for place, name in enumerate(RECORD_FAULTS):
             of, count, rows = found[3 * place : 3 * place + 3]
             self._found(name, count, of, ((row,) for row in rows or ()))
         count, of = self.counts["line_unreadable"]
@@ -255,7 +255,7 @@ class _Checking:
             "SELECT event_type, count(*) AS n FROM events WHERE event_type IS NOT NULL "
             "GROUP BY 1 ORDER BY n DESC, event_type LIMIT 20",
         )
-        plays = f"event_type IN {_texts(PLAYS)}"
+        plays = f"event_type IN {texts(PLAYS)}"
         self._picture(
             "days",
             ("day", "plays", "others"),
@@ -297,7 +297,7 @@ class _Checking:
                 coalesce(episode, 0) AS episode, min(occurred_at_ms) AS start_ms,
                 max(occurred_at_ms) AS end_ms, {seconds}, min(rowid) AS row
             FROM events
-            WHERE event_type IN {_texts(PLAYS)} AND profile_id IS NOT NULL
+            WHERE event_type IN {texts(PLAYS)} AND profile_id IS NOT NULL
                 AND title_id IS NOT NULL AND playback_id IS NOT NULL
                 AND {self._sane("occurred_at_ms")}
             GROUP BY ALL""",
@@ -367,7 +367,7 @@ class _Checking:
                             concat_ws(chr(31), profile_id, playback_id, title_id, season, episode)
                         ) AS key
                     FROM events
-                    WHERE event_type IN {_texts(PLAYS)} AND watched_s BETWEEN 0 AND 1000000
+                    WHERE event_type IN {texts(PLAYS)} AND watched_s BETWEEN 0 AND 1000000
                         AND {self._sane("occurred_at_ms")})
                 WINDOW sitting AS (PARTITION BY key ORDER BY occurred_at_ms, watched_s))""",
             advance,
@@ -430,7 +430,7 @@ class _Checking:
         if validation is None:
             return 0, 0
         found = []
-        for begin, end in ((validation, test), (test, self.now_ms + _AHEAD_MS)):
+        for begin, end in ((validation, test), (test, self.now_ms + AHEAD_MS)):
             (count,) = self._one(
                 f"""
                 SELECT count(DISTINCT profile) FROM sittings JOIN profiles USING (profile)
@@ -470,7 +470,7 @@ class _Checking:
 
     def _picture_sessions(self) -> None:
         """Lengths of sessions, which end after 30 idle minutes; of a part of profiles if many."""
-        (looks,) = self._one(f"SELECT count(*) FROM events WHERE event_type IN {_texts(LOOKS)}")
+        (looks,) = self._one(f"SELECT count(*) FROM events WHERE event_type IN {texts(LOOKS)}")
         one_in = 1 + (self.sizes["sittings"] + looks) // _MOST_SESSIONS
         self._picture(
             "sessions",
@@ -480,7 +480,7 @@ class _Checking:
                 SELECT profile, start_ms, end_ms FROM sittings
                 UNION ALL
                 SELECT md5_number_lower(profile_id), occurred_at_ms, occurred_at_ms FROM events
-                WHERE event_type IN {_texts(LOOKS)} AND {self._sane("occurred_at_ms")}),
+                WHERE event_type IN {texts(LOOKS)} AND {self._sane("occurred_at_ms")}),
             begun AS (
                 SELECT profile, start_ms, end_ms, coalesce(start_ms - max(end_ms) OVER (
                     PARTITION BY profile ORDER BY start_ms
@@ -604,7 +604,7 @@ class _Checking:
         )
 
     def _sane(self, column: str) -> str:
-        return f"{column} BETWEEN {EARLIEST_MS} AND {self.now_ms + _AHEAD_MS}"
+        return f"{column} BETWEEN {EARLIEST_MS} AND {self.now_ms + AHEAD_MS}"
 
     def _found(self, name: str, count: int, of: int, rows: Iterable[Any]) -> None:
         """Note a fault of records, by the rows of examples, with or without what else they show."""
@@ -681,48 +681,3 @@ def _alike(learnt: Learnt) -> list[Example]:
 def _count(where: str) -> str:
     """SQL of how many rows there are of which this is so."""
     return f"count(*) FILTER (WHERE {where})"
-
-
-def _texts(values: Iterable[str]) -> str:
-    return f"({', '.join(map(text, values))})"
-
-
-_NO_RECORD: Final = (
-    "coalesce(event_id, profile_id, event_type, title_id, time_text) IS NULL "
-    "AND occurred_at_ms IS NULL"
-)
-_WITH_TITLE: Final = _texts(one.name for one in EVENT_TYPES if one.shape is not Search)
-_MISSING: Final = (
-    f"NOT ({_NO_RECORD}) AND (event_id IS NULL OR profile_id IS NULL OR event_type IS NULL "
-    f"OR (title_id IS NULL AND event_type IN {_WITH_TITLE}) "
-    f"OR (playback_id IS NULL AND event_type IN {_texts(PLAYS)}))"
-)
-_TOO_LONG: Final = " OR ".join(
-    f"length({name}) > {LONGEST_ID}"
-    for name in ("event_id", "profile_id", "title_id", "playback_id")
-)
-_ODD_NUMBER: Final = " OR ".join(
-    [f"NOT ({name} BETWEEN 0 AND 1000000)" for name in ("watched_s", "position_s", "duration_s")]
-    + [f"NOT ({name} BETWEEN 0 AND 32767)" for name in ("season", "episode")]
-)
-_RECORD_FAULTS: Final = {
-    name: (has, of or f"NOT ({_NO_RECORD})")
-    for name, has, of in (
-        ("line_unreadable", _NO_RECORD, "true"),
-        ("type_unknown", f"event_type NOT IN {_texts(BY_NAME)}", ""),
-        ("field_missing", _MISSING, ""),
-        ("id_too_long", _TOO_LONG, ""),
-        ("time_unreadable", f"occurred_at_ms IS NULL AND NOT ({_NO_RECORD})", ""),
-        ("time_out_of_range", f"NOT (occurred_at_ms BETWEEN 0 AND {(1 << 53) - 1})", ""),
-        ("time_before_1990", f"occurred_at_ms BETWEEN 0 AND {EARLIEST_MS - 1}", ""),
-        (
-            "time_in_future",
-            f"occurred_at_ms > $now + {_AHEAD_MS} AND occurred_at_ms < {1 << 53}",
-            "",
-        ),
-        ("title_unknown", "NOT is_known", "title_id IS NOT NULL"),
-        ("device_missing", f"device IS NULL AND NOT ({_NO_RECORD})", ""),
-        ("number_out_of_range", _ODD_NUMBER, ""),
-    )
-}
-"""Which records have a fault, and which could, in SQL."""

@@ -335,6 +335,16 @@ FAULTS: Final = (
         0.3,
     ),
     Fault(
+        "number_unreadable",
+        "watch time",
+        "have a number that isn't written as one, and that is unknown therefore",
+        "Write numbers with a point and without a unit, or none where there is none.",
+        "records",
+        (*_EVENT, "number_text"),
+        0.0,
+        0.01,
+    ),
+    Fault(
         "number_out_of_range",
         "watch time",
         "have a number below 0 or too large: seconds to 1,000,000, season and episode to 32,767",

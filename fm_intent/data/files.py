@@ -88,10 +88,16 @@ def find_files(paths: Sequence[str], format: Format = "auto") -> Files:  # noqa:
         if filesystem is not None:
             filesystems[type(filesystem)] = filesystem
     formats = {_format(name) for name in names} if format == "auto" else {format}
-    if len(formats) > 1 or None in formats:
+    if None in formats:
         raise DataUnusableError(
-            f"the names of {names[0]} and its like don't say one format; set `format` in "
-            "source.yaml to parquet, jsonl or csv"
+            f"the name of {next(name for name in names if _format(name) is None)} doesn't say its "
+            "format; set `format` in source.yaml to parquet, jsonl or csv"
+        )
+    if len(formats) > 1:
+        some = {_format(name): name for name in names}
+        raise DataUnusableError(
+            f"{' and '.join(some.values())} are not of one format; a source is of one, so name the "
+            "files of one of them, as by the glob `events/*.parquet`, and convert the others"
         )
     return Files(str(formats.pop()), tuple(dict.fromkeys(names)), tuple(filesystems.values()))
 

@@ -245,8 +245,8 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
         DataUnusableError: when a path names nothing, or nothing in the files can be read.
     """
     looked = [_look(path, folder) for path, folder in _candidates(paths)]
-    events = _together([one for one in looked if one.adapter])
-    titles = _together([one for one in looked if not one.adapter and one.columns])
+    events, more_events = _together([one for one in looked if one.adapter])
+    titles, more_titles = _together([one for one in looked if not one.adapter and one.columns])
     if events is None and titles is None:
         seen = sorted({name for one in looked for row in one.sample for name in row})
         raise DataUnusableError(
@@ -254,11 +254,16 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
             f"{', '.join(seen[:30]) or '(none)'}; write source.yaml by hand: docs/source-yaml.md"
         )
     found, left = [], []
-    for what, one in (("events", events), ("catalogue", titles)):
+    for what, one, more in (("events", events, more_events), ("catalogue", titles, more_titles)):
         if one is None:
             left.append(f"{what}.path: none of the files looks like it")
         else:
             found.append(f"{what}: {', '.join(one.paths)} ({one.files.format})")
+        left += [
+            f"{what}.path: {', '.join(other.paths)} ({other.files.format}) has {what} in another "
+            "form and is left out; a source is of one form, so convert it, or import it first"
+            for other in more
+        ]
     name = into.absolute().parent.name.lower().replace(" ", "-").strip("._-") or "source"
     lines = [_HEAD.format(name=_name(name))]
     lines += _events_lines(events, into, found, left)
@@ -327,16 +332,19 @@ def _matched(known: Mapping[str, Sequence[str]], names: Iterable[str]) -> dict[s
     return found
 
 
-def _together(looked: list[_Looked]) -> _Looked | None:
-    """Files that are read alike, as one; the most of them."""
+def _together(looked: list[_Looked]) -> tuple[_Looked | None, list[_Looked]]:
+    """Files that are read alike, as one: the most of them; and those of each other form."""
     if not looked:
-        return None
+        return None, []
     alike: dict[Any, list[_Looked]] = {}
     for one in looked:
         key = (one.adapter, one.files.format, tuple(sorted(one.columns.items())))
         alike.setdefault(key, []).append(one)
-    most = max(alike.values(), key=len)
-    return replace(most[0], paths=_named(most), sample=[row for one in most for row in one.sample])
+    forms = [
+        replace(some[0], paths=_named(some), sample=[row for one in some for row in one.sample])
+        for some in sorted(alike.values(), key=len, reverse=True)
+    ]
+    return forms[0], forms[1:]
 
 
 def _named(looked: Sequence[_Looked]) -> list[str]:

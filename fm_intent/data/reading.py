@@ -157,8 +157,9 @@ def events_sql(
 ) -> str:
     """SQL of every record of the events' files, in the columns of `EVENTS_SCHEMA`.
 
-    Two more say where it comes from: `filename`, and `time_text`, the time as the source spells it.
-    What can't be read as a column's type is null. What `exclude` names is left out.
+    Three more say where it comes from: `filename`, `time_text`, the time as the source spells it,
+    and `number_text`, the first number that can't be read, by its column's name, null where all
+    can. What can't be read as a column's type is null. What `exclude` names is left out.
 
     Args:
         connection: That will run it; it gets the tables that the SQL needs.
@@ -177,7 +178,7 @@ def events_sql(
         source = _ours(connection, told, files, rejects=refuse is not None)
     else:
         connection.register("adapted", _adapted(told, files, refuse))
-        source = "SELECT *, NULL AS time_text, NULL AS filename FROM adapted"
+        source = "SELECT *, NULL AS time_text, NULL AS number_text, NULL AS filename FROM adapted"
     return f"SELECT * FROM ({source}) WHERE {_kept(connection, description)}"
 
 
@@ -208,7 +209,7 @@ def _ours(
     types = described(connection, source)
     needed = [(one.name, names[one.name]) for one in EVENTS_SCHEMA if not one.nullable]
     _require(files, types, [*needed, *told.columns.items()], "events")
-    columns = []
+    columns, odd = [], ["NULL"]
     for field in EVENTS_SCHEMA:
         theirs = names[field.name]
         column = quoted(theirs) if theirs in types else None
@@ -216,10 +217,25 @@ def _ours(
             value = _time_ms(column, types.get(theirs, ""), _PER_MS[told.time_unit])
             columns.append(f"{_text(column)} AS time_text")
         else:
-            value = _text(column) if pa.types.is_string(field.type) else _number(column)
+            is_number = not pa.types.is_string(field.type)
+            value = _number(column) if is_number else _text(column)
             value = f"TRY_CAST({value} AS {_TYPES[field.type]})"
+            if column is not None and is_number:
+                spelled = f"{text(f'{theirs}: ')} || {_text(column)}"
+                odd.append(f"CASE WHEN {value} IS NULL THEN {spelled} END")
         columns.append(f"{value} AS {quoted(field.name)}")
+    columns.append(f"coalesce({', '.join(odd)}) AS number_text")
     return f"SELECT {', '.join(columns)}, filename FROM ({source})"
+
+
+def rejected_lines(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The lines of CSV that were none, once the SQL of `events_sql` was run with `refuse`."""
+    if not connection.sql("SHOW TABLES").filter("name = 'reject_errors'").fetchall():
+        return []
+    lines = """
+        SELECT 'line ' || line || ': ' || any_value(csv_line)
+        FROM reject_errors GROUP BY file_id, scan_id, line ORDER BY line"""
+    return [line for (line,) in connection.execute(lines).fetchall()]
 
 
 def described(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:

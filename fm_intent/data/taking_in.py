@@ -2,7 +2,8 @@
 
 The folder holds the catalogue, the events by day (`events/day=YYYY-MM-DD`), `labels.json`, and the
 description itself. A file of events is taken in once; one that changed is taken in anew, and what
-came of one that is gone goes too. Records that are no events, and why, are in `rejected.jsonl`.
+came of one that is gone goes too. Records that are no events, or that a worker would take for dead
+letters, are left out; which, and why, is in `rejected.jsonl`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import fsspec
@@ -23,13 +25,23 @@ from tqdm import tqdm
 
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_SCHEMA
 from fm_intent.data.event_files import EVENTS_FOLDER, event_days
+from fm_intent.data.faults import BY_NAME as FAULTS
 from fm_intent.data.files import Files, connect, find_files, quoted, text
 from fm_intent.data.label_rules import version_labels
-from fm_intent.data.reading import USABLE, Refusal, events_sql, read_catalogue_files, reading
+from fm_intent.data.reading import (
+    Refusal,
+    events_sql,
+    read_catalogue_files,
+    reading,
+    rejected_lines,
+)
+from fm_intent.data.record_faults import REFUSED, refusal
 from stream.domain.version_labels import LABELS_FILE
 from stream.exceptions import DataUnusableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fm_intent.data.description import SourceDescription
     from stream.domain.version_labels import VersionLabels
 
@@ -37,7 +49,7 @@ DESCRIPTION_FILE: Final = "source.yaml"
 REJECTED_FILE: Final = "rejected.jsonl"
 
 _TAKEN: Final = "taken"
-_EDITION: Final = 1
+_EDITION: Final = 2
 """Raised when other events come of the same files, so that they are taken in anew."""
 
 _AT_MOST: Final = 1_000
@@ -52,7 +64,8 @@ class TakenIn:
         files: of events, now.
         kept_files: that were taken in before.
         titles: of the catalogue.
-        rejected: records of all files that were refused, by reason.
+        rejected: records of all files that were left out, by reason.
+        records: of all files.
         labels: of the source.
     """
 
@@ -60,6 +73,7 @@ class TakenIn:
     kept_files: int
     titles: int
     labels: VersionLabels
+    records: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
 
@@ -94,8 +108,28 @@ def take_in(description: SourceDescription, file: Path, folder: Path) -> TakenIn
     rejected: Counter[str] = Counter()
     for one in taken:
         rejected.update(one["rejected"])
-    now = sum(one["now"] for one in taken)
-    return TakenIn(now, len(taken) - now, len(catalogue), labels, rejected)
+    now, records = (sum(one[name] for one in taken) for name in ("now", "records"))
+    _insist(description, rejected, records, folder)
+    return TakenIn(now, len(taken) - now, len(catalogue), labels, records, rejected)
+
+
+def _insist(
+    description: SourceDescription, rejected: Mapping[str, int], records: int, folder: Path
+) -> None:
+    """Raise where more records are left out than the gates of the check let pass."""
+    complaints = []
+    for reason, count in rejected.items():
+        # Reasons that are no kind of fault are an adapter's own.
+        fault = FAULTS.get(reason, FAULTS["record_refused"])
+        fail = description.gates.check.get(fault.name, fault).fail
+        if fail is not None and count > fail * records:
+            complaints.append(f"{count:,} {reason}")
+    if complaints:
+        raise DataUnusableError(
+            f"too many of {records:,} records can't be taken in: {', '.join(complaints)}; "
+            f"{folder / REJECTED_FILE} has some of them, `intentstream data check` shows all that "
+            "is wrong, and `gates.check` in source.yaml says how many may be"
+        )
 
 
 def _take_events(description: SourceDescription, folder: Path) -> list[dict[str, Any]]:
@@ -132,18 +166,21 @@ def _take_file(
     rejected: Counter[str] = Counter()
 
     def refuse(one: Refusal) -> None:
-        rejected[one.reason] += 1
+        reason = "line_unreadable" if one.is_unreadable else one.reason
+        rejected[reason] += 1
         if len(refused) < _AT_MOST:
             detail = f"record {one.record}: {one.detail}"
-            refused.append({"file": name, "reason": one.reason, "detail": detail})
+            refused.append({"file": name, "reason": reason, "detail": detail})
 
     with TemporaryDirectory(prefix=".taking-", dir=folder) as working, reading(files) as connection:
         columns = ", ".join(map(quoted, EVENTS_SCHEMA.names))
         every = events_sql(connection, description, files, refuse)
+        day = "strftime(make_timestamp(occurred_at_ms * 1000), '%Y-%m-%d')"
+        # What is left out is a day of its own, so that the file is read but once.
         connection.execute(f"""
             COPY (
-                SELECT {columns}, strftime(make_timestamp(occurred_at_ms * 1000), '%Y-%m-%d') AS day
-                FROM ({every}) WHERE {USABLE} ORDER BY day, occurred_at_ms, event_id
+                SELECT {columns}, coalesce({refusal(round(time() * 1000))}, {day}) AS day
+                FROM ({every}) ORDER BY day, occurred_at_ms, event_id
             ) TO {text(working)} (
                 FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), OVERWRITE_OR_IGNORE,
                 FILENAME_PATTERN {text(f"part-{digest}-{{i}}")}
@@ -151,11 +188,35 @@ def _take_file(
         # A part that an interrupted run has left is of the same name or goes with it.
         for old in (folder / EVENTS_FOLDER).glob(f"day=*/part-{digest}-*.parquet"):
             old.unlink()
+        records = rejected.total()
         for part in sorted(Path(working).glob("day=*/*.parquet")):
+            rows = pq.read_metadata(part).num_rows
+            records += rows
+            if (reason := part.parent.name.removeprefix("day=")) in REFUSED:
+                rejected[reason] += rows
+                refused += _left_out(name, reason, part, _AT_MOST - len(refused))
+                continue
             target = folder / EVENTS_FOLDER / part.parent.name / part.name
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
-    return {"file": name, "rejected": rejected, "refused": refused}
+        for line in rejected_lines(connection):
+            records += 1
+            rejected["line_unreadable"] += 1
+            if len(refused) < _AT_MOST:
+                refused.append({"file": name, "reason": "line_unreadable", "detail": line})
+    return {"file": name, "records": records, "rejected": rejected, "refused": refused}
+
+
+def _left_out(name: str, reason: str, part: Path, most: int) -> list[dict[str, str]]:
+    rows = next(pq.ParquetFile(part).iter_batches(_AT_MOST), None)
+    return [
+        {
+            "file": name,
+            "reason": reason,
+            "detail": json.dumps({key: value for key, value in row.items() if value is not None}),
+        }
+        for row in (rows.slice(0, most).to_pylist() if rows else ())
+    ]
 
 
 def _devices(folder: Path) -> dict[str, int]:

@@ -95,6 +95,7 @@ def test_every_kind_of_damage_is_named_at_once_with_its_records(tmp_path) -> Non
         {"watched_s": -1},
         {"watched_s": 9000.0},
         {"device": None},
+        {"season": "S02"},
         {"playback_id": "s5-5"},
         {"playback_id": "s0-0", "season": 1, "episode": 2},
         {"playback_id": "s0-1", "title_id": "t1", "occurred_at_ms": START + 5 * day}
@@ -141,6 +142,7 @@ def test_every_kind_of_damage_is_named_at_once_with_its_records(tmp_path) -> Non
         "share_unknown": 2,
         "watched_over_duration": 1,
         "watched_falls": 1,
+        "number_unreadable": 1,
         "number_out_of_range": 1,
         "title_never_played": 1,
         "plays_concentrated": 0,
@@ -148,6 +150,7 @@ def test_every_kind_of_damage_is_named_at_once_with_its_records(tmp_path) -> Non
     shown = {one.fault.name: one.examples for one in found.findings}
     assert shown["type_unknown"][0]["event_type"] == "play_backwards"
     assert shown["time_unreadable"][0]["time_text"] == "yesterday"
+    assert shown["number_unreadable"][0]["number_text"] == "season: S02"
     assert shown["time_in_future"][0]["occurred_at_ms"] == NOW + day
     assert shown["sitting_too_long"][0]["hours"] > 24
     assert shown["labels_alike"] == ({"label": "drama", "like": "Drama"},)

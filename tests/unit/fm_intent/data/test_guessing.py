@@ -105,6 +105,17 @@ def test_what_could_not_be_guessed_is_told(folder) -> None:
     assert [line.partition(":")[0] for line in told.open] == ["events.path"]
 
 
+def test_events_of_another_form_beside_the_others_are_told(tmp_path) -> None:
+    row = {"event_id": "1", "profile_id": "p", "event_type": "search", "occurred_at_ms": 10**12}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "old.parquet")
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(json.dumps(row))
+    told = guess([str(tmp_path)], tmp_path / "source.yaml")
+    (line,) = (line for line in told.open if "old.parquet" in line)
+    assert line.startswith("events.path: ")
+    assert "is left out" in line
+
+
 def test_our_own_files_need_no_columns(tmp_path) -> None:
     row = {"event_id": "1", "profile_id": "p", "event_type": "search", "occurred_at_ms": 10**12}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "events.parquet")

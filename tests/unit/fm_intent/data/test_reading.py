@@ -242,7 +242,7 @@ def test_files_that_are_not_there_or_of_no_one_format_are_told(tmp_path) -> None
     (tmp_path / "export").touch()
     with pytest.raises(DataUnusableError, match="no files at"):
         find_files([str(tmp_path / "b*")])
-    with pytest.raises(DataUnusableError, match="set `format`"):
+    with pytest.raises(DataUnusableError, match="not of one format"):
         find_files([str(tmp_path)])
     with pytest.raises(DataUnusableError, match="set `format`"):
         find_files([str(tmp_path / "export")])

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fm_intent.data.description import read_description
 from fm_intent.data.event_files import event_days
+from fm_intent.data.record_faults import REFUSED
 from fm_intent.data.taking_in import REJECTED_FILE, TakenIn, take_in
 from stream.domain.version_labels import LABELS_FILE, VersionLabels
+from stream.exceptions import DataUnusableError
 from tests.made_up_service import CHANNEL, Service
 
 SERVICE = Service(profiles=10)
@@ -87,3 +90,75 @@ def test_a_broken_record_is_told_with_its_reason(source: Path) -> None:
     assert sum(found.rejected.values()) == 1
     (line,) = (source.parents[1] / "ours" / REJECTED_FILE).read_text().splitlines()
     assert json.loads(line)["reason"] in found.rejected
+
+
+AT_MS = 1_740_000_000_000
+SOUND = {
+    "event_id": "e",
+    "profile_id": "p",
+    "event_type": "play_start",
+    "occurred_at_ms": AT_MS,
+    "title_id": "t",
+    "playback_id": "s",
+}
+DAMAGE = {
+    "field_missing": {"playback_id": None},
+    "type_unknown": {"event_type": "play_backwards"},
+    "id_too_long": {"event_id": "x" * 257},
+    "time_unreadable": {"occurred_at_ms": "yesterday"},
+    "time_out_of_range": {"occurred_at_ms": 1 << 60},
+    "time_before_1990": {"occurred_at_ms": AT_MS // 1000},
+    "time_in_future": {"occurred_at_ms": 10 * AT_MS},
+    "number_out_of_range": {"watched_s": -1},
+}
+
+
+def ours(folder: Path, lines: list[str], gates: str = "") -> Path:
+    """A source whose events are ours already, in JSON lines."""
+    folder = folder / "theirs"
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"title_id": ["t"], "genres": [["Krimi"]]}), folder / "titles.parquet")
+    (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    description = folder / "source.yaml"
+    description.write_text(
+        "name: ours\nevents: {path: events.jsonl}\ncatalogue: {path: titles.parquet}\n" + gates
+    )
+    return description
+
+
+def sound(count: int) -> list[str]:
+    return [json.dumps(SOUND | {"event_id": f"e{number}"}) for number in range(count)]
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_record_that_a_worker_would_not_take_is_left_out_and_told(
+    tmp_path: Path, reason: str
+) -> None:
+    lines = {name: json.dumps(SOUND | changed) for name, changed in DAMAGE.items()}
+    lines["line_unreadable"] = '{"half": "a li'
+    source = ours(tmp_path, [*sound(200), lines[reason]])
+    found = taken(source)
+    assert ids(source) == sorted(json.loads(line)["event_id"] for line in sound(200))
+    assert (found.records, dict(found.rejected)) == (201, {reason: 1})
+    (line,) = (tmp_path / "ours" / REJECTED_FILE).read_text().splitlines()
+    assert json.loads(line)["reason"] == reason
+
+
+def test_a_line_of_csv_that_is_none_is_told(tmp_path: Path) -> None:
+    source = ours(tmp_path, [])
+    source.write_text(source.read_text().replace("events.jsonl", "events.csv"))
+    rows = [dict(json.loads(line)) for line in sound(200)]
+    lines = [",".join(SOUND), *(",".join(map(str, row.values())) for row in rows), "e,p,too few"]
+    (source.parent / "events.csv").write_text("\n".join(lines) + "\n")
+    found = taken(source)
+    assert (found.records, dict(found.rejected)) == (201, {"line_unreadable": 1})
+    (line,) = (tmp_path / "ours" / REJECTED_FILE).read_text().splitlines()
+    assert "e,p,too few" in json.loads(line)["detail"]
+
+
+def test_more_that_are_left_out_than_the_gates_allow_end_it(tmp_path: Path) -> None:
+    damaged = [json.dumps(SOUND | DAMAGE["time_in_future"])] * 20
+    with pytest.raises(DataUnusableError, match=r"of 220 records .*: 20 time_in_future"):
+        taken(ours(tmp_path, sound(200) + damaged))
+    allowed = "gates: {check: {time_in_future: {fail: 0.5}}}\n"
+    assert taken(ours(tmp_path, sound(200) + damaged, allowed)).rejected.total() == 20
