@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from tritonclient.grpc import InferenceServerClient
@@ -200,4 +201,5 @@ def test_the_size_of_the_cache_is_told(
     profiles, each = (
         sizes[f"fm_intent_cache_{name}"] for name in ("capacity_profiles", "profile_bytes")
     )
-    assert profiles == (256 << 20) // each
+    host = psutil.virtual_memory().total
+    assert (256 << 20) // each <= profiles <= max(256 << 20, 0.25 * host) // each
