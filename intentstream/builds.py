@@ -66,15 +66,16 @@ def taken_in(file: Path) -> tuple[SourceDescription, Path]:
     """
     from fm_intent.data.description import read_description
     from fm_intent.data.taking_in import REJECTED_FILE, take_in
+    from stream.domain.version_labels import beside_other
 
     description = read_description(file)
     folder = LOCAL / "data" / description.name
     taken = take_in(description, file, folder)
-    console = PlainConsole()
+    labels, console = taken.labels, PlainConsole()
     console.print(
         f"data {description.name}: {taken.files:,} files of events taken in, {taken.kept_files:,} "
-        f"were before; {taken.titles:,} titles, {len(taken.labels.genres)} genres, "
-        f"{len(taken.labels.kinds)} kinds, {len(taken.labels.devices)} devices",
+        f"were before; {taken.titles:,} titles, {beside_other(labels.genres)} genres, "
+        f"{beside_other(labels.kinds)} kinds, {beside_other(labels.devices)} devices",
         soft_wrap=True,
     )
     if taken.rejected:

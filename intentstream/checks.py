@@ -52,6 +52,9 @@ def run_check(file: Path, *, as_json: bool, page: Path | None) -> int:
     except IntentstreamError as error:
         told = visible_lines(f"{type(error).__name__}: {error}")
         typer.secho(told, fg="red", err=True)
+        if as_json:
+            complaints = {"error": type(error).__name__, "complaints": str(error).splitlines()}
+            sys.stdout.write(json_text({"level": "error", **complaints}) + "\n")
         return EXIT_CODES["error"]
     if as_json:
         sys.stdout.write(json_text(found.as_json()) + "\n")

@@ -43,18 +43,21 @@ def run_import(
     Raises:
         AdapterOptionsError: when an option is unknown, missing or wrong.
         UnknownAdapterError: when there is no such adapter.
-        DataUnusableError: when a path names nothing, or a file can't be read.
+        DataUnusableError: when a path names nothing, or a file can't be read; the others are
+            imported.
     """
     importing = partial(
         import_files, files, into, adapter=adapter, options=_options(options), format=format
     )
     done = []
-    for one in importing() if as_json else importing(progress=progress):
-        done.append(one)
-        if as_json:
-            print(json_text(asdict(one)))
-    if not as_json:
-        _print(done, into)
+    try:
+        for one in importing() if as_json else importing(progress=progress):
+            done.append(one)
+            if as_json:
+                print(json_text(asdict(one)))
+    finally:  # also where some files can't be read
+        if not as_json:
+            _print(done, into)
     return done
 
 

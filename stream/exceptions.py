@@ -19,6 +19,7 @@ IntentstreamError
         UnfencedStoreError
     StreamError
         BadRecordError
+            NoRecordError
         BadStateError
         CatalogueError
         TopicsMissingError
@@ -176,6 +177,20 @@ class BadRecordError(StreamError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class NoRecordError(BadRecordError):
+    """What stands in a file where a record should, and can't be read as one.
+
+    Attributes:
+        line: Its number in the file, from 1; 0 where the file has no lines.
+        text: It, as it stands there.
+    """
+
+    def __init__(self, reason: Reason, detail: str, line: int = 0, text: str = "") -> None:
+        super().__init__(reason, f"line {line}: {detail}" if line else detail)
+        self.line = line
+        self.text = text
 
 
 class BadStateError(StreamError):

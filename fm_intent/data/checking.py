@@ -6,35 +6,47 @@ more events than memory holds can be checked.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fm_intent.data.contract import EVENTS_SCHEMA
 from fm_intent.data.faults import BY_NAME as FAULTS
 from fm_intent.data.faults import Fault
-from fm_intent.data.files import find_files, text
-from fm_intent.data.label_rules import Learnt, learn_all
+from fm_intent.data.files import Files, Unusable, connect, find_files, read_apart, text
+from fm_intent.data.label_rules import learn_all
 from fm_intent.data.reading import (
+    LONGEST_S,
+    OURS,
+    CatalogueRows,
     Refusal,
+    Sought,
     catalogue_rows,
-    events_sql,
-    read_catalogue_files,
-    reading,
+    empty,
+    kept,
+    line_of,
+    record_fields,
+    records_sql,
+    rejected_lines,
+    titles_of,
 )
-from fm_intent.data.record_faults import AHEAD_MS, RECORD_FAULTS, texts
+from fm_intent.data.record_faults import AHEAD_MS, NO_RECORD, RECORD_FAULTS, texts
+from fm_intent.data.records import lines_without
 from stream.adapters.values import EARLIEST_MS
 from stream.domain.event_types import LOOKS, PLAYS
-from stream.domain.version_labels import OTHER
+from stream.domain.version_labels import OTHER, beside_other
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
     from fm_intent.data.description import SourceDescription
 
@@ -154,24 +166,27 @@ def check(
         progress: Entered for each long step, with its name and 100; what it gives is told per cent.
 
     Raises:
-        DataUnusableError: when files or columns are missing, or nothing of them can be read.
+        DataUnusableError: when a path names no file, or files of several formats.
         UnknownAdapterError: when there is no such adapter.
         AdapterOptionsError: when its options are wrong.
     """
     files = find_files(description.events.path, description.events.format)
+    catalogue = catalogue_rows(description)
     with (
         tempfile.TemporaryDirectory(prefix="intentstream-check-") as folder,
-        reading(files, memory_mib=_MEMORY_MIB) as connection,
+        connect(_MEMORY_MIB, (files,)) as connection,
     ):
         connection.execute(f"SET temp_directory = {text(folder)}")
         connection.execute("SET enable_progress_bar = true")  # else nobody counts
         connection.execute("SET enable_progress_bar_print = false")
         connection.execute(f"ATTACH {text(f'{folder}/check.duckdb')} AS kept")
         connection.execute("USE kept")
-        looked = _Checking(connection, description, now_ms or time.time_ns() // 1_000_000)
+        now_ms = now_ms or time.time_ns() // 1_000_000
+        looked = _Checking(connection, description, files, catalogue, now_ms)
         looked.load_catalogue()
         with progress("reading events", 100) as advance:
             looked.load_events(advance)
+        looked.look_at_files()
         for name, step in (
             ("records", looked.look_at_records),
             ("repetitions", looked.look_at_repetitions),
@@ -191,7 +206,13 @@ class _Checking:
 
     connection: duckdb.DuckDBPyConnection
     description: SourceDescription
+    files: Files
+    catalogue: CatalogueRows
     now_ms: int
+    titles: pa.Table = field(init=False)
+    """Of the catalogue, that stay."""
+    unusable: list[Unusable] = field(default_factory=list)
+    """Files and columns."""
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Records that have a fault, and records that could, by its name."""
     examples: dict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
@@ -202,7 +223,8 @@ class _Checking:
     pictures: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     def load_catalogue(self) -> None:
-        titles = read_catalogue_files(self.description)
+        self.titles = titles = titles_of(self.description, self.catalogue.rows)
+        self.unusable += self.catalogue.unusable
         self.sizes["titles"] = len(titles)
         self.connection.from_arrow(titles.select(["title_id", "name", "duration_s"])).create(
             "names"
@@ -213,19 +235,36 @@ class _Checking:
 
     def load_events(self, advance: Callable[[int], None]) -> None:
         """One table of all records; times stay as text where they can't be read."""
-        refused = self.refused
-        told = self.description.events
-        files = find_files(told.path, told.format)
-        source = events_sql(self.connection, self.description, files, refused.add)
+        told, refused = self.description.events, self.refused
+        sought = Sought.of_events(told)
+        columns = ", ".join(EVENTS_SCHEMA.names)
+        self.connection.from_arrow(EVENTS_SCHEMA.empty_table()).create("none")
         self._all(
-            f"""
-            CREATE TABLE events AS
-            SELECT {", ".join(EVENTS_SCHEMA.names)}, filename,
-                CASE WHEN occurred_at_ms IS NULL THEN time_text END AS time_text, number_text,
-                title_id IN (SELECT title_id FROM titles) AS is_known
-            FROM ({source})""",
-            advance,
+            "CREATE TABLE events AS SELECT *, '' AS filename, '' AS time_text, '' AS number_text, "
+            "true AS is_known FROM none"
         )
+        stays = kept(self.connection, self.description)
+
+        def read(some: Files) -> None:
+            if told.adapter == OURS:
+                sought.look(self.connection, some)
+            records = records_sql(self.connection, told, some, refused.add, self.unusable.append)
+            self._all(
+                f"""
+                INSERT INTO events
+                SELECT {columns}, filename,
+                    CASE WHEN occurred_at_ms IS NULL THEN time_text END AS time_text, number_text,
+                    title_id IN (SELECT title_id FROM titles) AS is_known
+                FROM ({records}) WHERE {stays}""",
+                advance,
+            )
+
+        self.unusable += read_apart(self.files, read)
+        if told.adapter == OURS:
+            self.unusable += sought.lacking()
+            has = {name for (name,) in self._all("SELECT DISTINCT filename FROM events")}
+            has |= {one.example.get("filename") for one in self.unusable}
+            self.unusable += empty(self.connection, self.files, has)
         self.sizes["records"] = self._one("SELECT count(*) FROM events")[0]
         count = refused.reasons.total()
         self.counts["record_refused"] = (count, self.sizes["records"] + count + refused.unreadable)
@@ -233,6 +272,24 @@ class _Checking:
             {"reason": reason, "records": count, "detail": refused.details[reason]}
             for reason, count in refused.reasons.most_common(EXAMPLES)
         ]
+
+    def look_at_files(self) -> None:
+        """Files and columns that can't be used, and lines that are no row of the catalogue."""
+        named = self.description.catalogue
+        files = len(self.files.names) + len(find_files(named.path, named.format).names)
+        columns = len(self.description.events.columns) + len(named.columns)
+        for name, of in (
+            ("file_unreadable", files),
+            ("file_empty", files),
+            ("column_missing", columns),
+        ):
+            found = [one for one in self.unusable if one.fault == name]
+            count = sum(one.times for one in found)
+            self._told(name, count, max(of, count), [one.example for one in found])
+        count, examples = self.catalogue.rejected
+        self._told("title_unreadable", count, count + len(self.catalogue.rows), examples)
+        self._needed("titles_missing", self.sizes["titles"], 1)
+        self._needed("events_missing", self.sizes["records"], 1)
 
     def look_at_records(self, advance: Callable[[int], None]) -> None:
         """Faults that a record shows alone."""
@@ -248,7 +305,7 @@ class _Checking:
         more, refused = self.refused.unreadable, self.refused.reasons.total()
         self.counts["line_unreadable"] = (count + more, of + more + refused)
         self.examples["line_unreadable"] += self.refused.examples
-        self._add_rejected_lines()
+        self._look_at_lines(count)
         self._picture(
             "types",
             ("type", "events"),
@@ -499,7 +556,7 @@ class _Checking:
 
     def look_at_catalogue(self) -> None:
         """Faults of titles, and of what labels are made of them and of the events' devices."""
-        titles = catalogue_rows(self.description).to_pylist()
+        titles = self.catalogue.rows.to_pylist()
         seen: set[str] = set()
         kept: list[Example] = []
         repeats, nameless = [], []
@@ -514,11 +571,19 @@ class _Checking:
         released = [title for title in kept if title["release_day"] is not None]
         latest = self.now_ms // _DAY_MS + 731
         odd = [one for one in released if not _YEAR_1870 <= one["release_day"] <= latest]
+        lasting = [title for title in kept if title["duration_s"] is not None]
         without = {
             "genre_missing": [title for title in kept if not title["genres"]],
             "kind_missing": [title for title in kept if not title["kind"]],
-            "release_missing": [title for title in kept if title["release_day"] is None],
+            "release_missing": [
+                title for title in kept if title["release_day"] is None and not title["day_text"]
+            ],
+            "release_unreadable": [title for title in kept if title["day_text"]],
             "release_out_of_range": odd,
+            "length_unreadable": [title for title in kept if title["length_text"]],
+            "length_out_of_range": [
+                title for title in lasting if not 0 <= title["duration_s"] <= LONGEST_S
+            ],
         }
         self._told("title_id_missing", len(nameless), len(titles), nameless[:EXAMPLES])
         self._told("title_repeats", len(repeats), len(titles), repeats[:EXAMPLES])
@@ -533,7 +598,7 @@ class _Checking:
                 "ORDER BY 2 DESC, 1 LIMIT 100000"
             )
         )
-        titles = read_catalogue_files(self.description)
+        titles = self.titles
         genres, kinds, learnt_devices = learn_all(self.description.labels, titles, devices)
         listed = titles["genres"].to_pylist()
         for name, learnt, total, unit in (
@@ -545,13 +610,22 @@ class _Checking:
             shown = [{"label": label, unit: count} for label, count in most]
             self._told(name, sum(learnt.folded.values()), total, shown)
         self.sizes |= {
-            "genres": len(genres.labels),
-            "kinds": len(kinds.labels),
-            "devices": len(learnt_devices.labels),
+            "genres": beside_other(genres.labels),
+            "kinds": beside_other(kinds.labels),
+            "devices": beside_other(learnt_devices.labels),
         }
-        alike = [pair for one in (genres, kinds, learnt_devices) for pair in _alike(one)]
-        values = sum(len(one.labels) + len(one.folded) for one in (genres, kinds, learnt_devices))
-        self._told("labels_alike", len(alike), values, alike[:EXAMPLES])
+        learnt_of = {"genres": genres, "kinds": kinds, "devices": learnt_devices}
+        alike = {name: _alike(one.counts) for name, one in learnt_of.items()}
+        self._told(
+            "labels_alike",
+            sum(map(len, alike.values())),
+            sum(len(one.counts) for one in learnt_of.values()),
+            [
+                {"paste": f"labels.{name}.aliases: {json.dumps(aliases, ensure_ascii=False)}"}
+                for name, aliases in alike.items()
+                if aliases
+            ],
+        )
         plays = dict(self._all("SELECT title_id, plays FROM popularity"))
         of_titles: Counter[str] = Counter()
         of_plays: Counter[str] = Counter()
@@ -588,20 +662,24 @@ class _Checking:
             findings.append(Finding(fault, count, of, shown, warn, fail))
         return Check(self.description.name, tuple(findings), self.sizes, self.pictures)
 
-    def _add_rejected_lines(self) -> None:
-        """The lines of CSV that DuckDB passed over."""
-        if not self._one("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'")[
-            0
-        ]:
-            return
-        (lines,) = self._one("SELECT count(DISTINCT (file_id, line)) FROM reject_errors")
+    def _look_at_lines(self, nulls: int) -> None:
+        """The lines that DuckDB passed over in CSV, and made nulls of in JSON lines."""
+        lines, examples = rejected_lines(self.connection)
         count, of = self.counts["line_unreadable"]
         self.counts["line_unreadable"] = (count + lines, of + lines)
-        self.examples["line_unreadable"] += self._all_named(
-            "SELECT file_path AS filename, line, any_value(csv_line) AS text "
-            "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) "
-            f"GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {EXAMPLES}"
-        )
+        self.examples["line_unreadable"] += examples
+        if nulls and self.files.format == "jsonl":
+            self.rows["line_unreadable"] = []
+            names = f"SELECT DISTINCT filename FROM events WHERE {NO_RECORD} ORDER BY 1"
+            fields = record_fields(self.description.events)
+            found = (
+                (name, one)
+                for (name,) in self._all(f"{names} LIMIT {EXAMPLES}")
+                for one in lines_without(name, fields)
+            )
+            self.examples["line_unreadable"] += [
+                line_of(name, one) for name, one in islice(found, EXAMPLES)
+            ]
 
     def _sane(self, column: str) -> str:
         return f"{column} BETWEEN {EARLIEST_MS} AND {self.now_ms + AHEAD_MS}"
@@ -657,24 +735,23 @@ class _Refused:
     """Of these."""
 
     def add(self, one: Refusal) -> None:
-        if not one.is_unreadable:
+        if one.broken is None:
             self.reasons[one.reason] += 1
             self.details.setdefault(one.reason, f"record {one.record}: {one.detail}")
             return
         self.unreadable += 1
         if len(self.examples) < EXAMPLES:
-            told = {"filename": one.filename, "record": one.record, "detail": one.detail}
-            self.examples.append(told)
+            self.examples.append(line_of(one.filename, one.broken))
 
 
-def _alike(learnt: Learnt) -> list[Example]:
-    """Values of a label that would be one if case, blanks and signs didn't count."""
+def _alike(counts: Mapping[str, int]) -> dict[str, str]:
+    """Values that would be one if case, blanks and signs didn't count → the most frequent one."""
     first: dict[str, str] = {}
-    found = []
-    for value in (*learnt.labels, *learnt.folded):
+    found = {}
+    for value in sorted(counts, key=lambda one: (-counts[one], one)):
         like = first.setdefault(re.sub(r"[\W_]", "", value.casefold()), value)
         if like != value:
-            found.append({"label": value, "like": like})
+            found[value] = like
     return found
 
 

@@ -26,7 +26,8 @@ from pydantic import (
 )
 
 from fm_intent.data.faults import BY_NAME as FAULTS
-from stream.exceptions import DescriptionError
+from stream.adapters.registry import adapters
+from stream.exceptions import AdapterOptionsError, DescriptionError
 
 Format = Literal["auto", "parquet", "jsonl", "csv"]
 
@@ -69,6 +70,36 @@ def _known_fault(name: str) -> str:
 FaultName = Annotated[str, AfterValidator(_known_fault)]
 
 
+def _date_format(form: str) -> str:
+    day = dt.datetime(2022, 1, 6)
+    try:
+        is_one = dt.datetime.strptime(day.strftime(form), form) == day
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("day, month and year are wanted, as in %d.%m.%Y for 06.01.2022")
+    return form
+
+
+DateFormat = Annotated[str, AfterValidator(_date_format)]
+
+
+def _adapter(name: str) -> str:
+    if name not in adapters():
+        raise ValueError(f"there is no such adapter; {_meant(name, list(adapters()))}")
+    return name
+
+
+def _fitting(options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    adapter = info.data.get("adapter")
+    if adapter is not None:
+        try:
+            adapters()[adapter].reader(options)
+        except AdapterOptionsError as error:
+            raise ValueError(str(error)) from None
+    return options
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -101,9 +132,9 @@ class EventFiles(_Section):
     opens."""
     format: Format = "auto"
     """`auto` tells it by the names of the files."""
-    adapter: str = "intent"
+    adapter: Annotated[str, AfterValidator(_adapter)] = "intent"
     """What turns a record of theirs into events of ours; `intent` takes records that are ours."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_fitting)] = {}
     """What the adapter wants to know beside the record."""
     columns: dict[EventColumn, str] = {}
     """Ours → theirs, for the adapter `intent`, where a column has another name in the files."""
@@ -123,6 +154,8 @@ class CatalogueFiles(_Section):
     """Ours → theirs, where a column has another name in the files."""
     genres_separator: str | None = None
     """Between genres, where they are one text and no list."""
+    date_format: DateFormat | None = None
+    """Of dates that are text, as `strptime` has it: `%d.%m.%Y` of 06.01.2022; else ISO 8601."""
 
 
 class LabelRules(_Section):

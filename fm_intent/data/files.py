@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import duckdb
 import fsspec
@@ -14,7 +15,7 @@ import fsspec
 from stream.exceptions import DataUnusableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fm_intent.data.description import Format
 
@@ -29,6 +30,8 @@ _FORMATS: Final = {
 }
 _COMPRESSED: Final = (".gz", ".zst")
 _DELIMITERS: Final = "\t;|,"
+_LONGEST_HEAD: Final = 1 << 20
+_LONGEST_REASON: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,72 @@ class Files:
     """In order."""
     filesystems: tuple[Any, ...] = ()
     """fsspec's, of those that aren't local."""
+
+
+class Unusable(NamedTuple):
+    """What of a source's files can't be used, by the kind of fault that it is."""
+
+    fault: str
+    """As `fm_intent.data.faults` names it."""
+    example: dict[str, Any]
+    """What that fault shows."""
+    told: str
+    times: int = 1
+    """How many columns it names."""
+
+
+def unusable(name: str, error: Exception) -> Unusable:
+    """That a file can't be read, and why; one without a byte has no record, and that is all."""
+    filesystem, inner = fsspec.core.url_to_fs(name)
+    with suppress(OSError):
+        if filesystem.size(inner) == 0:
+            return without_records(name, "it has no byte")
+    reason = str(error).removeprefix(f"{name} can't be read").lstrip(": ").replace("\n", " ")
+    if "state machine" in reason:  # what DuckDB says of a CSV that ends its lines in two ways
+        reason = "the ends of its lines are mixed, some \\r\\n and some \\n; save it with one"
+    reason = reason[:_LONGEST_REASON]
+    told = f"{name} can't be read: {reason}"
+    return Unusable("file_unreadable", {"filename": name, "reason": reason}, told)
+
+
+def without_records(name: str, reason: str = "it has no record") -> Unusable:
+    """That there is no record in a file."""
+    return Unusable("file_empty", {"filename": name, "reason": reason}, f"{name}: {reason}")
+
+
+def insist(found: Iterable[Unusable]) -> None:
+    """Raise for what can't be used, all of it at once; that a file is empty does no harm.
+
+    Raises:
+        DataUnusableError: when there is any.
+    """
+    if told := [one.told for one in found if one.fault != "file_empty"]:
+        raise DataUnusableError("\n".join(told))
+
+
+def read_apart(files: Files, read: Callable[[Files], None]) -> Iterator[Unusable]:
+    """Have `read` read all files at once, or parts of them where one of them can't be read.
+
+    Args:
+        files: Of one format.
+        read: Called with files until it has read each that can be; what it did before it failed
+            must not count.
+
+    Yields:
+        Files that can't be read.
+    """
+    try:
+        if files.names:
+            read(files)
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.Error, DataUnusableError) as error:
+        if len(files.names) == 1:
+            yield unusable(files.names[0], error)
+            return
+        middle = len(files.names) // 2
+        for names in (files.names[:middle], files.names[middle:]):
+            yield from read_apart(replace(files, names=names), read)
 
 
 def connect(memory_mib: int = 1024, files: Iterable[Files] = ()) -> duckdb.DuckDBPyConnection:
@@ -152,14 +221,14 @@ def scan(files: Files, columns: Iterable[str], *, rejects: bool = False) -> str:
     wanted = list(dict.fromkeys(columns))
     if files.format == "parquet":
         return (
-            f"SELECT * FROM read_parquet({_texts(files.names)}, union_by_name = true, "
+            f"SELECT * FROM read_parquet({listed(files.names)}, union_by_name = true, "
             "filename = true, hive_partitioning = false)"
         )
     if files.format == "jsonl":
         types = ", ".join(f"{text(name)}: 'JSON'" for name in wanted)
         texts = ", ".join(f"{quoted(name)} ->> '$' AS {quoted(name)}" for name in wanted)
         return (
-            f"SELECT {texts}, filename FROM read_json({_texts(files.names)}, "
+            f"SELECT {texts}, filename FROM read_json({listed(files.names)}, "
             f"format = 'newline_delimited', columns = {{{types}}}, ignore_errors = true, "
             "filename = true, maximum_object_size = 16777216)"
         )
@@ -175,7 +244,7 @@ def scan(files: Files, columns: Iterable[str], *, rejects: bool = False) -> str:
 def _scan_csv(names: Iterable[str], delimiter: str, header: Iterable[str], lenient: str) -> str:
     columns = ", ".join(f"{text(one)}: 'VARCHAR'" for one in header)
     return (
-        f"SELECT * FROM read_csv({_texts(names)}, auto_detect = false, header = true, "
+        f"SELECT * FROM read_csv({listed(names)}, auto_detect = false, header = true, "
         f"delim = {text(delimiter)}, quote = '\"', escape = '\"', filename = true, "
         f"columns = {{{columns}}}, {lenient} = true)"
     )
@@ -184,8 +253,9 @@ def _scan_csv(names: Iterable[str], delimiter: str, header: Iterable[str], lenie
 def _header(name: str) -> tuple[str, tuple[str, ...]]:
     """Delimiter and names of the columns of a CSV file."""
     try:
-        with fsspec.open(name, "rt", compression="infer", encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+        with fsspec.open(name, "rb", compression="infer") as file:
+            # The head alone is to be UTF-8: of lines that aren't, each is told.
+            first = b"".join(file.readline(_LONGEST_HEAD).splitlines()[:1]).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise DataUnusableError(f"{name} can't be read: {error}") from error
     delimiter = max(_DELIMITERS, key=first.count)
@@ -207,5 +277,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _texts(values: Iterable[str]) -> str:
+def listed(values: Iterable[str]) -> str:
+    """A list of texts in SQL."""
     return f"[{', '.join(map(text, values))}]"

@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 import xxhash
 
 from fm_intent.data.contract import EVENTS_SCHEMA
-from fm_intent.data.files import connect, find_files, text
+from fm_intent.data.files import connect, find_files, insist, text, unusable
 from fm_intent.data.records import records
 from stream.adapters.registry import reader
-from stream.exceptions import BadRecordError, Reason
+from stream.exceptions import BadRecordError, DataUnusableError, NoRecordError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fm_intent.data.description import Format
     from stream.adapters.adapter import Reader
 
-EDITION: Final = 1
+EDITION: Final = 2
 """Raised when other events come of the same records, so that files are imported anew."""
 
 REJECTED_FILE: Final = "rejected.jsonl"
@@ -108,7 +108,7 @@ def adapted(
     for record in records(name, format, read.files, advance):
         tally.records += 1
         try:
-            if isinstance(record, BadRecordError):
+            if isinstance(record, NoRecordError):
                 raise record
             found = read(record)
             _check_calendar(found.events)
@@ -150,16 +150,23 @@ def import_files(
     Raises:
         UnknownAdapterError: when there is no such adapter.
         AdapterOptionsError: when an option is unknown, missing or wrong.
-        DataUnusableError: when a path names nothing, or a file can't be read. Files before it are
-            imported.
+        DataUnusableError: when a path names nothing; and, once all others are imported, with every
+            file that can't be read.
     """
     read = reader(adapter, options)
     found = find_files(paths, format)
     how = orjson.dumps([EDITION, adapter, dict(options or {}), found.format], default=str)
     (into / _IMPORTS).mkdir(parents=True, exist_ok=True)
+    unreadable = []
     for name in found.names:
-        yield _import(name, found.format, into, read, _digest(name, how), progress)
+        try:
+            yield _import(name, found.format, into, read, _digest(name, how), progress)
+        except (DataUnusableError, OSError) as error:
+            unreadable.append(unusable(name, error))
+            if unreadable[-1].fault == "file_empty":
+                yield Imported(file=name)
     _gather_rejected(into)
+    insist(unreadable)
 
 
 def _import(
@@ -186,7 +193,7 @@ def _import(
     ):
 
         def reject(number: int, record: object, error: BadRecordError) -> None:
-            value = None if isinstance(record, BadRecordError) else record
+            value = record.text if isinstance(record, NoRecordError) else record
             line = {
                 "file": name,
                 "record": number,

@@ -23,11 +23,13 @@ class Learnt:
     Attributes:
         labels: By name, `other` last, or in the order that is fixed; never empty.
         folded: The values that have no label of their own, with how often each occurs.
+        counts: How often each value occurs, after aliases.
         aliases: Theirs → the label that counts for it.
     """
 
     labels: tuple[str, ...]
     folded: dict[str, int]
+    counts: dict[str, int]
     aliases: dict[str, str]
 
 
@@ -66,7 +68,7 @@ def learn(
         for value, label in sorted(rules.aliases.items())
         if label in labels or OTHER in labels
     }
-    return Learnt(labels, folded, aliases)
+    return Learnt(labels, folded, dict(named), aliases)
 
 
 def learn_all(

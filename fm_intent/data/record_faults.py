@@ -36,6 +36,10 @@ _ODD_NUMBER: Final = " OR ".join(
     [f"NOT ({name} BETWEEN 0 AND 1000000)" for name in ("watched_s", "position_s", "duration_s")]
     + [f"NOT ({name} BETWEEN 0 AND 32767)" for name in ("season", "episode")]
 )
+_PADDED: Final = " OR ".join(
+    f"length(trim({name}, ' ' || chr(9) || chr(10) || chr(13) || chr(160))) < length({name})"
+    for name in ("event_id", "profile_id", "title_id", "playback_id")
+)
 RECORD_FAULTS: Final = {
     name: (has, of or f"NOT ({NO_RECORD})")
     for name, has, of in (
@@ -43,6 +47,7 @@ RECORD_FAULTS: Final = {
         ("type_unknown", f"event_type NOT IN {texts(BY_NAME)}", ""),
         ("field_missing", _MISSING, ""),
         ("id_too_long", _TOO_LONG, ""),
+        ("id_padded", _PADDED, ""),
         ("time_unreadable", f"occurred_at_ms IS NULL AND NOT ({NO_RECORD})", ""),
         ("time_out_of_range", f"NOT (occurred_at_ms BETWEEN 0 AND {(1 << 53) - 1})", ""),
         ("time_before_1990", f"occurred_at_ms BETWEEN 0 AND {EARLIEST_MS - 1}", ""),

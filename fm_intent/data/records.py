@@ -6,6 +6,7 @@ within, such as the answer of an API.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -19,10 +20,10 @@ import pyarrow.parquet as pq
 from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
-from stream.exceptions import BadRecordError, DataUnusableError, Reason
+from stream.exceptions import DataUnusableError, NoRecordError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from stream.adapters.adapter import Files
 
@@ -53,7 +54,7 @@ def records(
         advance: Told now and then how many bytes of the file have been read.
 
     Yields:
-        A record, or a `BadRecordError`.
+        A record, or a `NoRecordError`.
 
     Raises:
         DataUnusableError: when the file can't be opened, or isn't of the format.
@@ -82,45 +83,47 @@ def _csv(file: Any, files: Files) -> Iterator[object]:
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     first = text.readline()
     lines = chain([first] if first else [], text)
+    delimiter = files.delimiter if files.columns else max(_DELIMITERS, key=first.count)
     if files.columns:
         # Whoever writes no header doesn't quote either.
-        rows = csv.reader(lines, delimiter=files.delimiter, quoting=csv.QUOTE_NONE)
+        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         header = list(files.columns)
     else:
-        rows = csv.reader(lines, delimiter=max(_DELIMITERS, key=first.count))
+        rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
     while True:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield BadRecordError(Reason.WRONG_TYPE, f"this is no line of CSV: {error}")
+            detail = f"this is no line of CSV: {error}"
+            yield NoRecordError(Reason.WRONG_TYPE, detail, rows.line_num)
             continue
         if row is None:
             return
         if len(row) == len(header):
             yield dict(zip(header, row, strict=True))
         elif row:
-            yield BadRecordError(
-                Reason.WRONG_TYPE, f"a line has {len(row)} fields where {len(header)} must be"
-            )
+            detail = f"it has {len(row)} fields where {len(header)} must be"
+            joined = delimiter.join(row)
+            yield NoRecordError(Reason.WRONG_TYPE, detail, rows.line_num, joined)
 
 
 def _json(file: Any, files: Files) -> Iterator[object]:
     buffered = io.BufferedReader(file, _CHUNK) if not isinstance(file, io.BufferedReader) else file
-    start = _blank_skipped(buffered)
+    start, number = _blank_skipped(buffered)
     if start == b"[":
         yield from _array(io.TextIOWrapper(buffered, "utf-8", errors="surrogateescape"))
         return
     first = buffered.readline()
-    document = _parsed(first)
+    document = _parsed(first, number)
     rest: Iterable[bytes] = buffered
-    if isinstance(document, BadRecordError) and start == b"{":
+    if isinstance(document, NoRecordError) and start == b"{":
         # An object over several lines, if the whole of the file is one.
         begun = first + buffered.read(_LARGEST_DOCUMENT)
-        document = _parsed(begun)
+        document = _parsed(begun, number)
         rest = () if isinstance(document, dict) else chain(io.BytesIO(begun), buffered)
-    if isinstance(document, BadRecordError) and rest is not buffered:
-        yield from _lines(rest)
+    if isinstance(document, NoRecordError) and rest is not buffered:
+        yield from _lines(rest, number)
         return
     for path in files.within:
         found: Any = document
@@ -131,27 +134,49 @@ def _json(file: Any, files: Files) -> Iterator[object]:
             return
     if first.strip():
         yield document
-    yield from _lines(rest)
+    yield from _lines(rest, number + 1)
 
 
-def _lines(lines: Iterable[bytes]) -> Iterator[object]:
-    yield from (_parsed(line) for line in lines if line.strip())
+def lines_without(name: str, fields: Collection[str]) -> Iterator[NoRecordError]:
+    """The lines of a file of JSON lines that are no object with one of these fields."""
+    with fsspec.open(name, "rb", compression="infer") as file:
+        for number, line in enumerate(file, 1):
+            found = _parsed(line.removeprefix(codecs.BOM_UTF8), number) if line.strip() else None
+            if isinstance(found, NoRecordError):
+                yield found
+            elif line.strip() and not (
+                isinstance(found, dict) and any(found.get(one) is not None for one in fields)
+            ):
+                detail = f"it has none of the fields {', '.join(fields)}"
+                yield NoRecordError(Reason.NOT_AN_OBJECT, detail, number, _shown(line))
 
 
-def _blank_skipped(file: io.BufferedReader) -> bytes:
-    """The first byte that is neither blank nor of a byte-order mark; it stays to be read."""
+def _lines(lines: Iterable[bytes], number: int) -> Iterator[object]:
+    yield from (_parsed(line, at) for at, line in enumerate(lines, number) if line.strip())
+
+
+def _blank_skipped(file: io.BufferedReader) -> tuple[bytes, int]:
+    """The first byte that is neither blank nor of a byte-order mark, and its line.
+
+    It stays to be read.
+    """
+    line = 1
     while head := file.peek(1)[:1]:
         if head not in b" \t\r\n\xef\xbb\xbf":
-            return head
-        file.read(1)
-    return b""
+            return head, line
+        line += file.read(1) == b"\n"
+    return b"", line
 
 
-def _parsed(line: bytes) -> object:
+def _parsed(line: bytes, number: int) -> object:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return BadRecordError(Reason.NOT_JSON, str(error))
+        return NoRecordError(Reason.NOT_JSON, str(error), number, _shown(line))
+
+
+def _shown(line: bytes) -> str:
+    return line[:_LONGEST_FIELD].decode(errors="replace").rstrip("\r\n")
 
 
 def _array(file: io.TextIOWrapper) -> Iterator[object]:
@@ -168,9 +193,9 @@ def _array(file: io.TextIOWrapper) -> Iterator[object]:
         except (ValueError, RecursionError) as error:
             more = file.read(_CHUNK) if len(text) - place < _LONGEST_RECORD else ""
             if not more:
-                yield BadRecordError(
-                    Reason.NOT_JSON, f"the array breaks off; what follows isn't read: {error}"
-                )
+                detail = f"the array breaks off; what follows isn't read: {error}"
+                rest = text[place : place + _LONGEST_FIELD]
+                yield NoRecordError(Reason.NOT_JSON, detail, text=rest)
                 return
             text, place = text[place:] + more, 0
             continue

@@ -13,6 +13,8 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
@@ -26,16 +28,31 @@ from tqdm import tqdm
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_SCHEMA
 from fm_intent.data.event_files import EVENTS_FOLDER, event_days
 from fm_intent.data.faults import BY_NAME as FAULTS
-from fm_intent.data.files import Files, connect, find_files, quoted, text
+from fm_intent.data.files import (
+    Files,
+    Unusable,
+    connect,
+    find_files,
+    insist,
+    quoted,
+    read_apart,
+    text,
+    unusable,
+)
 from fm_intent.data.label_rules import version_labels
 from fm_intent.data.reading import (
+    OURS,
     Refusal,
+    Sought,
     events_sql,
+    line_of,
     read_catalogue_files,
     reading,
+    record_fields,
     rejected_lines,
 )
 from fm_intent.data.record_faults import REFUSED, refusal
+from fm_intent.data.records import lines_without
 from stream.domain.version_labels import LABELS_FILE
 from stream.exceptions import DataUnusableError
 
@@ -49,7 +66,7 @@ DESCRIPTION_FILE: Final = "source.yaml"
 REJECTED_FILE: Final = "rejected.jsonl"
 
 _TAKEN: Final = "taken"
-_EDITION: Final = 2
+_EDITION: Final = 3
 """Raised when other events come of the same files, so that they are taken in anew."""
 
 _AT_MOST: Final = 1_000
@@ -64,7 +81,7 @@ class TakenIn:
         files: of events, now.
         kept_files: that were taken in before.
         titles: of the catalogue.
-        rejected: records of all files that were left out, by reason.
+        rejected: records of all files, and whole files, that were left out, by reason.
         records: of all files.
         labels: of the source.
     """
@@ -108,9 +125,10 @@ def take_in(description: SourceDescription, file: Path, folder: Path) -> TakenIn
     rejected: Counter[str] = Counter()
     for one in taken:
         rejected.update(one["rejected"])
-    now, records = (sum(one[name] for one in taken) for name in ("now", "records"))
+    now, before = (sum(one["now"] is is_new for one in taken) for is_new in (True, False))
+    records = sum(one["records"] for one in taken)
     _insist(description, rejected, records, folder)
-    return TakenIn(now, len(taken) - now, len(catalogue), labels, records, rejected)
+    return TakenIn(now, before, len(catalogue), labels, records, rejected)
 
 
 def _insist(
@@ -143,16 +161,36 @@ def _take_events(description: SourceDescription, folder: Path) -> list[dict[str,
             for part in (folder / EVENTS_FOLDER).glob(f"day=*/part-{old.stem}-*.parquet"):
                 part.unlink()
             old.unlink()
-    found = []
+    found: list[dict[str, Any]] = []
+    lost: list[Unusable] = []
     new = {digest for digest in names if not (notes / f"{digest}.json").exists()}
+    if new and description.events.adapter == OURS:
+        sought = Sought.of_events(description.events)
+        with connect(files=(files,)) as connection:
+            list(read_apart(files, partial(sought.look, connection)))
+        insist(sought.lacking())
     with tqdm(total=len(new), desc="files", unit="file", disable=None) as bar:
         for digest, name in names.items():
             note = notes / f"{digest}.json"
             if digest in new:
-                one = Files(files.format, (name,), files.filesystems)
-                note.write_text(json.dumps(_take_file(description, one, digest, folder)))
+                alone = Files(files.format, (name,), files.filesystems)
                 bar.update()
+                try:
+                    taken = _take_file(description, alone, digest, folder)
+                except DataUnusableError as error:
+                    lost.append(unusable(name, error))
+                    continue
+                note.write_text(json.dumps(taken))
             found.append(json.loads(note.read_text()) | {"now": digest in new})
+    unread = [one for one in lost if one.fault == "file_unreadable"]
+    fault = FAULTS["file_unreadable"]
+    fail = description.gates.check.get(fault.name, fault).fail
+    if fail is not None and len(unread) > fail * len(names):
+        insist(unread)
+    for one in lost:
+        told = {"file": one.example["filename"], "reason": one.fault, "detail": one.told}
+        known = {"now": None, "records": 0, "rejected": {one.fault: 1}, "refused": [told]}
+        found.append(known)
     lines = [line for one in found for line in one["refused"]]
     (folder / REJECTED_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return found
@@ -166,10 +204,11 @@ def _take_file(
     rejected: Counter[str] = Counter()
 
     def refuse(one: Refusal) -> None:
-        reason = "line_unreadable" if one.is_unreadable else one.reason
+        reason = "line_unreadable" if one.broken else one.reason
         rejected[reason] += 1
         if len(refused) < _AT_MOST:
-            detail = f"record {one.record}: {one.detail}"
+            detail = _line(line_of(name, one.broken)) if one.broken else one.detail
+            detail = f"record {one.record}: {detail}"
             refused.append({"file": name, "reason": reason, "detail": detail})
 
     with TemporaryDirectory(prefix=".taking-", dir=folder) as working, reading(files) as connection:
@@ -194,17 +233,28 @@ def _take_file(
             records += rows
             if (reason := part.parent.name.removeprefix("day=")) in REFUSED:
                 rejected[reason] += rows
-                refused += _left_out(name, reason, part, _AT_MOST - len(refused))
+                most = _AT_MOST - len(refused)
+                if reason == "line_unreadable" and files.format == "jsonl":
+                    broken = lines_without(name, record_fields(description.events))
+                    told = (_line(line_of(name, one)) for one in islice(broken, most))
+                    refused += ({"file": name, "reason": reason, "detail": one} for one in told)
+                else:
+                    refused += _left_out(name, reason, part, most)
                 continue
             target = folder / EVENTS_FOLDER / part.parent.name / part.name
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
-        for line in rejected_lines(connection):
-            records += 1
-            rejected["line_unreadable"] += 1
-            if len(refused) < _AT_MOST:
-                refused.append({"file": name, "reason": "line_unreadable", "detail": line})
+        count, lines = rejected_lines(connection)
+        records += count
+        if count:
+            rejected["line_unreadable"] += count
+        for line in lines[: _AT_MOST - len(refused)]:
+            refused.append({"file": name, "reason": "line_unreadable", "detail": _line(line)})
     return {"file": name, "records": records, "rejected": rejected, "refused": refused}
+
+
+def _line(line: Mapping[str, Any]) -> str:
+    return f"line {line['line']}: {line['text']}"
 
 
 def _left_out(name: str, reason: str, part: Path, most: int) -> list[dict[str, str]]:

@@ -73,7 +73,7 @@ class NetflixOptions(Options):
 
 
 def read(record: Record, options: NetflixOptions) -> Adapted:
-    """The start of a row's sitting, and its end where its length is known."""
+    """The start of a row's sitting, and its end where its length or its bookmark is known."""
     kind = text(_column(record, "Supplemental Video Type"), "Supplemental Video Type")
     if kind:
         return passed_over(kind.lower().replace("_", " "))
@@ -104,7 +104,8 @@ def read(record: Record, options: NetflixOptions) -> Adapted:
         "occurred_at_ms": start,
     }
     watched = clock_s(_column(record, "Duration"), "Duration")
-    if not watched:
+    position = clock_s(_column(record, "Bookmark"), "Bookmark") or None
+    if not watched and position is None:
         return told(started)
     return told(
         started,
@@ -112,9 +113,10 @@ def read(record: Record, options: NetflixOptions) -> Adapted:
             **common,
             "event_id": f"{sitting}-stop",
             "event_type": "play_stop",
-            "occurred_at_ms": after(start, watched),
-            "watched_s": watched,
-            "position_s": clock_s(_column(record, "Bookmark"), "Bookmark") or None,
+            # Without a length nobody knows when it ended: a bookmark stands at its start then.
+            "occurred_at_ms": after(start, watched or 0),
+            "watched_s": watched or None,
+            "position_s": position,
         },
     )
 

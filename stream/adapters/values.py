@@ -153,8 +153,8 @@ def time_ms(value: Any, name: str, zone: tzinfo | None = None) -> int:
         zone: of times without an offset. Of an hour that the clocks show twice, the first is meant.
 
     Raises:
-        BadRecordError: when it is no time, has no offset where no zone is given, or is of a clock
-            that was never set.
+        BadRecordError: when it is no time, has no offset where no zone is given, is of an hour that
+            the clocks of the zone passed over, or of a clock that was never set.
     """
     if isinstance(value, datetime):
         value = value.isoformat()
@@ -167,7 +167,11 @@ def time_ms(value: Any, name: str, zone: tzinfo | None = None) -> int:
         raise BadRecordError(Reason.WRONG_TYPE, f"{name} is {quoted(written)}: {error}") from None
     set_clock(local_ms, name)
     local = (_EPOCH + timedelta(milliseconds=local_ms)).replace(tzinfo=zone)
-    return local_ms - (local.utcoffset() or timedelta()) // timedelta(milliseconds=1)
+    offset, later = (local.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+    if offset < later:  # as of an hour that isn't there alone: PEP 495
+        detail = f"{name} is {quoted(written)}, which the clocks of {zone} passed over"
+        raise BadRecordError(Reason.OUT_OF_RANGE, detail)
+    return local_ms - offset // timedelta(milliseconds=1)
 
 
 def seconds_ms(value: Any, name: str) -> int:

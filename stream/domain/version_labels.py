@@ -24,6 +24,11 @@ OTHER: Final = "other"
 """Label of whatever has none of its own."""
 
 
+def beside_other(labels: Sequence[str]) -> int:
+    """How many labels there are that name something."""
+    return len({*labels} - {OTHER})
+
+
 class VersionLabels(BaseModel):
     """Label sets in the order of their numbers, and the source's names that stand for them."""
 

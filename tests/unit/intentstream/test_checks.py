@@ -53,12 +53,17 @@ def test_the_page_is_written_where_it_is_asked_for(source, tmp_path) -> None:
     assert "<title>Check of tiny</title>" in (tmp_path / "check.html").read_text()
 
 
-def test_what_can_t_be_checked_ends_it_with_2_and_one_message(source) -> None:
-    source.write_text("name: tiny\nevents: {path: nothing}\ncatalog: {path: titles.csv}\n")
+def test_what_can_t_be_checked_ends_it_with_2_and_every_complaint(source) -> None:
+    source.write_text(
+        "name: tiny\nevents: {path: nothing, adapter: segmnt}\ncatalog: {path: titles.csv}\n"
+    )
     done = _run(source, "--json")
     assert done.exit_code == 2
-    assert "did you mean catalogue" in done.stderr
-    assert done.stdout == ""
+    told = json.loads(done.stdout)
+    assert (told["level"], told["error"]) == ("error", "DescriptionError")
+    for complaint in ("did you mean catalogue", "did you mean segment"):
+        assert complaint in done.stderr
+        assert any(complaint in one for one in told["complaints"])
 
 
 def test_a_description_is_written_once_and_then_only_by_force(source, tmp_path) -> None:

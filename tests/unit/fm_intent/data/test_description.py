@@ -54,6 +54,25 @@ def test_a_time_without_a_zone_is_utc() -> None:
     assert found.exclude.until_ms == 1_704_247_200_000
 
 
+@pytest.mark.parametrize(
+    ("adapter", "told"),
+    [
+        ("segmnt", "x:2: events.adapter: there is no such adapter; did you mean segment?"),
+        ("snowplow", "x:2: events.options: options of the adapter snowplow: title_entity"),
+    ],
+)
+def test_an_adapter_or_an_option_that_is_none_is_told_among_the_other_complaints(
+    adapter: str, told: str
+) -> None:
+    text = f"name: A B\nevents: {{path: e, adapter: {adapter}, options: {{a: 1}}}}\n"
+    with pytest.raises(DescriptionError) as raised:
+        parse_description(f"{text}catalogue: {{path: t, date_format: dd.mm.yyyy}}\n", "x")
+    complaints = str(raised.value).splitlines()
+    assert len(complaints) == 3
+    assert complaints[1].startswith(told)
+    assert "%d.%m.%Y" in complaints[2]
+
+
 def test_every_complaint_names_file_line_and_key_at_once() -> None:
     text = """\
 name: A Sofa

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import pytest
 from fm_intent.data import importing
 from fm_intent.data.contract import EVENTS_SCHEMA
 from fm_intent.data.importing import Imported, import_files
+from stream.exceptions import DataUnusableError
 from tests.unit.stream.adapters.samples import NETFLIX_ROW, OURS
 
 if TYPE_CHECKING:
@@ -138,3 +140,30 @@ def test_what_is_passed_over_is_counted_by_why(tmp_path: Path) -> None:
 def test_a_file_of_nothing_gives_no_day(tmp_path: Path) -> None:
     (told,) = imported(tmp_path / "out", lines(tmp_path / "a.jsonl"))
     assert (told.records, told.days) == (0, 0)
+
+
+def test_a_broken_line_is_kept_as_it_stands_with_its_number(tmp_path: Path) -> None:
+    file = lines(tmp_path / "a.jsonl", "\n", OURS, "\n", '{"event_id": "e2", "prof\n', OURS)
+    table = tmp_path / "b.csv"
+    table.write_text("event_id;profile_id\nx;y;z\n")
+    imported(tmp_path / "out", file)
+    imported(tmp_path / "out", str(table))
+    told = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
+    shown = {row["file"]: (row["value"], row["detail"].partition(":")[0]) for row in told}
+    assert shown == {
+        file: ('{"event_id": "e2", "prof', "line 4"),
+        str(table): ("x;y;z", "line 2"),
+    }
+
+
+def test_a_file_that_cannot_be_read_is_named_once_all_others_are_imported(tmp_path: Path) -> None:
+    broken = [tmp_path / "0.jsonl.gz", tmp_path / "2.jsonl.gz"]
+    for one in broken:
+        one.write_bytes(gzip.compress(json.dumps(OURS).encode())[:-12])
+    sound = [lines(tmp_path / f"{n}.jsonl", event(n, BEGAN + n)) for n in (1, 3)]
+    names = sorted([*map(str, broken), *sound])
+    with pytest.raises(DataUnusableError, match=r"0.jsonl.gz.*\n.*2.jsonl.gz"):
+        imported(tmp_path / "out", *names)
+    files = (tmp_path / "out" / "events").rglob("*.parquet")
+    found = [one for file in files for one in pq.read_table(file)["event_id"].to_pylist()]
+    assert sorted(found) == ["e000001", "e000003"]

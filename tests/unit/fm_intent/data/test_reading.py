@@ -6,12 +6,13 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from fm_intent.data.contract import CATALOGUE_SCHEMA, EVENTS_SCHEMA
 from fm_intent.data.description import SourceDescription
 from fm_intent.data.files import find_files
 from fm_intent.data.reading import event_batches, read_catalogue_files
-from stream.exceptions import DataUnusableError, UnknownAdapterError
+from stream.exceptions import DataUnusableError
 
 EVENTS = [
     {
@@ -230,9 +231,9 @@ def test_of_an_id_that_repeats_the_first_title_is_kept_and_a_title_without_id_is
 
 def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("id,name\n1,one\n")
-    with pytest.raises(DataUnusableError, match=r"catalogue.columns.title_id.* filename, id, name"):
+    with pytest.raises(DataUnusableError, match=r"catalogue.columns.title_id.* of id, name$"):
         read_catalogue_files(_description(tmp_path / "a.csv"))
-    with pytest.raises(DataUnusableError, match=r"events.columns.event_id.* filename, id, name"):
+    with pytest.raises(DataUnusableError, match=r"columns.event_id.*columns.profile_id.* id, name"):
         list(event_batches(_description(events=tmp_path / "a.csv")))
 
 
@@ -252,9 +253,8 @@ def test_files_that_are_not_there_or_of_no_one_format_are_told(tmp_path) -> None
 
 
 def test_an_adapter_that_is_not_known_is_refused(tmp_path) -> None:
-    (tmp_path / "a.jsonl").write_text("{}")
-    with pytest.raises(UnknownAdapterError, match="no adapter 'vhs'"):
-        list(event_batches(_description(events={"path": str(tmp_path), "adapter": "vhs"})))
+    with pytest.raises(ValidationError, match="no such adapter"):
+        _description(events={"path": str(tmp_path), "adapter": "vhs"})
 
 
 def test_records_of_another_s_come_through_their_adapter(tmp_path) -> None:

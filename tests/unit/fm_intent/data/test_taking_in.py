@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
 from pathlib import Path
 
 import duckdb
@@ -162,3 +164,42 @@ def test_more_that_are_left_out_than_the_gates_allow_end_it(tmp_path: Path) -> N
         taken(ours(tmp_path, sound(200) + damaged))
     allowed = "gates: {check: {time_in_future: {fail: 0.5}}}\n"
     assert taken(ours(tmp_path, sound(200) + damaged, allowed)).rejected.total() == 20
+
+
+def test_every_file_that_cannot_be_read_is_told_at_once_or_left_out_by_the_gate(
+    tmp_path: Path,
+) -> None:
+    source = ours(tmp_path, sound(3))
+    source.write_text(source.read_text().replace("events.jsonl", '"events*"'))
+    for number in (1, 2):
+        packed = gzip.compress(random.Random(1).randbytes(3000).hex().encode())
+        (source.parent / f"events{number}.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DataUnusableError, match=r"events1.*\n.*events2"):
+        taken(source)
+    source.write_text(source.read_text() + "gates: {check: {file_unreadable: {fail: 0.9}}}\n")
+    found = taken(source)
+    assert (found.records, found.files, found.kept_files) == (3, 0, 1)
+    assert found.rejected["file_unreadable"] == 2
+    lines = (tmp_path / "ours" / REJECTED_FILE).read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == ["file_unreadable"] * 2
+    assert len(ids(source)) == 3
+
+
+def test_a_column_that_only_a_later_day_has_is_no_fault_and_one_that_none_has_is(
+    tmp_path: Path,
+) -> None:
+    source = ours(tmp_path, sound(2))
+    told = source.read_text().replace("events.jsonl", '"*.jsonl", columns: {device: dvc}')
+    source.write_text(told)
+    with pytest.raises(DataUnusableError, match=r"events.columns.device: dvc.*title_id"):
+        taken(source)
+    line = json.dumps({**SOUND, "event_id": "later", "dvc": "TV"})
+    (source.parent / "later.jsonl").write_text(f"{line}\n")
+    assert "TV" in taken(source).labels.devices
+
+
+def test_a_broken_line_of_json_is_told_as_it_stands_with_its_number(tmp_path: Path) -> None:
+    source = ours(tmp_path, [*sound(200), "", '{"half": "a li'])
+    taken(source)
+    (line,) = (tmp_path / "ours" / REJECTED_FILE).read_text().splitlines()
+    assert json.loads(line)["detail"] == 'line 202: {"half": "a li'

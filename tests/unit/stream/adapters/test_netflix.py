@@ -66,8 +66,8 @@ def test_what_began_by_itself_and_was_taken_up_is_a_play() -> None:
 
 
 def test_a_length_of_zero_is_unknown() -> None:
-    (start,) = events(Duration="00:00:00")
-    assert "watched_s" not in start
+    start, stop = events(Duration="00:00:00")
+    assert "watched_s" not in {*start, *stop}
 
 
 def test_headers_may_name_their_units() -> None:
@@ -81,3 +81,11 @@ def test_headers_may_name_their_units() -> None:
 def test_a_clock_of_1970_is_refused() -> None:
     with pytest.raises(BadRecordError, match="Start Time is before 1990"):
         events(**{"Start Time": "1970-01-01 00:00:12"})
+
+
+def test_a_bookmark_counts_where_the_length_is_empty() -> None:
+    start, stop = events(Duration="")
+    assert (stop["event_type"], stop["position_s"]) == ("play_stop", 2911.0)
+    assert stop["occurred_at_ms"] == start["occurred_at_ms"]
+    assert "watched_s" not in stop
+    assert len(events(Duration="", Bookmark="")) == 1

@@ -46,3 +46,9 @@ def test_a_time_of_no_calendar_is_refused() -> None:
 
 def test_an_id_is_of_its_parts_and_of_where_one_ends() -> None:
     assert made_id("a", "bc") == made_id("a", "bc") != made_id("ab", "c")
+
+
+def test_a_time_that_the_clocks_passed_over_is_refused() -> None:
+    with pytest.raises(BadRecordError, match="the clocks of Europe/Berlin passed over"):
+        time_ms("2024-03-31 02:30:00", "t", BERLIN)
+    assert time_ms("2024-03-31 03:00:00", "t", BERLIN) == time_ms("2024-03-31T01:00:00Z", "t")
