@@ -75,7 +75,8 @@ def taken_in(file: Path) -> tuple[SourceDescription, Path]:
     console.print(
         f"data {description.name}: {taken.files:,} files of events taken in, {taken.kept_files:,} "
         f"were before; {taken.titles:,} titles, {beside_other(labels.genres)} genres, "
-        f"{beside_other(labels.kinds)} kinds, {beside_other(labels.devices)} devices",
+        f"{beside_other(labels.kinds)} kinds, {beside_other(labels.devices)} devices; "
+        f"in {folder}",
         soft_wrap=True,
     )
     if taken.rejected:

@@ -48,7 +48,10 @@ def run_training(file: Path, *, init: str, refit: bool, device: str) -> None:
     console = PlainConsole()
     console.print(markdown(trained.report), markup=False, soft_wrap=True)
     manifest = insist(trained, at)
-    console.print(f"version {manifest.version} of fm_intent is exported; {at}", soft_wrap=True)
+    folder = MODEL_REPOSITORY / "fm_intent" / str(manifest.version)
+    console.print(
+        f"version {manifest.version} of fm_intent is exported; {folder}, {at}", soft_wrap=True
+    )
 
 
 def _train(file: Path, init: str, refit: bool, device: str, own: Ranks) -> Trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import fsspec
 
 from fm_intent.data.files import find_files
+from fm_intent.data.header_words import CATALOGUE, EVENTS, KINDS, plain
 from fm_intent.data.reading import OURS
 from fm_intent.data.records import records
 from stream.adapters.adapter import Files as Held
@@ -44,162 +46,9 @@ _OPTIONS_NEEDED: Final = {
 }
 """What no sample says, by adapter."""
 
-_EVENT_NAMES: Final[Mapping[str, Sequence[str]]] = {
-    "event_id": ("event_id", "eventid", "message_id", "id", "uuid"),
-    "profile_id": [
-        "profile_id",
-        "profileid",
-        "profile",
-        "member_id",
-        "user_id",
-        "userid",
-        "user",
-        "account_id",
-        "viewer_id",
-        "customer_id",
-        "profil_id",
-        "profil",
-        "nutzer_id",
-        "nutzer",
-        "benutzer",
-        "konto",
-    ],
-    "event_type": [
-        "event_type",
-        "eventtype",
-        "event_name",
-        "event",
-        "action",
-        "type",
-        "ereignis",
-        "aktion",
-        "typ",
-        "art",
-    ],
-    "occurred_at_ms": [
-        "occurred_at_ms",
-        "occurred_at",
-        "event_time",
-        "event_timestamp",
-        "timestamp",
-        "ts",
-        "time",
-        "created_at",
-        "at",
-        "zeitpunkt",
-        "zeitstempel",
-        "zeit",
-        "datum",
-    ],
-    "title_id": [
-        "title_id",
-        "titleid",
-        "title",
-        "content_id",
-        "asset_id",
-        "item_id",
-        "movie_id",
-        "video_id",
-        "show_id",
-        "program_id",
-        "titel_id",
-        "titel",
-        "sendung",
-    ],
-    "playback_id": [
-        "playback_id",
-        "playbackid",
-        "playback_session_id",
-        "session_id",
-        "sessionid",
-        "sitzung",
-    ],
-    "watched_s": [
-        "watched_s",
-        "watched_seconds",
-        "watch_time",
-        "seconds_watched",
-        "watched",
-        "gesehen",
-    ],
-    "position_s": ("position_s", "position", "playhead"),
-    "duration_s": ("duration_s", "duration", "length_s", "total_length", "dauer"),
-    "season": ("season", "season_number", "staffel"),
-    "episode": ("episode", "episode_number", "folge"),
-    "device": ("device", "device_type", "device_name", "platform", "gerät", "geraet"),
-    "country": ("country", "country_code", "land"),
-    "query": ("query", "search_query", "search_term", "suchbegriff", "suche"),
-}
-_TITLE_NAMES: Final[Mapping[str, Sequence[str]]] = {
-    "title_id": (
-        [
-            "title_id",
-            "titleid",
-            "content_id",
-            "asset_id",
-            "item_id",
-            "movie_id",
-            "video_id",
-            "show_id",
-            "id",
-            "titel_id",
-            "nummer",
-        ]
-    ),
-    "name": ("name", "title", "title_name", "original_title", "titel"),
-    "kind": ("kind", "type", "content_type", "media_type", "title_type", "typ", "art"),
-    "genres": [
-        "genres",
-        "genre",
-        "categories",
-        "category",
-        "listed_in",
-        "tags",
-        "kategorien",
-        "kategorie",
-        "sparten",
-        "sparte",
-    ],
-    "release_day": [
-        "release_day",
-        "release_date",
-        "released",
-        "premiere_date",
-        "released_at",
-        "erscheinungsdatum",
-        "erschienen",
-        "seit",
-        "datum",
-    ],
-    "release_year": ("release_year", "year", "production_year", "erscheinungsjahr", "jahr"),
-    "duration_s": ("duration_s", "duration", "length_s", "runtime_s", "duration_seconds"),
-    "duration_min": [
-        "duration_min",
-        "runtime",
-        "runtime_min",
-        "runtime_minutes",
-        "minutes",
-        "minuten",
-        "dauer",
-        "laufzeit",
-    ],
-}
-"""Names of columns in English and German, the likeliest first."""
-
 _SEPARATORS: Final = ("|", ";", ",", "/")
-_KINDS: Final = {
-    "film": "movie",
-    "movie": "movie",
-    "feature": "movie",
-    "series": "show",
-    "tv show": "show",
-    "tvseries": "show",
-    "tv_show": "show",
-    "show": "show",
-    "spielfilm": "movie",
-    "serie": "show",
-}
-"""What kinds are often called, in lower case."""
+_DATES: Final = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y")
+"""Forms of dates with day or month first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +93,12 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
     Raises:
         DataUnusableError: when a path names nothing, or nothing in the files can be read.
     """
-    looked = [_look(path, folder) for path, folder in _candidates(paths)]
+    looked, found, left = [], list[str](), list[str]()
+    for path, folder in _candidates(paths):
+        try:
+            looked.append(_look(path, folder))
+        except DataUnusableError as error:
+            left.append(f"{path}: is left out; {error}")
     events, more_events = _together([one for one in looked if one.adapter])
     titles, more_titles = _together([one for one in looked if not one.adapter and one.columns])
     if events is None and titles is None:
@@ -252,8 +106,8 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
         raise DataUnusableError(
             "neither events nor a catalogue is told by the columns "
             f"{', '.join(seen[:30]) or '(none)'}; write source.yaml by hand: docs/source-yaml.md"
+            + "".join(f"\n{one}" for one in left)
         )
-    found, left = [], []
     for what, one, more in (("events", events, more_events), ("catalogue", titles, more_titles)):
         if one is None:
             left.append(f"{what}.path: none of the files looks like it")
@@ -303,7 +157,7 @@ def _look(path: str, folder: str) -> _Looked:
         if signature <= names:
             looked.adapter = adapter
             return looked
-    of_events, of_titles = _matched(_EVENT_NAMES, names), _matched(_TITLE_NAMES, names)
+    of_events, of_titles = _matched(EVENTS, names), _matched(CATALOGUE, names)
     if {"profile_id", "occurred_at_ms"} <= of_events.keys():
         looked.adapter, looked.columns = OURS, of_events
     elif "title_id" in of_titles and of_titles.keys() & {"name", "genres"}:
@@ -312,8 +166,19 @@ def _look(path: str, folder: str) -> _Looked:
 
 
 def _sample(files: Files, held: Held) -> list[dict[str, Any]]:
-    some = islice(records(files.names[0], files.format, held), _SAMPLE)
-    return [record for record in some if isinstance(record, dict)]
+    """Records of the first file that has some and can be read."""
+    broken = []
+    for name in files.names:
+        try:
+            some = list(islice(records(name, files.format, held), _SAMPLE))
+        except DataUnusableError as error:
+            broken.append(error)
+            continue
+        if found := [record for record in some if isinstance(record, dict)]:
+            return found
+    if broken:
+        raise broken[0]
+    return []
 
 
 def _is_time(value: str) -> bool:
@@ -322,7 +187,7 @@ def _is_time(value: str) -> bool:
 
 def _matched(known: Mapping[str, Sequence[str]], names: Iterable[str]) -> dict[str, str]:
     """Ours → theirs; each of theirs once."""
-    theirs = {name.lower().replace("-", "_").replace(" ", "_"): name for name in sorted(names)}
+    theirs = {plain(name): name for name in sorted(names)}
     found: dict[str, str] = {}
     for ours, likely in known.items():
         for one in likely:
@@ -404,6 +269,12 @@ def _catalogue_lines(
         if not titles.columns.keys() & {*names}:
             told = " or ".join(names)
             left.append(f"catalogue.columns.{told}: no column looks like it")
+    form, doubt = _date_form(titles.values(titles.columns.get("release_day", "")))
+    if form:
+        yield f"  date_format: {_quoted(form)}"
+        found.append(f"catalogue.date_format: {form}")
+    if doubt:
+        left.append(f"catalogue.date_format: {doubt}")
     if separator := _separator(titles.values(titles.columns.get("genres", ""))):
         yield f"  genres_separator: {_quoted(separator)}"
         found.append(f"catalogue.genres_separator: {separator}")
@@ -417,7 +288,7 @@ def _label_lines(titles: _Looked | None, events: _Looked | None, found: list[str
     yield "  kinds:"
     column = titles.columns.get("kind", "") if titles else ""
     kinds = sorted(set(map(str, titles.values(column)))) if titles else []
-    aliases = {kind: ours for kind in kinds if (ours := _KINDS.get(kind.lower(), kind)) != kind}
+    aliases = {kind: ours for kind in kinds if (ours := KINDS.get(plain(kind), kind)) != kind}
     if kinds:
         found.append(f"kinds: {', '.join(kinds[:12])}")
     yield f"    aliases: {_flow(aliases)}  # seen: {', '.join(kinds[:12]) or 'none'}"
@@ -448,6 +319,25 @@ def _time_unit(times: Sequence[Any]) -> str:
             continue
     middle = sorted(numbers)[len(numbers) // 2] if numbers else 1e12
     return "s" if middle < 1e11 else "ms" if middle < 1e14 else "us"
+
+
+def _date_form(dates: Sequence[Any]) -> tuple[str, str]:
+    """The only form that all dates have, of those with day or month first; else what is doubtful.
+
+    Neither, where one isn't of such a form.
+    """
+    fit = [one for one in _DATES if dates and all(_is_date(date, one) for date in dates)]
+    if len(fit) > 1:
+        return "", f"dates as {dates[0]} may be {' or '.join(fit)}"
+    return "".join(fit), ""
+
+
+def _is_date(value: Any, form: str) -> bool:
+    try:
+        dt.datetime.strptime(str(value).strip(), form)
+    except ValueError:
+        return False
+    return True
 
 
 def _separator(genres: Sequence[Any]) -> str | None:

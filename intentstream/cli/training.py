@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def prepare(source: Source = "ml-1m") -> None:
-    """Fetch or make a source's catalogue and events, under .local/data."""
+    """Fetch or make a source's catalogue and events, under .local/data; say where."""
     from fm_intent.data.sources import prepare as prepare_source
     from intentstream.paths import LOCAL
 
@@ -27,7 +27,8 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A service's source.yaml; instead of a source. It says what is trained and how."
+            help="A service's source.yaml, which says what is trained and how: --source, "
+            "--experiment, --seed and --max-minutes don't count then, but its `training`."
         ),
     ] = None,
     init: Annotated[
@@ -66,7 +67,8 @@ def train(
         max_minutes=max_minutes,
         device=device,
     )
-    typer.echo(f"version {manifest.version} of fm_intent, trained on {manifest.source}:")
+    folder = MODEL_REPOSITORY / "fm_intent" / str(manifest.version)
+    typer.echo(f"version {manifest.version} of fm_intent, trained on {manifest.source}, {folder}:")
     for name, value in manifest.metrics.items():
         typer.echo(f"  {name:22} {value:.4f}")
 
@@ -152,6 +154,7 @@ def benchmark(
         run_dir=runs / f"{source}-{name}{period}-{seed}",
     )
     typer.echo(orjson.dumps(row, option=orjson.OPT_INDENT_2))
+    typer.echo(f"the table is {runs / f'models-{source}.md'}", err=True)
 
 
 @app.command()
@@ -215,12 +218,14 @@ def clusters(
 
     data_dir = prepare_source(source, LOCAL)
     hidden = sources()[source].hidden
+    at = LOCAL / "runs" / f"clusters-{source}.json"
     told = describe(
         data_dir,
         MODEL_REPOSITORY,
-        LOCAL / "runs" / f"clusters-{source}.json",
+        at,
         version=version,
         hidden=partial(hidden, data_dir) if hidden else None,
         command=f"intentstream clusters --source {source}",
     )
     typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    typer.echo(f"the description is {at}", err=True)

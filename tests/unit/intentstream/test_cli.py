@@ -60,3 +60,14 @@ def test_an_error_that_quotes_strangers_is_told_as_it_is() -> None:
     assert done.returncode == 1
     assert "\x1b" not in done.stderr
     assert "UnknownSourceError: no source '[/b]" in done.stderr
+
+
+def test_a_folder_named_as_a_package_of_ours_in_the_working_directory_hides_nothing(
+    tmp_path,
+) -> None:
+    for name in ("features", "stream"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError")
+    line = [sys.executable, "-m", "intentstream", "features", "init", "into"]
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "into" / "feature_store.yaml").exists()

@@ -167,3 +167,47 @@ def test_files_that_tell_nothing_are_refused_with_their_columns(tmp_path) -> Non
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
     with pytest.raises(DataUnusableError, match="columns x, y"):
         guess([str(tmp_path)], tmp_path / "source.yaml")
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        "Titelnummer;Titel;Genre;Laufzeit_Min;Erscheinungsdatum",
+        "ID Título;Título;Género;Duración (min);Fecha Estreno",
+        "numero_film;Titre;Catégorie;Durée-min;Date sortie",
+        "contentId;Title;Genres;Runtime Minutes;Release Date",
+    ],
+)
+def test_headers_of_four_languages_are_known_by_their_words(tmp_path, heads) -> None:
+    (tmp_path / "titel.csv").write_text(f"{heads}\n7;Das Boot;Krieg;149;17.09.1981\n")
+    found = _described(tmp_path, "titel.csv").catalogue
+    assert list(found.columns.values()) == [heads.split(";")[place] for place in (0, 1, 2, 4, 3)]
+    assert found.columns.keys() == {"title_id", "name", "genres", "release_day", "duration_min"}
+    assert found.date_format == "%d.%m.%Y"
+
+
+def test_dates_with_the_day_first_are_told_by_those_that_can_be_nothing_else(tmp_path) -> None:
+    file, into = tmp_path / "t.csv", tmp_path / "source.yaml"
+    file.write_text("id,title,release_date\n1,a,06/01/2022\n2,b,25/12/2021\n")
+    found = _described(tmp_path, "t.csv")
+    assert found.catalogue.date_format == "%d/%m/%Y"
+    assert read_catalogue_files(found)["release_day"].to_pylist() == [18_998, 18_986]
+    file.write_text("id,title,release_date\n1,a,06/01/2022\n")
+    assert "date_format" not in _described(tmp_path, "t.csv").catalogue.model_fields_set
+    assert any("%d/%m/%Y or %m/%d/%Y" in line for line in guess([str(file)], into).open)
+    file.write_text("id,title,release_date\n1,a,2022-01-06\n")
+    assert not any("date_format" in line for line in guess([str(file)], into).open)
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_told(folder) -> None:
+    (folder / "old.parquet").write_bytes(b"PAR1 half of it")
+    told = guess([str(folder)], folder / "source.yaml")
+    (line,) = (line for line in told.open if "old.parquet" in line)
+    assert "is left out" in line
+    assert parse_description(told.text, "x", folder).events.columns["profile_id"] == "user_id"
+
+
+def test_files_that_are_empty_or_cut_short_before_sound_ones_hide_nothing(folder) -> None:
+    (folder / "events" / "!.jsonl").touch()
+    (folder / "events" / "#.jsonl.gz").write_bytes(b"\x1f\x8b half")
+    assert _described(folder).events.columns["profile_id"] == "user_id"
