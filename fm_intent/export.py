@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from fm_intent.model_config import MODEL, TOP, configuration
 from fm_intent.served import network
+from fm_intent.served.compiled import CompileError, built
 from fm_intent.served.network import FMIntent, Interactions
 from stream.domain.catalogue import CATALOGUE_FILE
 from stream.domain.heads import HEADS
@@ -63,6 +65,8 @@ class Manifest:
             before doesn't tell it.
         refitted: whether it was trained on everything, and its figures are those of the same
             training without the newest.
+        served_by: the pass that serves it, `compiled` or `recorded`; empty in a version of before.
+        why_recorded: why it isn't the compiled one.
     """
 
     version: int
@@ -82,6 +86,8 @@ class Manifest:
     config: dict[str, Any]
     trained_until_ms: int = 0
     refitted: bool = False
+    served_by: str = ""
+    why_recorded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +154,14 @@ def export(
     """Write `model` as the next version, complete or not at all.
 
     The folder carries its own copy of all of `fm_intent.served`: the network, the cache and the
-    server's code. It is read back by that copy and must answer as `model` does, with the cache and
-    without, before it takes its place. A repository without Triton's configuration gets ours.
+    server's code, and the compiled pass where there is a compiler. It is read back by that copy and
+    must answer as `model` does, with the cache and without, before it takes its place. Where the
+    compiled pass answers otherwise, or can't serve the network, the recorded one is to serve. A
+    repository without Triton's configuration gets ours.
 
     Args:
         model: in evaluation mode.
-        manifest: of the model; its version is set here.
+        manifest: of the model; its version and the pass that serves it are set here.
         golden: windows to compare answers on.
         model_repo: Triton model repository.
         centres_KD: float32, of clusters of intent embeddings; None: the version has none.
@@ -174,6 +182,8 @@ def export(
         part.chmod(0o755)
         _check_widths(home, carried.labels if carried else BUILT_IN)
         _carry_code(part)
+        with suppress(CompileError, OSError):  # the comparison tells that there is none
+            shutil.copy2(built(), part)
         if carried is not None:
             pq.write_table(carried.catalogue, part / CATALOGUE_FILE, compression="zstd")
             (part / LABELS_FILE).write_text(carried.labels.model_dump_json(indent=1))
@@ -182,14 +192,17 @@ def export(
         network.save(model, part / MODEL_FILE)
         if centres_KD is not None:
             torch.save(centres_KD, part / CENTRES_FILE)
-        _compare(model, part, golden)
+        why_recorded = _compare(model, part, golden)
+        served_by = "recorded" if why_recorded else "compiled"
         for name, content in configuration(home).items():
             if not (home / name).exists():
                 (home / name).parent.mkdir(exist_ok=True)
                 (home / name).write_bytes(content)
         while True:
             version = max(versions(model_repo), default=0) + 1
-            numbered = replace(manifest, version=version)
+            numbered = replace(
+                manifest, version=version, served_by=served_by, why_recorded=why_recorded
+            )
             (part / MANIFEST_FILE).write_text(json.dumps(asdict(numbered), indent=1))
             try:
                 part.rename(home / str(version))
@@ -244,31 +257,41 @@ def carried_code(folder: Path) -> tuple[ModuleType, ModuleType]:
     return network_copy, cache_copy
 
 
-def _compare(model: FMIntent, folder: Path, golden: Interactions) -> None:
+def _compare(model: FMIntent, folder: Path, golden: Interactions) -> str:
+    """Why the copy isn't to be served by the compiled pass; nothing where it is.
+
+    Raises:
+        ExportError: when it answers otherwise by the recorded pass, too.
+    """
     copy, cache = carried_code(folder)
     exported = copy.load(folder / MODEL_FILE)
     rows, window = golden.title_BL.shape
     profiles = torch.arange(rows)
     with torch.inference_mode():
         wanted = model.answer(golden.to(model.hash_T.device), model.titles(), TOP)
-        kept = cache.Cache(exported, TOP, window, rows * cache.profile_bytes(exported, window))
-        given = {
-            "without its cache": exported.answer(golden, exported.titles(), TOP),
-            "with an empty cache": kept.answer(profiles, golden),
-            "with a full cache": kept.answer(profiles, golden),
-        }
+        given = {"without its cache": exported.answer(golden, exported.titles(), TOP)}
+        room = rows * cache.profile_bytes(exported, window, "recorded")
+        recorded, compiled = (
+            cache.Cache(exported, TOP, window, room, name) for name in ("recorded", "compiled")
+        )
+        for how in ("with an empty cache", "with a full cache"):
+            given[how] = recorded.answer(profiles, golden)
+        for how, answer in given.items():
+            if off := _off(wanted, answer):
+                raise ExportError(f"the exported copy's {off} {how}; no version was written")
+        if compiled.why_recorded:
+            return str(compiled.why_recorded)
+        for how in ("with an empty cache", "with a full cache"):
+            if off := _off(wanted, compiled.answer(profiles, golden)):
+                return f"the compiled pass's {off} {how}"
+    return ""
+
+
+def _off(wanted: network.Answer, given: network.Answer) -> str:
+    """What of an answer is off by how much; nothing where nothing is."""
     # Not by the titles' hashes: those whose scores are equal but for rounding may change places.
-    for how, answer in given.items():
-        for name in (
-            "attention_BM",
-            "intent_BD",
-            "next_title_score",
-            "title_log_norm_B1",
-            "user_BD",
-        ):
-            expected, found = getattr(wanted, name).cpu(), getattr(answer, name)
-            if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
-                off = (expected - found).abs().max().item()
-                raise ExportError(
-                    f"the exported copy's {name} {how} is off by {off}; no version was written"
-                )
+    for name in ("attention_BM", "intent_BD", "next_title_score", "title_log_norm_B1", "user_BD"):
+        expected, found = getattr(wanted, name).cpu(), getattr(given, name)
+        if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
+            return f"{name} is off by {(expected - found).abs().max().item()}"
+    return ""

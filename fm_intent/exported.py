@@ -58,8 +58,10 @@ class ExportedVersion:
     def cache(self, profiles: int) -> Cache:
         """An empty cache for so many profiles."""
         window = self.manifest.window
-        room = profiles * self._cache.profile_bytes(self.model, window)
-        return cast("Cache", self._cache.Cache(self.model, TOP, window, room))
+        # The code of a version of before knows of no other pass than its own.
+        served_by = [self.manifest.served_by] if self.manifest.served_by else []
+        room = profiles * self._cache.profile_bytes(self.model, window, *served_by)
+        return cast("Cache", self._cache.Cache(self.model, TOP, window, room, *served_by))
 
     @torch.inference_mode()
     def answer(self, windows: WindowBatch, cache: Cache | None = None) -> Intents:

@@ -61,14 +61,15 @@ class TritonPythonModel:
         on_gpu = args["model_instance_kind"] == "GPU"
         self._device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         folder = Path(args["model_repository"], args["model_version"])
-        window = json.loads((folder / "manifest.json").read_text())["window"]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        window = manifest["window"]
         budget = _cache_bytes(parameters, self._device)
         self._model = load(folder / "model.pt", self._device)
         self._outputs = (
             *(f"{name}_probs" for name in self._model.domain.intents),
             *_BEHIND_INTENTS,
         )
-        self._cache = Cache(self._model, _TOP, window, budget)
+        self._cache = Cache(self._model, _TOP, window, budget, manifest["served_by"])
         centres = folder / "centres.pt"
         self._centres_KD = (
             torch.load(centres, map_location=self._device, weights_only=True)
@@ -85,7 +86,9 @@ class TritonPythonModel:
         gc.freeze()
         pb.Logger.log_info(
             f"{args['model_instance_name']} keeps {self._cache.slots:,} profiles of "
-            f"{self._cache.profile_bytes / 1024:.0f} KiB, {budget >> 20:,} MiB at most"
+            f"{self._cache.profile_bytes / 1024:.1f} KiB, {budget >> 20:,} MiB at most, and is "
+            f"served by the {self._cache.way.name} pass"
+            + (f": {why}" if (why := self._cache.why_recorded) else "")
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -232,6 +235,7 @@ class _Metrics:
             "misses": "Windows that were computed whole",
             "evictions": "Profiles whose place in the cache went to another",
             "positions": "Positions computed, padding included",
+            "miss_seconds": "Time that windows of which nothing was reused took",
         }
         self._counters = {
             name: self._metric(f"{name}_total", text, pb.MetricFamily.COUNTER)

@@ -49,7 +49,8 @@ _PERIODS: Final = 32
 """Five-year periods of release from 1900 on, the last open; the row behind them is unknown."""
 
 _FIRST_PERIOD_DAY: Final = -25_567
-_LONGEST_LOG_GAP: Final = log1p(10 * 365 * 86_400)
+LONGEST_LOG_GAP: Final = log1p(10 * 365 * 86_400)
+"""What the log of a gap in seconds is divided by."""
 
 
 @dataclass(frozen=True)
@@ -271,8 +272,18 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values `[B, H, L, E]` of positions, each from its own `x` alone."""
-        key, value = self.key_value(self.attention_norm(x_BLD)).chunk(2, dim=-1)
+        """Keys and values `[B, H, L, E]` of positions, each from its own `x` alone.
+
+        What they are made of is rounded to half precision, but in training: so much of it is kept
+        where the network is served, and its answer must not depend on what was kept.
+        """
+        norm = self.attention_norm
+        if self.training:
+            normed = norm(x_BLD)
+        else:
+            plain = functional.layer_norm(x_BLD, norm.normalized_shape, eps=norm.eps)
+            normed = torch.addcmul(norm.bias, plain.half().to(x_BLD.dtype), norm.weight)
+        key, value = self.key_value(normed).chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
     def forward(
@@ -797,7 +808,7 @@ class FMIntent(nn.Module):
                 self.release_age(self.release_ages(x.title_BL, x.start_ms_BL)),
                 self.device(x.device_BL),
                 self.gap(bucket),
-                torch.stack([share * known, known, log_gap / _LONGEST_LOG_GAP], dim=-1),
+                torch.stack([share * known, known, log_gap / LONGEST_LOG_GAP], dim=-1),
             ],
             dim=-1,
         )

@@ -48,7 +48,8 @@ from fm_intent.data.catalogue import SourceCatalogue
 from fm_intent.data.dataset import domain, title_shares
 from fm_intent.export import Manifest, export
 from fm_intent.model_config import TOP
-from fm_intent.served.cache import Cache, Whole, profile_bytes
+from fm_intent.served.cache import Cache, profile_bytes
+from fm_intent.served.compiled import Compiled
 from fm_intent.served.network import (
     FIRST_ROW,
     Architecture,
@@ -56,6 +57,7 @@ from fm_intent.served.network import (
     Interactions,
     TitleTable,
 )
+from fm_intent.served.recorded import Whole
 from infra.local.stack import Stack, on_loopback
 from lab.bench import streams
 from lab.bench.results import keep, result_file
@@ -245,7 +247,7 @@ def measure_network() -> list[dict[str, Any]]:
                         ("full", "torch eager"): partial(whole, *x),
                         ("full", "torch recorded"): partial(recorded, *x),
                         **foreign.paths(x),
-                        ("incremental", "torch recorded"): _updates(cache, names, x),
+                        ("incremental", cache.way.name): _updates(cache, names, x),
                     }
                 )
                 for (path, runtime), cost in costs.items():
@@ -545,7 +547,9 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def compare_streams() -> dict[str, Any]:
     """Cached beside uncached answers of the served network."""
-    compared = streams.compare(untrained(DEPTHS[SERVED_DEPTH]), STREAMS, EVENTS, WINDOW, seed=0)
+    compared = streams.compare(
+        untrained(DEPTHS[SERVED_DEPTH]), Compiled.name, STREAMS, EVENTS, WINDOW, seed=0
+    )
     return {
         "max_abs_diff": compared.max_abs_diff,
         "streams_compared": compared.streams,
@@ -568,7 +572,7 @@ def main() -> None:
         **compare_streams(),
         "gemm_gflops": gflops,
         "titles": TITLES,
-        "profile_bytes": profile_bytes(untrained(DEPTHS[SERVED_DEPTH]), WINDOW),
+        "profile_kib": profile_bytes(untrained(DEPTHS[SERVED_DEPTH]), WINDOW) / 1024,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - started),
         "cpus": os.cpu_count(),

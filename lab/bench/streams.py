@@ -116,11 +116,19 @@ def differences(one: Answer, other: Answer) -> float:
 
 
 @torch.inference_mode()
-def compare(model: FMIntent, streams: int, events: int, window: int, seed: int) -> Comparison:
+def compare(
+    model: FMIntent,
+    wanted: str,
+    streams: int,
+    events: int,
+    window: int,
+    seed: int,
+) -> Comparison:
     """Answer random event streams with and without a cache.
 
     Args:
         model: in evaluation mode.
+        wanted: the cache's pass, as in `Cache`.
         streams: how many profiles.
         events: of each, about; after each of them its window is asked for.
         window: interactions that it holds at most.
@@ -131,7 +139,8 @@ def compare(model: FMIntent, streams: int, events: int, window: int, seed: int) 
     worst, asked, counts = 0.0, 0, Counts()
 
     def fresh() -> Cache:
-        return Cache(model, TOP, window, _COHORT * 3 // 4 * profile_bytes(model, window))
+        room = _COHORT * 3 // 4 * profile_bytes(model, window, wanted)
+        return Cache(model, TOP, window, room, wanted)
 
     caches = [fresh(), fresh()]
     for first in range(0, streams, _COHORT):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from fm_intent.export import Manifest, export, newest, read_manifest, versions
 from fm_intent.model_config import configuration
-from fm_intent.served import network
+from fm_intent.served import compiled, network
+from fm_intent.served.compiled import library_name
 from stream.exceptions import ExportError, NoVersionError
 from tests.unit.fm_intent import tiny
 
@@ -97,6 +99,48 @@ def test_a_copy_that_answers_otherwise_is_not_exported(
     assert list((tmp_path / "fm_intent").iterdir()) == []
 
 
+def test_a_version_is_served_by_the_compiled_pass_that_it_carries(tmp_path: Path) -> None:
+    data = tiny.sequences()
+    written = export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
+    assert (written.served_by, written.why_recorded) == ("compiled", "")
+    assert read_manifest(tmp_path, 1) == written
+    assert (tmp_path / "fm_intent" / "1" / library_name()).exists()
+
+
+def test_a_compiled_pass_that_answers_otherwise_is_not_to_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny.sequences()
+    other = tmp_path / "other" / "model_pass.cpp"
+    other.parent.mkdir()
+    right = Path(compiled.__file__).with_name("model_pass.cpp").read_text()
+    other.write_text(right.replace("+ 1e-5f", "+ 1e-1f"))
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "_SOURCE", other)
+        wrong = compiled.build(other.parent)
+    wrong = wrong.rename(other.parent / library_name())
+    monkeypatch.setattr("fm_intent.export.built", lambda: wrong)
+    written = export(tiny.network(data), manifest(), tiny.windows(data), tmp_path / "models")
+    assert written.served_by == "recorded"
+    assert "is off by" in written.why_recorded
+
+
+def test_a_version_exported_without_a_compiler_is_served_by_the_recorded_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny.sequences()
+
+    def no_compiler() -> Path:
+        raise compiled.CompileError
+
+    monkeypatch.setattr("fm_intent.export.built", no_compiler)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    written = export(tiny.network(data), manifest(), tiny.windows(data), tmp_path / "models")
+    assert written.served_by == "recorded"
+    assert "no g++" in written.why_recorded
+
+
 def test_a_version_carries_the_whole_folder_of_what_is_served(tmp_path: Path) -> None:
     data = tiny.sequences()
     export(tiny.network(data), manifest(), tiny.windows(data), tmp_path)
@@ -152,11 +196,16 @@ def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> No
     assert {path.name for path in folder.iterdir()} == {
         "__init__.py",
         "cache.py",
+        "compiled.py",
         "manifest.json",
         "memory.py",
         "model.pt",
         "model.py",
+        "model_pass.cpp",
         "network.py",
+        "recorded.py",
+        "ways.py",
+        library_name(),
     }
     for code in folder.glob("*.py"):
         imports = [line.split()[1] for line in code.read_text().splitlines() if " import " in line]
