@@ -254,7 +254,7 @@ def _stage(model: FMIntent, stage: Stage, role: str) -> _Stage:
     kind = model.kind.weight.shape[1]
     action, age, device, gap = (one.weight.double() for one in embeddings)
     sizes = [width, action.shape[1], genres, kind, age.shape[1], device.shape[1], gap.shape[1], 3]
-    parts = weight.split([*sizes, weight.shape[1] - sum(sizes)], dim=1)
+    parts = torch.split(weight, [*sizes, weight.shape[1] - sum(sizes)], dim=1)
     numbers = parts[7].T.clone()
     numbers[2] /= LONGEST_LOG_GAP
     title = (

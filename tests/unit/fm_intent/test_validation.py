@@ -66,9 +66,9 @@ FAULTS = {
     r"next_title_hash has shape \[12, 21\]": ("network.py", "(0, missing))", "(0, missing + 1))"),
     "user_embedding holds something": ("network.py", "user_BD=user_BD,", "user_BD=user_BD / 0,"),
     "a cache that held another window, .*user_embedding is off by": (
-        "cache.py",
-        "same_BL.cumprod(1)",
-        "torch.ones_like(same_BL).cumprod(1)",
+        "compiled.py",
+        ".mT / sqrt(each)",
+        ".mT / each",
     ),
     r"imports \.networks, which the version lacks": (
         "cache.py",
@@ -96,7 +96,15 @@ def test_a_version_whose_code_is_wrong_is_refused(repository: Path, reason: str)
 def test_a_version_of_before_that_is_no_package_is_validated(repository: Path) -> None:
     folder = repository / "fm_intent" / "1"
     (folder / "__init__.py").unlink()
-    code = ["cache.py", "memory.py", "model.py", "network.py"]
+    code = [
+        "cache.py",
+        "compiled.py",
+        "memory.py",
+        "model.py",
+        "network.py",
+        "recorded.py",
+        "ways.py",
+    ]
     assert sorted(one.name for one in folder.glob("*.py")) == code
     assert validated(repository, 1).manifest.version == 1
 
