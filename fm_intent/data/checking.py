@@ -43,12 +43,13 @@ from fm_intent.data.records import lines_without
 from stream.adapters.values import EARLIEST_MS
 from stream.domain.event_types import LOOKS, PLAYS
 from stream.domain.version_labels import OTHER, beside_other
+from stream.exceptions import DataUnusableError
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from fm_intent.data.description import SourceDescription
+    from fm_intent.data.description import CatalogueFiles, EventFiles, SourceDescription
 
 Level = Literal["ok", "warning", "error"]
 Example = dict[str, Any]
@@ -166,11 +167,11 @@ def check(
         progress: Entered for each long step, with its name and 100; what it gives is told per cent.
 
     Raises:
-        DataUnusableError: when a path names no file, or files of several formats.
+        DataUnusableError: when paths name no files, or files of several formats.
         UnknownAdapterError: when there is no such adapter.
         AdapterOptionsError: when its options are wrong.
     """
-    files = find_files(description.events.path, description.events.format)
+    files, _ = _all_found(description.events, description.catalogue)
     catalogue = catalogue_rows(description)
     with (
         tempfile.TemporaryDirectory(prefix="intentstream-check-") as folder,
@@ -198,6 +199,19 @@ def check(
                 step(advance)
         looked.look_at_catalogue()
         return looked.told()
+
+
+def _all_found(*sections: EventFiles | CatalogueFiles) -> list[Files]:
+    """The files of each; raises for all whose paths name none, at once."""
+    found, complaints = [], []
+    for one in sections:
+        try:
+            found.append(find_files(one.path, one.format))
+        except DataUnusableError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise DataUnusableError("\n".join(complaints))
+    return found
 
 
 @dataclass(slots=True)

@@ -76,3 +76,9 @@ def test_a_description_is_written_once_and_then_only_by_force(source, tmp_path) 
     again = CliRunner().invoke(app, [*command, *into])
     assert isinstance(again.exception, DescriptionError)
     assert CliRunner().invoke(app, [*command, *into, "--force"]).exit_code == 0
+
+
+def test_paths_that_name_nothing_are_told_at_once(source) -> None:
+    source.write_text("name: tiny\nevents: {path: none.csv}\ncatalogue: {path: nil.csv}\n")
+    told = json.loads(_run(source, "--json").stdout)
+    assert [one.split(";")[0][-8:] for one in told["complaints"]] == ["none.csv", "/nil.csv"]
