@@ -64,7 +64,8 @@ def unusable(name: str, error: Exception) -> Unusable:
     with suppress(OSError):
         if filesystem.size(inner) == 0:
             return without_records(name, "it has no byte")
-    reason = str(error).removeprefix(f"{name} can't be read").lstrip(": ").replace("\n", " ")
+    reason, _, _ = str(error).partition("\n\nLINE ")  # of DuckDB's query
+    reason = reason.removeprefix(f"{name} can't be read").lstrip(": ").replace("\n", " ")
     if "state machine" in reason:  # what DuckDB says of a CSV that ends its lines in two ways
         reason = "the ends of its lines are mixed, some \\r\\n and some \\n; save it with one"
     reason = reason[:_LONGEST_REASON]

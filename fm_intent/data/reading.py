@@ -122,8 +122,8 @@ class Sought:
         """Look into files of one format."""
         source = scan(files, self.names.values())
         if files.format != "jsonl":
-            self._has_records = True  # or a head, at least
             self.found |= described(connection, source).keys() - {"filename"}
+            self._has_records = True  # or a head, at least
             self.seen |= self.found
             return
         for name in {*self.names.values()} - self.found:

@@ -412,3 +412,12 @@ def test_ids_with_blanks_around_them_are_a_warning(tmp_path) -> None:
     told = _found(_check(tmp_path, _with({"profile_id": "p1 "}, {"title_id": "\tt1"})))
     assert (told["id_padded"].count, told["id_padded"].level) == (2, "warning")
     assert told["id_padded"].examples[0]["profile_id"] == "p1 "
+
+
+def test_where_no_file_can_be_read_its_reason_is_told_and_no_column_is_missed(tmp_path) -> None:
+    (tmp_path / "e.parquet").write_bytes(b"PAR1x")
+    told = _found(_check(tmp_path, [], events={"path": str(tmp_path / "e.parquet")}))
+    (example,) = told["file_unreadable"].examples
+    assert "too small" in example["reason"]
+    assert "SELECT" not in example["reason"]
+    assert told["column_missing"].count == 0
