@@ -11,11 +11,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from features.reading.http_reader import HttpIntentReader as HttpIntentReader
+    from features.reading.intents import Freshness as Freshness
+    from features.reading.intents import LiveIntent as LiveIntent
     from features.reading.learning import learn_weights as learn_weights
-    from features.reading.reader import Freshness as Freshness
-    from features.reading.reader import HttpIntentReader as HttpIntentReader
     from features.reading.reader import IntentReader as IntentReader
-    from features.reading.reader import LiveIntent as LiveIntent
     from features.reading.rerank import Candidate as Candidate
     from features.reading.rerank import Order as Order
     from features.reading.rerank import Ranked as Ranked
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from stream.settings import Settings as Settings
 
 _HOMES: Final = {
+    "features.reading.http_reader": ("HttpIntentReader",),
+    "features.reading.intents": ("Freshness", "LiveIntent"),
     "features.reading.learning": ("learn_weights",),
-    "features.reading.reader": ("Freshness", "HttpIntentReader", "IntentReader", "LiveIntent"),
+    "features.reading.reader": ("IntentReader",),
     "features.reading.rerank": (
         "Candidate",
         "Order",

@@ -15,7 +15,8 @@ from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStor
 from features.definitions import profile_intent
 from features.online.answers import known_meaning
 from features.online.feast_rows import emptied, to_protos
-from features.online.fence import SEQUENCE_FEATURE, FencedOnlineStore
+from features.online.fence import FencedOnlineStore
+from features.online.fenced_writes import SEQUENCE_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from features.definitions import intent_features
 from features.offline.landing import SCHEMA
-from features.registry.store import source_folder
+from features.registry.places import source_folder
 from stream.domain.feature_row import Erasure, IntentRow
 from stream.domain.topics import INTENT_FEATURES
 from stream.kafka.lag import LagReader

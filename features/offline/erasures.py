@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import FileSelector, LocalFileSystem
 
-from features.definitions import intent_features, profile
+from features.schema.views import intent_features, profile_intent
 from stream.domain.feature_row import Erasure
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FOLDER: Final = ".erasures"
 
 COLUMNS: Final = (
-    profile.join_key,
+    profile_intent.join_key,
     intent_features.timestamp_field,
     intent_features.created_timestamp_column,
 )

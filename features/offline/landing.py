@@ -35,11 +35,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
-from feast.types import UnixTimestamp, from_feast_to_pyarrow_type
 
-from features.definitions import intent_features, profile, profile_intent
 from features.offline.erasures import FOLDER, Note, encoded, joined, notes
-from features.online.encoding import row_field
+from features.schema.fields import FieldType
+from features.schema.views import intent_features, profile_intent
 from stream.domain.feature_row import Erasure, IntentRow
 from stream.exceptions import BadRowError
 
@@ -55,10 +54,21 @@ _MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
 _MS_PER_HOUR: Final = 3_600_000
 _DIGEST: Final = "S16"
 
+_FLOATS: Final = pa.list_(pa.float32())
+
+_KINDS: Final = {
+    FieldType.STRING: pa.string(),
+    FieldType.INT64: pa.int64(),
+    FieldType.FLOAT32: pa.float32(),
+    FieldType.UNIX_TIMESTAMP: pa.timestamp("us", tz="UTC"),
+    FieldType.STRINGS: pa.list_(pa.string()),
+    FieldType.FLOAT32S: _FLOATS,
+}
+
 SCHEMA: Final = pa.schema(
     [
-        (profile.join_key, pa.string()),
-        *((one.name, from_feast_to_pyarrow_type(one.dtype)) for one in profile_intent.features),
+        (profile_intent.join_key, pa.string()),
+        *((one.name, _KINDS[one.type]) for one in profile_intent.features),
         (intent_features.timestamp_field, _MILLISECONDS),
         (intent_features.created_timestamp_column, _MILLISECONDS),
     ]
@@ -66,7 +76,7 @@ SCHEMA: Final = pa.schema(
 """Columns of the batch source of `profile_intent`."""
 
 _KEY_COLUMNS: Final = (
-    profile.join_key,
+    profile_intent.join_key,
     "sequence_no",
     "model_version",
     intent_features.timestamp_field,
@@ -288,18 +298,15 @@ def landed(rows: Sequence[IntentRow]) -> pa.Table:
     columns = [pa.array([row.profile_id for row in rows], pa.string())]
     published = [row.published() for row in rows]
     for feature in profile_intent.features:
-        values = [row[row_field(feature)] for row in published]
-        kind = from_feast_to_pyarrow_type(feature.dtype)
-        if feature.dtype == UnixTimestamp:
+        values = [row[feature.row_field] for row in published]
+        kind = _KINDS[feature.type]
+        if feature.type is FieldType.UNIX_TIMESTAMP:
             columns.append(_times([value // 1000 * 1000 for value in values]).cast(kind))
         else:
             columns.append(_floats(values) if kind == _FLOATS else pa.array(values, kind))
     columns.append(_times([row.last_event_at_ms for row in rows]))
     columns.append(_times([row.published_at_ms for row in rows]))
     return pa.table(columns, schema=SCHEMA)
-
-
-_FLOATS: Final = pa.list_(pa.float32())
 
 
 def _floats(lists: Sequence[Sequence[float]]) -> pa.Array:

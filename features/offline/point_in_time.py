@@ -31,7 +31,7 @@ from pyarrow.fs import LocalFileSystem
 
 from features.offline.erasures import COLUMNS, joined, notes
 from features.offline.merging import standing
-from features.online.fence import SEQUENCE_FEATURE
+from features.online.fenced_writes import SEQUENCE_FEATURE
 from stream.exceptions import FilesChangedError, NothingLandedError
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from redis import exceptions as redis_errors
 from redis import sentinel
 from redis.asyncio import sentinel as asyncio_sentinel
 
-from features.online.fence import FencedOnlineStore
 from stream.exceptions import (
     IntentstreamError,
     StoreError,
@@ -31,9 +30,7 @@ from stream.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from feast.infra.online_stores.online_store import OnlineStore
+    from collections.abc import Callable, Mapping
 
 
 class Meaning(NamedTuple):
@@ -163,9 +160,19 @@ _ERRORS: Final = (
 )
 
 
+def known_meaning(error: Exception) -> Meaning | None:
+    """What an error of the client of Redis or SQLite says; None of any other error."""
+    return meaning_of(error) if isinstance(error, _ERRORS) else None
+
+
 @contextmanager
-def typed_errors(online_store: OnlineStore) -> Iterator[None]:
+def typed_errors(
+    meaning: Callable[[Exception], Meaning | None] = known_meaning,
+) -> Iterator[None]:
     """Raises this package's errors for those of an online store's client.
+
+    Args:
+        meaning: What an error says of the store; None of one that isn't the client's.
 
     Raises:
         StoreUnavailableError: when the store can't be used now. Do the same again later.
@@ -176,11 +183,10 @@ def typed_errors(online_store: OnlineStore) -> Iterator[None]:
     except IntentstreamError:
         raise
     except Exception as error:
-        is_fenced = isinstance(online_store, FencedOnlineStore)
-        meaning = online_store.meaning_of(error) if is_fenced else known_meaning(error)
-        if meaning is None:
+        said = meaning(error)
+        if said is None:
             raise
-        raise typed(error, meaning) from error
+        raise typed(error, said) from error
 
 
 def typed(error: Exception, meaning: Meaning) -> StoreError:
@@ -192,11 +198,6 @@ def typed(error: Exception, meaning: Meaning) -> StoreError:
             "again."
         )
     return StoreRefusedError(f"The online store refused a command ({reason}). {meaning.advice}")
-
-
-def known_meaning(error: Exception) -> Meaning | None:
-    """What an error of the client of Redis or SQLite says; None of any other error."""
-    return meaning_of(error) if isinstance(error, _ERRORS) else None
 
 
 def meaning_of(error: BaseException) -> Meaning:

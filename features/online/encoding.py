@@ -12,15 +12,14 @@ import struct
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from feast.protos.feast.types.Value_pb2 import Value, ValueType
-from feast.types import Array, Float32, Int64, String, UnixTimestamp
+from features.schema.fields import FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from feast import Field
+_STRING_KEY: Final = 2
+"""`ValueType.STRING`, of a join key."""
 
-_LENGTH_DELIMITED: Final = 2
 _FIRST_FIELD: Final = b"\n"  # field 1, length-delimited: the elements of StringList and FloatList
 
 
@@ -36,16 +35,28 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _tag(value_field: str, wire_type: int) -> bytes:
-    return varint(Value.DESCRIPTOR.fields_by_name[value_field].number << 3 | wire_type)
+def _tag(value_field: int, wire_type: int) -> bytes:
+    return varint(value_field << 3 | wire_type)
 
 
-_STRING: Final = _tag("string_val", _LENGTH_DELIMITED)
-_INT64: Final = _tag("int64_val", 0)
-_UNIX_TIMESTAMP: Final = _tag("unix_timestamp_val", 0)
-_FLOAT: Final = _tag("float_val", 5)
-_FLOAT_LIST: Final = _tag("float_list_val", _LENGTH_DELIMITED)
-_STRING_LIST: Final = _tag("string_list_val", _LENGTH_DELIMITED)
+# Numbers of the fields of feast.types.Value (protos/feast/types/Value.proto), and their wire types.
+TAGS: Final[dict[FieldType, bytes]] = {
+    FieldType.STRING: _tag(2, 2),
+    FieldType.INT64: _tag(4, 0),
+    FieldType.FLOAT32: _tag(6, 5),
+    FieldType.UNIX_TIMESTAMP: _tag(8, 0),
+    FieldType.STRINGS: _tag(12, 2),
+    FieldType.INT64S: _tag(14, 2),
+    FieldType.FLOAT32S: _tag(16, 2),
+}
+"""What a value of each type begins with."""
+
+_STRING: Final = TAGS[FieldType.STRING]
+_INT64: Final = TAGS[FieldType.INT64]
+_UNIX_TIMESTAMP: Final = TAGS[FieldType.UNIX_TIMESTAMP]
+_FLOAT: Final = TAGS[FieldType.FLOAT32]
+_FLOAT_LIST: Final = TAGS[FieldType.FLOAT32S]
+_STRING_LIST: Final = TAGS[FieldType.STRINGS]
 
 
 def string_value(text: str) -> bytes:
@@ -96,20 +107,15 @@ def string_list_value(texts: Sequence[str]) -> bytes:
     return _STRING_LIST + varint(len(elements)) + elements
 
 
-ENCODERS: Final[dict[Any, Callable[[Any], bytes]]] = {
-    String: string_value,
-    Int64: int64_value,
-    UnixTimestamp: unix_timestamp_value,
-    Float32: float_value,
-    Array(Float32): float_list_value,
-    Array(String): string_list_value,
+ENCODERS: Final[dict[FieldType, Callable[[Any], bytes]]] = {
+    FieldType.STRING: string_value,
+    FieldType.INT64: int64_value,
+    FieldType.UNIX_TIMESTAMP: unix_timestamp_value,
+    FieldType.FLOAT32: float_value,
+    FieldType.FLOAT32S: float_list_value,
+    FieldType.STRINGS: string_list_value,
 }
-"""For each Feast type that a published row uses, the function that encodes its value."""
-
-
-def row_field(feature: Field) -> str:
-    """The name in a published row that holds a feature; a row's times are in milliseconds."""
-    return f"{feature.name}_ms" if feature.dtype == UnixTimestamp else feature.name
+"""For each type that a published row uses, the function that encodes its value."""
 
 
 @lru_cache(maxsize=1 << 12)
@@ -128,8 +134,8 @@ class StringKeys:
 
     def __init__(self, join_key: str, project: str) -> None:
         name = join_key.encode()
-        self._head = struct.pack("<III", 1, ValueType.STRING, len(name)) + name
-        self._head += struct.pack("<I", ValueType.STRING)
+        self._head = struct.pack("<III", 1, _STRING_KEY, len(name)) + name
+        self._head += struct.pack("<I", _STRING_KEY)
         self._tail = project.encode()
 
     def __call__(self, value: str) -> bytes:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.definitions import profile, profile_intent
-from features.online.encoding import ENCODERS, row_field
+from features.online.encoding import ENCODERS
+from features.schema.views import profile_intent
 
 if TYPE_CHECKING:
     from stream.domain.feature_row import Erasure, IntentRow
@@ -22,7 +22,7 @@ def to_protos(row: IntentRow) -> FeastRow:
     """A row of features."""
     published = row.published()
     values = {
-        feature.name: Value.FromString(ENCODERS[feature.dtype](published[row_field(feature)]))
+        feature.name: Value.FromString(ENCODERS[feature.type](published[feature.row_field]))
         for feature in profile_intent.features
     }
     key = _entity_key(row.profile_id)
@@ -37,7 +37,9 @@ def emptied(profile_id: str, erasure: Erasure) -> FeastRow:
 
 
 def _entity_key(profile_id: str) -> EntityKey:
-    return EntityKey(join_keys=[profile.join_key], entity_values=[Value(string_val=profile_id)])
+    return EntityKey(
+        join_keys=[profile_intent.join_key], entity_values=[Value(string_val=profile_id)]
+    )
 
 
 def _datetime(milliseconds: int) -> datetime:

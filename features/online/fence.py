@@ -14,14 +14,17 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
 
+from features.online.answers import known_meaning, typed_errors
 from stream.exceptions import UnfencedStoreError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from feast import RepoConfig
 
     from features.online.answers import Meaning
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-SEQUENCE_FEATURE: Final = "sequence_no"
-"""The feature that orders rows of one event time."""
 
 
 class FencedOnlineStore(OnlineStore):  # type: ignore[misc]
@@ -125,6 +125,12 @@ def fence_of(online_store: OnlineStore) -> Fence:
     if isinstance(online_store, FencedOnlineStore):
         return Fence.KEPT
     return Fence.ONE_WRITER if type(online_store) is SqliteOnlineStore else Fence.NONE
+
+
+def errors_of(online_store: OnlineStore) -> AbstractContextManager[None]:
+    """`typed_errors` of a store of Feast's; one with a fence says itself what its errors mean."""
+    fenced = isinstance(online_store, FencedOnlineStore)
+    return typed_errors(online_store.meaning_of if fenced else known_meaning)
 
 
 def insist_on_fence(online_store: OnlineStore, settings: Settings) -> None:

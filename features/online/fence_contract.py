@@ -33,7 +33,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from features.definitions import profile_intent, title, title_profile
 from features.online.feast_rows import to_protos
 from features.online.writer import IntentWriter
-from features.reading.reader import Freshness, IntentReader, LiveIntent
+from features.reading.intents import Freshness, LiveIntent
+from features.reading.reader import IntentReader
 from features.registry.store import apply, open_store
 from stream.domain.feature_row import Erasure, IntentRow
 from stream.domain.heads import HEADS

@@ -1,13 +1,10 @@
 """A Redis online store for Feast that never lets older features replace newer ones.
 
 Feast's own store reads the stored timestamp, compares in Python and then writes: two round trips
-with a race between them. This one compares and writes in one script on the server. The fence is
-the event timestamp and, where the view has a feature `sequence_no`, that number at equal times.
-Both are read back from the fields that Feast writes anyway, so the layout is Feast's own to the
-byte and rows of either store can be read, replaced and fenced by the other.
-
-The strictly older is refused and the equal overwrites: a row that a new model version scored again
-must get in. Configure it by class path in `feature_store.yaml`:
+with a race between them. This one compares and writes in one script on the server
+(`features.online.fenced_writes`), so rows of either store can be read, replaced and fenced by the
+other. The worker and our readers use Redis without it, and without Feast. It is for who comes by
+Feast: configure it by class path in `feature_store.yaml`:
 
     online_store:
       type: features.online.fenced_redis.FencedRedisOnlineStore
@@ -15,8 +12,6 @@ must get in. Configure it by class path in `feature_store.yaml`:
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -33,14 +28,20 @@ from feast.metrics import track_feature_statuses
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Int64
 from pydantic import Field, NonNegativeInt, StrictStr
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from features.definitions import profile_intent, title_profile
 from features.online.answers import known_meaning
 from features.online.encoding import timestamp, varint
-from features.online.fence import SEQUENCE_FEATURE, FencedOnlineStore
+from features.online.fence import FencedOnlineStore
+from features.online.fenced_writes import (
+    SEQUENCE_FEATURE,
+    ViewFence,
+    without_errors,
+    write,
+    write_async,
+    write_intents,
+)
+from features.online.redis_client import RedisAddress, RedisClients, parse
 from features.online.redis_rows import (
     FencedRow,
     RowEncoder,
@@ -67,77 +68,7 @@ if TYPE_CHECKING:
     GroupedRefs = Sequence[tuple[FeatureView, list[str]]]
     JoinKeyValues = Mapping[str, Sequence[Value]]
 
-_ONE_RETRY: Final = Retry(NoBackoff(), retries=1)
-_ONE_RETRY_ASYNC: Final = AsyncRetry(NoBackoff(), retries=1)
-
-TIMEOUTS: Final = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
-"""Seconds; parameters of the connection string go before these."""
-
-ROWS_PER_CALL: Final = 16
-"""Rows of one script call: few enough that a reader never waits long behind a call."""
-
-ROWS_PER_TRIP: Final = 256
-"""Rows of one round trip. The event loop is held for their encoding, some 5 ms, and no longer."""
-
-COMPARE_AND_WRITE: Final = b"""\
--- KEYS: one entity per row. ARGV: timestamp field, sequence field or '', time to live in seconds
--- or 0, then per row: event time in microseconds, sequence number or '', msgpack array of the
--- hash's fields and values. Answers with the number of rows that were refused as older.
-local function varint(bytes, at)
-  local last = at
-  while string.byte(bytes, last) > 127 do
-    last = last + 1
-  end
-  local negative = last - at == 9 -- ten bytes hold the two's complement of a negative number
-  local value, scale = 0, 1
-  for i = at, negative and last - 1 or last do
-    local bits = string.byte(bytes, i) % 128
-    value = value + (negative and 127 - bits or bits) * scale
-    scale = scale * 128
-  end
-  return negative and -value - 1 or value, last + 1
-end
-
-local function micros(timestamp)
-  local total, at = 0, 1
-  while at <= #timestamp do
-    local tag, value = string.byte(timestamp, at), nil
-    value, at = varint(timestamp, at + 1)
-    total = total + (tag == 8 and value * 1000000 or math.floor(value / 1000))
-  end
-  return total
-end
-
-local function is_newer(stored, sequence, time, new_sequence)
-  local stored_time = micros(stored)
-  if stored_time ~= time then
-    return stored_time > time
-  end
-  return sequence and #sequence > 1 and new_sequence ~= ''
-    and varint(sequence, 2) > tonumber(new_sequence)
-end
-
-local refused, ttl = 0, tonumber(ARGV[3])
-for row, key in ipairs(KEYS) do
-  local at = 3 * row + 1
-  local stored = redis.call('HMGET', key, ARGV[1], ARGV[2])
-  if stored[1] and is_newer(stored[1], stored[2], tonumber(ARGV[at]), ARGV[at + 1]) then
-    refused = refused + 1
-  else
-    redis.call('HSET', key, unpack(cmsgpack.unpack(ARGV[at + 2])))
-    if ttl > 0 then
-      redis.call('EXPIRE', key, ttl)
-    else
-      redis.call('PERSIST', key) -- a time to live of earlier settings
-    end
-  end
-end
-return refused
-"""
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_SCRIPT_SHA: Final = hashlib.sha1(COMPARE_AND_WRITE, usedforsecurity=False).hexdigest().encode()
 
 
 class FencedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]
@@ -158,6 +89,11 @@ class FencedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc
     )
     """Time to live by view, from the last write on; 0 is none. A view that is not named has
     `key_ttl_seconds`. Views of one entity share a key and should have the same."""
+
+    @property
+    def address(self) -> RedisAddress:
+        """Where the server is."""
+        return RedisAddress(self.connection_string, self.redis_type.value, self.sentinel_master)
 
 
 def view_ttls(config: Settings) -> dict[str, int]:
@@ -184,39 +120,24 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
     older event time, or of the same time and a lower `sequence_no`, changes nothing.
     """
 
-    _client_async: Any = None
+    _clients: RedisClients | None = None
 
     def _get_client(self, online_store_config: FencedRedisOnlineStoreConfig) -> Any:
-        """Like `_get_client_async`, because Feast's own retries for seconds."""
-        if self._client is None:
-            super()._get_client(online_store_config).set_retry(_ONE_RETRY)
-        return self._client
+        return self._clients_of(online_store_config).blocking
 
     async def _get_client_async(self, online_store_config: FencedRedisOnlineStoreConfig) -> Any:
-        """Feast's client, which fails soon: callers decide how long they go on trying.
+        return self._clients_of(online_store_config).asynchronous
 
-        One retry, at once, replaces a connection that a restarted server has closed.
-        """
-        if self._client_async is None:
-            client = await super()._get_client_async(online_store_config)
-            client.set_retry(_ONE_RETRY_ASYNC)
-        return self._client_async
+    def _clients_of(self, online_store_config: FencedRedisOnlineStoreConfig) -> RedisClients:
+        if self._clients is None:
+            self._clients = RedisClients(online_store_config.address)
+        return self._clients
 
     @staticmethod
     def _parse_connection_string(
         connection_string: str,
     ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-        """Nodes and client parameters of Feast's connection string.
-
-        Feast reads every parameter as JSON; a password of digits has to stay text. Without
-        timeouts a server that hangs would hold its callers for ever.
-        """
-        nodes, parameters = RedisOnlineStore._parse_connection_string(connection_string)
-        written = dict(part.split("=", 1) for part in connection_string.split(",") if "=" in part)
-        for name in ("username", "password"):
-            if name in parameters and not isinstance(parameters[name], str):
-                parameters[name] = written[name]
-        return nodes, TIMEOUTS | parameters
+        return parse(connection_string)
 
     def online_write_batch(
         self,
@@ -226,10 +147,8 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows in one round trip; the stale ones are left out. See the base class."""
-        pipe = self._get_client(config.online_store).pipeline(transaction=False)
-        for command in self._commands(config, table, _fenced_rows(config, table, data)):
-            pipe.execute_command(*command)
-        _values(pipe.execute(raise_on_error=False))
+        client = self._get_client(config.online_store)
+        write(client, _fence(config, table), _fenced_rows(config, table, data))
         if progress:
             progress(len(data))
 
@@ -241,29 +160,16 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows in one round trip; the stale ones are left out. See the base class."""
-        await self.write_rows(config, table, _fenced_rows(config, table, data))
+        client = await self._get_client_async(config.online_store)
+        await write_async(client, _fence(config, table), _fenced_rows(config, table, data))
         if progress:
             progress(len(data))
 
     async def write_intents(self, config: RepoConfig, rows: Sequence[IntentRow]) -> int:
-        """Write rows of `profile_intent`, `ROWS_PER_TRIP` in one round trip. See the base class."""
-        encode = _row_encoder(config.project)
-        # The second trip is encoded here while the server works on the first.
-        slots = asyncio.Semaphore(2)
-
-        async def trip(start: int) -> int:
-            async with slots:
-                encoded = map(encode, rows[start : start + ROWS_PER_TRIP])
-                return await self.write_rows(config, profile_intent, encoded)
-
-        trips = map(trip, range(0, len(rows), ROWS_PER_TRIP))
-        refused = 0
-        # All trips end before the first error is raised: none may write behind the caller's back.
-        for result in await asyncio.gather(*trips, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
-            refused += result
-        return refused
+        """Write rows of `profile_intent`. See the base class."""
+        client = await self._get_client_async(config.online_store)
+        fence = _fence(config, profile_intent)
+        return await write_intents(client, fence, _row_encoder(config.project), rows)
 
     async def erase_intents(
         self, config: RepoConfig, erasures: Mapping[str, Erasure], ahead_ms: int
@@ -271,34 +177,12 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
         """Empty the features of profiles in one round trip. See the base class."""
         encode = _row_encoder(config.project)
         rows = (encode.emptied(*one, ahead_ms) for one in erasures.items())
-        await self.write_rows(config, profile_intent, rows)
+        client = await self._get_client_async(config.online_store)
+        await write_async(client, _fence(config, profile_intent), rows)
 
     def meaning_of(self, error: Exception) -> Meaning | None:
         """What an error of Redis' client says. See the base class."""
         return known_meaning(error)
-
-    async def write_rows(
-        self, config: RepoConfig, table: FeatureView, rows: Iterable[FencedRow]
-    ) -> int:
-        """Write encoded rows in one round trip, in order.
-
-        Args:
-            config: The store's configuration.
-            table: The view that the rows belong to.
-            rows: Rows whose fields are all of `table`.
-
-        Returns:
-            How many rows were refused because a newer one is stored.
-
-        Raises:
-            redis.RedisError: when Redis can't be reached or refuses; writing again is safe.
-        """
-        client = await self._get_client_async(config.online_store)
-        pipe = client.pipeline(transaction=False)
-        for command in self._commands(config, table, rows):
-            pipe.execute_command(*command)
-        replies = _values(await pipe.execute(raise_on_error=False))
-        return sum(reply for reply in replies if isinstance(reply, int))
 
     def _read_features_per_fv(
         self,
@@ -354,7 +238,7 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
         for read in reads:
             for key in read.keys:
                 pipe.hmget(key, read.fields)
-        replies = _values(await pipe.execute(raise_on_error=False))
+        replies = without_errors(await pipe.execute(raise_on_error=False))
         _add_features(online_features_response, reads, replies, full_feature_names)
 
     def _reads(
@@ -394,36 +278,19 @@ class FencedRedisOnlineStore(FencedOnlineStore, RedisOnlineStore):  # type: igno
 
     async def close(self) -> None:
         """Close the connections of the asynchronous client."""
-        if self._client_async is not None:
-            await self._client_async.aclose()
-            self._client_async = None
+        if self._clients is not None:
+            await self._clients.close()
 
-    def _commands(
-        self, config: RepoConfig, table: FeatureView, rows: Iterable[FencedRow]
-    ) -> Iterator[tuple[bytes | str | int, ...]]:
-        """The script calls that write `rows`.
 
-        A cluster takes one key per call, because keys of one call must share a node, and the whole
-        script each time, because no node is sure to know it. A single server gets the script ahead
-        of the calls, in the same round trip, so that one that was restarted knows it too.
-        """
-        store = config.online_store
-        cluster = store.redis_type == RedisType.redis_cluster
-        name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
-        fenced = any(f.name == SEQUENCE_FEATURE and f.dtype == Int64 for f in table.features)
-        shared = (
-            timestamp_field(name),
-            feature_field(name, SEQUENCE_FEATURE) if fenced else b"",
-            store.view_ttl_seconds.get(table.name, store.key_ttl_seconds or 0),
-        )
-        if not cluster:
-            yield ("SCRIPT LOAD", COMPARE_AND_WRITE)
-        script = ("EVAL", COMPARE_AND_WRITE) if cluster else ("EVALSHA", _SCRIPT_SHA)
-        for part in _batched(rows, 1 if cluster else ROWS_PER_CALL):
-            arguments: list[bytes] = []
-            for row in part:
-                arguments += (row.micros, row.sequence, row.fields)
-            yield (*script, len(part), *(row.key for row in part), *shared, *arguments)
+def _fence(config: RepoConfig, table: FeatureView) -> ViewFence:
+    store = config.online_store
+    name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
+    return ViewFence.of(
+        name,
+        has_sequence=any(f.name == SEQUENCE_FEATURE and f.dtype == Int64 for f in table.features),
+        ttl_s=store.view_ttl_seconds.get(table.name, store.key_ttl_seconds or 0),
+        is_cluster=store.address.is_cluster,
+    )
 
 
 @cache
@@ -461,28 +328,6 @@ def _repeated(tag: bytes, column: Sequence[bytes | None], order: list[int]) -> b
     """A repeated protobuf field of the serialized messages `column`, in the order given."""
     messages = [tag + varint(len(raw)) + raw for raw in (cell or b"" for cell in column)]
     return b"".join([messages[row] for row in order])
-
-
-def _values(replies: list[Any]) -> list[Any]:
-    """Replies of a pipeline, none of which is an error.
-
-    The first error is raised here, because redis-py would put the whole command into its message.
-    """
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
-
-
-def _batched(rows: Iterable[FencedRow], size: int) -> Iterator[list[FencedRow]]:
-    part: list[FencedRow] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _fenced_rows(

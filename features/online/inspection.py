@@ -10,28 +10,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from feast.infra.online_stores.redis import RedisType
-from feast.protos.feast.types.Value_pb2 import Value
-from google.protobuf.timestamp_pb2 import Timestamp
 from redis import exceptions as redis_errors
 
-from features.definitions import profile, profile_intent
+from features.online import decoding
 from features.online.answers import typed_errors
 from features.online.encoding import StringKeys
-from features.online.fence import SEQUENCE_FEATURE
-from features.online.fenced_redis import FencedRedisOnlineStore
+from features.online.fenced_writes import SEQUENCE_FEATURE
+from features.online.redis_client import RedisAddress, RedisClients, connect
 from features.online.redis_rows import feature_field, timestamp_field
-from features.registry.store import open_store
+from features.schema.fields import FieldType
+from features.schema.views import PROJECT, profile_intent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from feast import FeatureStore
 
     from stream.settings import Settings
 
 _BEAT: Final = b"beat"
 _TITLES: Final = b"version"
+
+# They end as all keys of the project do, for a user that may see no others.
+_SENTINEL: Final = b"sentinel:%s:%d:" + PROJECT.encode()
+_TITLES_SENTINEL: Final = b"sentinel:titles:" + PROJECT.encode()
 
 
 class FencePosition(NamedTuple):
@@ -44,23 +44,39 @@ class FencePosition(NamedTuple):
     """0 where it has none, as that of an erased profile."""
 
 
+def address_of(settings: Settings) -> RedisAddress | None:
+    """The Redis that rows are kept in as ours are; None of any other store."""
+    match settings.online_store:
+        case "redis":
+            return RedisAddress.of(settings)
+        case "sqlite":
+            return None
+    # A file may name our store, too.
+    from features.online.fenced_redis import FencedRedisOnlineStoreConfig
+    from features.registry.store import open_store
+
+    config = open_store(settings).config.online_store
+    return config.address if isinstance(config, FencedRedisOnlineStoreConfig) else None
+
+
 def inspector_of(settings: Settings) -> StoreInspector | None:
     """What looks into the online store; None of any store but ours in Redis."""
-    online_store = open_store(settings).provider.online_store
-    return StoreInspector(settings) if isinstance(online_store, FencedRedisOnlineStore) else None
+    address = address_of(settings)
+    return StoreInspector(address, settings.consumer_group) if address else None
 
 
 class StoreInspector:
-    """Looks into the Redis of the settings, by connections of its own.
+    """Looks into a Redis, by connections of its own.
 
     Args:
-        settings: where it is, and whose sentinels are meant: those of the consumer group.
+        address: where it is.
+        group: the consumer group whose sentinels are meant.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._store = open_store(settings)
-        self._group = settings.consumer_group.encode()
-        self._key = StringKeys(profile.join_key, self._store.project)
+    def __init__(self, address: RedisAddress, group: str) -> None:
+        self._clients = RedisClients(address)
+        self._group = group.encode()
+        self._key = StringKeys(profile_intent.join_key, PROJECT)
         name = profile_intent.name
         self._fields = [timestamp_field(name), feature_field(name, SEQUENCE_FEATURE)]
         self._tells_servers = True
@@ -87,10 +103,10 @@ class StoreInspector:
         """
         if not self._tells_servers:
             return None
-        with typed_errors(self._store.provider.online_store):
-            client = await self._client()
+        with typed_errors():
+            client = self._clients.asynchronous
             try:
-                if self._config.redis_type == RedisType.redis_cluster:
+                if self._clients.address.is_cluster:
                     told = await client.info("server", target_nodes=client.PRIMARIES)
                     nodes = [told] if "run_id" in told else list(told.values())
                 else:
@@ -119,8 +135,8 @@ class StoreInspector:
         Raises:
             StoreUnavailableError, StoreRefusedError: as `places`.
         """
-        with typed_errors(self._store.provider.online_store):
-            pipe = (await self._client()).pipeline(transaction=False)
+        with typed_errors():
+            pipe = self._clients.asynchronous.pipeline(transaction=False)
             for number, beat in beats.items():
                 pipe.hset(self._sentinel(number), _BEAT, beat)
             await pipe.execute()
@@ -131,51 +147,34 @@ class StoreInspector:
         Raises:
             StoreUnavailableError, StoreRefusedError: as `places`.
         """
-        ((version,),) = await self._read([(_titles_sentinel(self._store), [_TITLES])])
+        ((version,),) = await self._read([(_TITLES_SENTINEL, [_TITLES])])
         return version.decode() if version else None
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._store.close()
-
-    @property
-    def _config(self) -> Any:
-        return self._store.config.online_store
-
-    async def _client(self) -> Any:
-        online_store = self._store.provider.online_store
-        assert isinstance(online_store, FencedRedisOnlineStore)
-        return await online_store._get_client_async(self._config)
+        await self._clients.close()
 
     async def _read(self, wanted: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Any]:
-        with typed_errors(self._store.provider.online_store):
-            pipe = (await self._client()).pipeline(transaction=False)
+        with typed_errors():
+            pipe = self._clients.asynchronous.pipeline(transaction=False)
             for key, fields in wanted:
                 pipe.hmget(key, fields)
             found: list[Any] = await pipe.execute()
             return found
 
     def _sentinel(self, partition: int) -> bytes:
-        # It ends as all keys of the project do, for a user that may see no others.
-        project = self._store.project.encode()
-        return b"sentinel:%s:%d:%s" % (self._group, partition, project)
+        return _SENTINEL % (self._group, partition)
 
 
-def note_titles(store: FeatureStore, version: str) -> None:
+def note_titles(settings: Settings, version: str) -> None:
     """Write down beside the rows of titles of which model version they are; Redis only."""
-    online_store = store.provider.online_store
-    if isinstance(online_store, FencedRedisOnlineStore):
-        client = online_store._get_client(store.config.online_store)
-        client.hset(_titles_sentinel(store), _TITLES, version)
-
-
-def _titles_sentinel(store: FeatureStore) -> bytes:
-    project: str = store.project
-    return b"sentinel:titles:" + project.encode()
+    if address := address_of(settings):
+        with connect(address) as client:
+            client.hset(_TITLES_SENTINEL, _TITLES, version)
 
 
 def _place(time: bytes | None, sequence_no: bytes | None) -> FencePosition | None:
     if time is None:
         return None
-    value = Value.FromString(sequence_no or b"")
-    return FencePosition(Timestamp.FromString(time).ToMilliseconds(), value.int64_val)
+    number = decoding.value(FieldType.INT64, sequence_no) or 0
+    return FencePosition(decoding.milliseconds(time), number)

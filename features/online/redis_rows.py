@@ -1,4 +1,4 @@
-"""Rows of `profile_intent` as the script of `features.online.fenced_redis` takes them.
+"""Rows of `profile_intent` as the script of `features.online.fenced_writes` takes them.
 
 They go past Feast's protobuf objects, straight into the bytes that Feast's Redis layout holds.
 """
@@ -10,23 +10,16 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from feast.infra.online_stores.helpers import _mmh3
-from feast.types import Array, Float32
+import mmh3
 
-from features.definitions import profile, profile_intent
-from features.online.encoding import (
-    ENCODERS,
-    StringKeys,
-    float_list_value,
-    row_field,
-    timestamp,
-)
+from features.online.encoding import ENCODERS, StringKeys, float_list_value, timestamp
+from features.schema.fields import FieldType
+from features.schema.views import PROJECT, profile_intent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from feast import Field
-
+    from features.schema.fields import Feature
     from stream.domain.feature_row import Erasure, IntentRow
 
 _SELDOM_REPEATED: Final = (
@@ -86,29 +79,28 @@ def timestamp_field(view_name: str) -> bytes:
 
 
 def feature_field(view_name: str, feature: str) -> bytes:
-    """Name of the hash field that holds a feature of a view."""
-    field: bytes = _mmh3(f"{view_name}:{feature}")
-    return field
+    """Name of the hash field that holds a feature of a view: its murmur3 hash, little-endian."""
+    return struct.pack("<I", mmh3.hash(f"{view_name}:{feature}", signed=False))
 
 
 class RowEncoder:
-    """Encodes rows for `FencedRedisOnlineStore.write_rows`.
+    """Encodes rows for `features.online.fenced_writes`.
 
     Encoding is most of what a row costs its writer. So entries of values that come again in row
     after row (labels, versions, whole seconds) are kept, and all float lists of a row are packed by
     one call, around the bytes between them, which depend on the lists' lengths alone.
     """
 
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str = PROJECT) -> None:
         view = profile_intent.name
-        lists = [one for one in profile_intent.features if one.dtype == Array(Float32)]
-        others = [one for one in profile_intent.features if one.dtype != Array(Float32)]
-        self._key = StringKeys(profile.join_key, project)
+        lists = [one for one in profile_intent.features if one.type is FieldType.FLOAT32S]
+        others = [one for one in profile_intent.features if one.type is not FieldType.FLOAT32S]
+        self._key = StringKeys(profile_intent.join_key, project)
         self._time = hash_name(timestamp_field(view))
-        self._lists = itemgetter(*map(row_field, lists))
+        self._lists = itemgetter(*(one.row_field for one in lists))
         self._list_names = [hash_name(feature_field(view, one.name)) for one in lists]
         self._packers: dict[tuple[int, ...], tuple[list[bytes], Callable[..., bytes]]] = {}
-        self._values = itemgetter(*map(row_field, others))
+        self._values = itemgetter(*(one.row_field for one in others))
         self._entries = [_entry_encoder(view, one) for one in others]
         self._count = 1 + len(profile_intent.features)
 
@@ -173,9 +165,9 @@ class RowEncoder:
         )
 
 
-def _entry_encoder(view: str, feature: Field) -> Callable[[Any], bytes]:
+def _entry_encoder(view: str, feature: Feature) -> Callable[[Any], bytes]:
     """The function that encodes a value of `feature` for its entry in the hash."""
-    name, encode = hash_name(feature_field(view, feature.name)), ENCODERS[feature.dtype]
+    name, encode = hash_name(feature_field(view, feature.name)), ENCODERS[feature.type]
 
     def entry(value: Any) -> bytes:
         return hash_entry(name, encode(value))

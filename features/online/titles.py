@@ -23,9 +23,10 @@ from features.definitions import (
     title_profile,
     title_profiles,
 )
-from features.online.answers import typed_errors
+from features.online.fence import errors_of
 from features.online.inspection import note_titles
-from features.registry.store import apply_to_write, source_folder
+from features.registry.places import source_folder
+from features.registry.store import apply_to_write
 from stream.domain.heads import HEADS
 from stream.domain.version_labels import BUILT_IN, VersionLabels
 
@@ -143,9 +144,9 @@ def publish_titles(
     _land(table, source_folder(settings, title_profiles), model_version, now)
     newest = table.to_pandas().drop_duplicates(title.join_key, keep="last")
     served = newest.assign(event_timestamp=now).astype(object).where(newest.notna(), None)
-    with typed_errors(store.provider.online_store):
+    with errors_of(store.provider.online_store):
         store.write_to_online_store(title_profile.name, served)
-        note_titles(store, model_version)
+        note_titles(settings, model_version)
     return len(served)
 
 
@@ -172,7 +173,7 @@ def publish_labels(settings: Settings, model_version: str, labels: VersionLabels
     _land(
         pa.Table.from_pylist([row]), source_folder(settings, model_label_files), model_version, now
     )
-    with typed_errors(store.provider.online_store):
+    with errors_of(store.provider.online_store):
         store.write_to_online_store(model_labels.name, pd.DataFrame([row]))
 
 

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from features.online.answers import typed_errors
-from features.online.fence import FencedOnlineStore
-from features.online.unfenced import erase_unfenced, write_unfenced
-from features.registry.store import apply_to_write
 from stream.exceptions import NotStartedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from feast import FeatureStore
-
     from stream.domain.feature_row import Erasure, IntentRow
     from stream.settings import Settings
+
+
+class IntentStore(Protocol):
+    """An online store that intent rows are written to. `IntentWriter` says what is done."""
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the store refuses older rows."""
+
+    async def start(self) -> None:
+        """Register the feature definitions and get ready."""
+
+    async def write(self, rows: Sequence[IntentRow]) -> int | None:
+        """Write the rows."""
+
+    async def erase(self, erasures: Mapping[str, Erasure]) -> None:
+        """Empty the features of profiles."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+def _store(settings: Settings) -> IntentStore:
+    if settings.online_store == "redis":
+        from features.online.redis_intents import RedisIntents
+
+        return RedisIntents(settings)
+    from features.online.feast_intents import FeastIntents
+
+    return FeastIntents(settings)
 
 
 class IntentWriter:
@@ -29,17 +52,22 @@ class IntentWriter:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store: FeatureStore | None = None
+        self._store: IntentStore | None = None
 
     async def start(self) -> None:
-        """Register the feature definitions and get ready. Connects with the first write.
+        """Get ready, and register the feature definitions. Connects with the first write.
+
+        Where the store is Redis they are registered while rows are written, if need be, and a
+        registry that can't be written may come out with a write only.
 
         Raises:
             UnfencedStoreError: when the store has no fence, and the settings don't accept that.
             DefinitionsError: when the registry can't be read or written.
             InvalidSettingsError: when `INTENT_ONLINE_STORE` names no configuration of a store.
         """
-        self._store = await asyncio.to_thread(apply_to_write, self._settings)
+        store = _store(self._settings)
+        await store.start()
+        self._store = store
 
     @property
     def is_fenced(self) -> bool:
@@ -48,7 +76,7 @@ class IntentWriter:
         Raises:
             NotStartedError: as `write`.
         """
-        return isinstance(self._started().provider.online_store, FencedOnlineStore)
+        return self._started().is_fenced
 
     async def write(self, rows: Sequence[IntentRow]) -> int | None:
         """Write the rows. Where several are of one profile, the newest stays.
@@ -65,14 +93,9 @@ class IntentWriter:
             StoreUnavailableError: when the store can't be written now. Write the same rows again;
                 those that went in are not hurt by it.
             StoreRefusedError: when the store answers with an error that needs an operator.
+            DefinitionsError: as `start`.
         """
-        store = self._started()
-        online_store = store.provider.online_store
-        with typed_errors(online_store):
-            if isinstance(online_store, FencedOnlineStore):
-                return await online_store.write_intents(store.config, rows)
-            await asyncio.to_thread(write_unfenced, store, rows)
-            return None
+        return await self._started().write(rows)
 
     async def erase(self, erasures: Mapping[str, Erasure]) -> None:
         """Empty the features of profiles.
@@ -88,14 +111,7 @@ class IntentWriter:
         Raises:
             NotStartedError, StoreUnavailableError, StoreRefusedError: as `write`.
         """
-        store = self._started()
-        online_store = store.provider.online_store
-        with typed_errors(online_store):
-            if isinstance(online_store, FencedOnlineStore):
-                ahead_ms = self._settings.max_ahead_s * 1000
-                await online_store.erase_intents(store.config, erasures, ahead_ms)
-            else:
-                await asyncio.to_thread(erase_unfenced, store, erasures)
+        await self._started().erase(erasures)
 
     async def close(self) -> None:
         """Close the connections. The writer can be started again."""
@@ -103,7 +119,7 @@ class IntentWriter:
         if store is not None:
             await store.close()
 
-    def _started(self) -> FeatureStore:
+    def _started(self) -> IntentStore:
         if self._store is None:
             raise NotStartedError("Call `start` first.")
         return self._store

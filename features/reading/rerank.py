@@ -17,38 +17,25 @@ explanation add up to its score.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from features.definitions import (
-    intent_title_match,
-    profile,
-    profile_intent,
-    search_rerank_v1,
-    title,
-    title_profile,
-)
-from features.online.answers import typed_errors
-from features.reading.reader import Freshness
-from features.registry.registered import Needed
-from features.registry.store import open_store
+from features.reading.intents import ANCHOR, Freshness
+from features.reading.rows import Found, Wanted, open_source
+from features.schema.title_match import intent_title_match
+from features.schema.views import MATCH_INPUTS, SEARCH_RERANK, profile_intent, title_profile
 from stream.exceptions import CandidatesError, WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from feast import FeatureStore
-    from feast.online_response import OnlineResponse
-    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
-    from feast.protos.feast.types.Value_pb2 import Value
     from numpy.typing import NDArray
 
     from stream.settings import Settings
@@ -96,21 +83,8 @@ TERMS: Final = tuple(field.name for field in fields(Weights))
 MATCHES: Final = TERMS[1:]
 """The terms that are features of `intent_title_match`."""
 
-_INPUTS: Final = [
-    (source.name, feature.name)
-    for source in intent_title_match.source_feature_view_projections.values()
-    for feature in source.features
-]
-"""View and name of what the matches are computed of."""
-
-_ANCHOR: Final = "sequence_no"
-"""Every row of `profile_intent` has it, and its event time is the row's."""
-
-_VIEWS: Final = [
-    profile_intent[[name for view, name in _INPUTS if view == profile_intent.name] + [_ANCHOR]],
-    title_profile[[name for view, name in _INPUTS if view == title_profile.name]],
-]
-_READ: Final = [f"{view}:{name}" for view, name in (*_INPUTS, (profile_intent.name, _ANCHOR))]
+_OF_PROFILE: Final = (*MATCH_INPUTS[profile_intent.name], ANCHOR)
+_OF_TITLE: Final = MATCH_INPUTS[title_profile.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +195,7 @@ class Reranker:
         fresh_for_s: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open the store; the definitions have to be registered already.
+        """Open no connection yet.
 
         Args:
             settings: Where the store is.
@@ -232,16 +206,14 @@ class Reranker:
 
         Raises:
             WeightsError: when the settings name a file that holds no weights.
-            DefinitionsError: when the registry lacks this release's definitions or can't be read.
+            DefinitionsError: when the store is none of Redis, and Feast's registry lacks this
+                release's definitions or can't be read.
         """
         if weights is None:
             path = settings.rerank_weights
             weights = Weights.read(path) if path else Weights()
         self._weights = weights.vector()
-        self._store: FeatureStore = open_store(settings)
-        self._online_store = self._store.provider.online_store
-        self._needed = Needed(self._store, search_rerank_v1, _VIEWS)
-        self._needed.check()
+        self._source = open_source(settings, SEARCH_RERANK)
         self._fresh_for_ms = (settings.session_gap_s if fresh_for_s is None else fresh_for_s) * 1000
         self._clock = clock
 
@@ -256,50 +228,42 @@ class Reranker:
             CandidatesError: when there are none, or their scores can't be compared.
             StoreUnavailableError: when the store can't be read now; keep the engine's order.
             StoreRefusedError: when the store answers with an error that needs an operator.
-            DefinitionsError: when another release has replaced the registry's definitions.
+            DefinitionsError: when another release has replaced the registry's definitions, or
+                written a feature as another type.
         """
         engine_score = _engine_scores(candidates)
-        with self._needed.told(), typed_errors(self._online_store):
-            response = self._store.get_online_features(_READ, _entities(profile_id, candidates))
-            return self._ranked(profile_id, candidates, engine_score, response)
+        found = self._source.read(_wanted(profile_id, candidates))
+        return self._ranked(profile_id, candidates, engine_score, *found)
 
     async def rerank_async(self, profile_id: str, candidates: Sequence[Candidate]) -> Reranking:
         """Like `rerank`, without blocking the event loop for the read."""
-        if not self._online_store.async_supported.read:
-            return await asyncio.to_thread(self.rerank, profile_id, candidates)
         engine_score = _engine_scores(candidates)
-        with self._needed.told(), typed_errors(self._online_store):
-            response = await self._store.get_online_features_async(
-                _READ, _entities(profile_id, candidates)
-            )
-            return self._ranked(profile_id, candidates, engine_score, response)
+        found = await self._source.read_async(_wanted(profile_id, candidates))
+        return self._ranked(profile_id, candidates, engine_score, *found)
 
     async def close(self) -> None:
         """Close the connections that `rerank_async` opened."""
-        await self._store.close()
+        await self._source.close()
 
     def _ranked(
         self,
         profile_id: str,
         candidates: Sequence[Candidate],
         engine_score: NDArray[np.float64],
-        response: OnlineResponse,
+        intent: Found,
+        titles: Found,
     ) -> Reranking:
-        proto = response.proto
-        vectors = dict(zip(proto.metadata.feature_names.val, proto.results, strict=True))
-        anchor = vectors[_ANCHOR]
-        if not anchor.values[0].HasField("val"):
+        if intent.columns[ANCHOR][0] is None:
             return Reranking(
                 profile_id, Order.ENGINE, Freshness.ABSENT, None, None, _as_found(candidates)
             )
-        newest_ms = anchor.event_timestamps[0].ToMilliseconds()
-        age_ms = max(0, int(self._clock() * 1000) - newest_ms)
-        version = vectors["model_version"].values[0].string_val
+        age_ms = max(0, int(self._clock() * 1000) - intent.events_ms[0])
+        version = intent.columns["model_version"][0] or ""
         if age_ms > self._fresh_for_ms:
             return Reranking(
                 profile_id, Order.ENGINE, Freshness.STALE, age_ms, version, _as_found(candidates)
             )
-        matches = _matches(candidates, vectors)
+        matches = _matches(candidates, intent, titles)
         ranked = _by_intent(candidates, engine_score, matches, self._weights)
         return Reranking(profile_id, Order.INTENT, Freshness.FRESH, age_ms, version, tuple(ranked))
 
@@ -320,33 +284,24 @@ def _engine_scores(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     return np.array(scores)
 
 
-def _entities(profile_id: str, candidates: Sequence[Candidate]) -> dict[str, list[str]]:
-    return {
-        profile.join_key: [profile_id] * len(candidates),
-        title.join_key: [candidate.title_id for candidate in candidates],
-    }
+def _wanted(profile_id: str, candidates: Sequence[Candidate]) -> list[Wanted]:
+    title_ids = [candidate.title_id for candidate in candidates]
+    return [
+        Wanted(profile_intent, _OF_PROFILE, [profile_id]),
+        Wanted(title_profile, _OF_TITLE, title_ids),
+    ]
 
 
-def _matches(
-    candidates: Sequence[Candidate], vectors: dict[str, GetOnlineFeaturesResponse.FeatureVector]
-) -> NDArray[np.float64]:
+def _matches(candidates: Sequence[Candidate], intent: Found, titles: Found) -> NDArray[np.float64]:
     """`[C, len(MATCHES)]` of what was read of `C` candidates; NaN for null.
 
-    The view's own function computes them, as it does when Feast is asked for the view. Feast looks
-    at the type of every single value on the way there and back, which takes longer than the rest of
-    a re-rank.
+    The on-demand view's own function computes them, as it does when Feast is asked for the view.
     """
-    inputs = {name: list(map(_python, vectors[name].values)) for _, name in _INPUTS}
-    inputs[title.join_key] = [candidate.title_id for candidate in candidates]
-    columns = intent_title_match.feature_transformation.udf(inputs)
+    inputs = {name: intent.columns[name] * len(candidates) for name in _OF_PROFILE}
+    inputs |= titles.columns
+    inputs[title_profile.join_key] = [candidate.title_id for candidate in candidates]
+    columns = intent_title_match(inputs)
     return np.array([columns[name] for name in MATCHES], np.float64).T
-
-
-def _python(value: Value) -> Any:
-    """A scalar, a sequence, or None for null."""
-    kind = value.WhichOneof("val")
-    held = getattr(value, kind) if kind else None
-    return getattr(held, "val", held)
 
 
 def _as_found(candidates: Sequence[Candidate]) -> tuple[Ranked, ...]:

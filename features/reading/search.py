@@ -17,7 +17,6 @@ from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.reading.rerank import Candidate, Reranker, Reranking
-from features.registry.store import apply
 from stream.exceptions import (
     CandidatesError,
     PortTakenError,
@@ -119,7 +118,11 @@ def serve(settings: Settings) -> None:
     """
     if not is_free(settings.search_port):
         raise PortTakenError("the search service", settings.search_port, "INTENT_SEARCH_PORT")
-    apply(settings)
+    if settings.online_store != "redis":
+        # Feast reads then, and goes by its registry.
+        from features.registry.store import apply
+
+        apply(settings)
     app = create_app(settings)
     # To look for garbage in what is imported by now would hold up a query, now and then.
     gc.collect()

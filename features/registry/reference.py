@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from feast.types import from_feast_to_pyarrow_type
 
 from features import definitions
-from features.reading.reader import MAX_PROFILES
+from features.reading.intents import MAX_PROFILES
 from stream.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from feast.errors import FeastError, FeastObjectNotFoundException
 
+from features.registry.registration import REMEDY
 from stream.exceptions import DefinitionsError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from feast import FeatureService, FeatureStore, FeatureView, Field
     from feast.feature_view_projection import FeatureViewProjection
-
-REMEDY: Final = "Run `intentstream features apply` of this release, or start a worker of it."
 
 
 class Needed:

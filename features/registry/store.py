@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from feast import FeatureStore, RepoConfig
@@ -21,20 +21,15 @@ from feast.repo_config import (
 
 from features import definitions
 from features.offline.as_served import AsServedOfflineStoreConfig
-from features.online.answers import typed_errors
-from features.online.fence import insist_on_fence
+from features.online.fence import errors_of, insist_on_fence
 from features.online.fenced_redis import FencedRedisOnlineStoreConfig, view_ttls
+from features.registry import registration
+from features.registry.places import offline_dir, registry_of
 from features.registry.registered import Needed
 from stream.exceptions import DefinitionsError, InvalidSettingsError
-from stream.home import HOME
 
 if TYPE_CHECKING:
-    from feast import FileSource
-
     from stream.settings import Settings
-
-REPOSITORY: Final = HOME / "features"
-"""Where `feast` runs: the folder of a checkout, or what `intentstream features init` wrote."""
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -47,8 +42,7 @@ def open_store(settings: Settings) -> FeatureStore:
         DefinitionsError: when there is a registry that can't be read, or its folder can't be made.
         InvalidSettingsError: when `INTENT_ONLINE_STORE` names no configuration of a store.
     """
-    registry = settings.feature_registry or REPOSITORY / "data" / "registry.db"
-    registry = registry.absolute()
+    registry = registry_of(settings)
     with _writable(registry):
         registry.parent.mkdir(parents=True, exist_ok=True)
     return FeatureStore(
@@ -63,7 +57,7 @@ def open_store(settings: Settings) -> FeatureStore:
             offline_store=AsServedOfflineStoreConfig(memory_mib=settings.offline_memory_mib),
             materialization=MaterializationConfig(pull_latest_features=True),
             entity_key_serialization_version=3,
-            repo_path=_offline_dir(settings),
+            repo_path=offline_dir(settings),
         )
     )
 
@@ -99,15 +93,6 @@ def _no_store(settings: Settings, reason: str) -> InvalidSettingsError:
     )
 
 
-def source_folder(settings: Settings, source: FileSource) -> Path:
-    """The folder with the Parquet files of a batch source."""
-    return _offline_dir(settings) / str(source.path)
-
-
-def _offline_dir(settings: Settings) -> Path:
-    return settings.offline_dir or REPOSITORY
-
-
 def apply(settings: Settings) -> FeatureStore:
     """Register the definitions, as `feast apply` does, where the registry has not got them yet.
 
@@ -125,7 +110,7 @@ def apply(settings: Settings) -> FeatureStore:
     store = open_store(settings)
     registry = Path(store.config.registry.path)
     with (
-        typed_errors(store.provider.online_store),
+        errors_of(store.provider.online_store),
         _writable(registry),
         registry.with_name(f"{registry.name}.lock").open("w") as lock,
     ):
@@ -136,6 +121,7 @@ def apply(settings: Settings) -> FeatureStore:
         # Redis has none.
         if settings.online_store != "redis" or not _is_current(store):
             store.apply(definitions.OBJECTS)
+        registration.note(registry)
     return store
 
 
@@ -160,7 +146,7 @@ def check_online(settings: Settings) -> None:
     """
     titles, key = definitions.title_profile, definitions.title.join_key
     store = apply_to_write(settings)
-    with typed_errors(store.provider.online_store):
+    with errors_of(store.provider.online_store):
         store.get_online_features([f"{titles.name}:title_kind"], {key: [""]})
 
 

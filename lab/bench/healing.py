@@ -24,7 +24,7 @@ import redis.asyncio as redis
 import torch
 from aiokafka import AIOKafkaProducer
 
-from features.online.inspection import StoreInspector
+from features.online.inspection import inspector_of
 from intentstream.publishing import publish
 from lab.bench.results import keep, result_file
 from lab.bench.running_worker import (
@@ -102,7 +102,8 @@ def names() -> list[str]:
 
 async def rows_of(settings: Settings) -> dict[str, int]:
     """The `sequence_no` of every profile that has a row."""
-    inspector = StoreInspector(settings)
+    inspector = inspector_of(settings)
+    assert inspector is not None
     found: dict[str, int] = {}
     everybody = names()
     for start in range(0, PROFILES, _READ_AT_ONCE):

@@ -30,12 +30,12 @@ from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 from rich.table import Table
 
 from features import definitions
-from features.online.encoding import row_field
 from features.online.feast_rows import to_protos
 from features.online.titles import title_rows
 from features.online.writer import IntentWriter
 from features.reading.rerank import Candidate, Order, Reranker
 from features.registry.store import apply
+from features.schema import views
 from infra.local.stack import Stack, on_loopback
 from lab.bench.results import keep, result_file
 from stream.domain.feature_row import IntentRow
@@ -140,8 +140,8 @@ def frame(rows: list[IntentRow]) -> pd.DataFrame:
     """Rows as `push` takes them."""
     published = [row.published() for row in rows]
     values: dict[str, list[Any]] = {
-        feature.name: [row[row_field(feature)] for row in published]
-        for feature in definitions.profile_intent.features
+        feature.name: [row[feature.row_field] for row in published]
+        for feature in views.profile_intent.features
     }
     times = {
         "last_event_at": pd.to_datetime(

@@ -31,7 +31,8 @@ import torch
 from aiokafka import AIOKafkaProducer
 from rich.table import Table
 
-from features.reading.reader import MAX_PROFILES, IntentReader
+from features.reading.intents import MAX_PROFILES
+from features.reading.reader import IntentReader
 from infra.local.programs import worker_environment
 from intentstream.publishing import publish
 from lab.bench.inference import ServerTime

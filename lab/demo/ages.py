@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from features.reading.reader import LiveIntent
+    from features.reading.intents import LiveIntent
 
 FARTHEST: Final = 0.5
 """Total variation that served ages may have from held-out ones. It was 0.06 on MovieLens-1M and

@@ -305,7 +305,8 @@ class _Pace:
 
 def _compared_ages(events: pa.Table, plan: Plan, data_dir: Path, config: Settings) -> Ages:
     """Of what is served of the plan's profiles, and of the source's own events."""
-    from features.reading.reader import MAX_PROFILES, IntentReader
+    from features.reading.intents import MAX_PROFILES
+    from features.reading.reader import IntentReader
 
     reader, profiles = IntentReader(config), pc.unique(plan.events["profile_id"]).to_pylist()
     intents = [

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from features.reading.reader import LiveIntent
+    from features.reading.intents import LiveIntent
     from fm_intent.export import Manifest
     from lab.demo.ages import Ages
     from lab.replay.checker import CheckResult

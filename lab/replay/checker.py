@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from aiokafka import TopicPartition
 
+from features.reading.reader import IntentReader
 from lab.replay.plan import Fate
 from stream.domain.event_types import COMPLETING, STATELESS
 from stream.domain.labels import hash64
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from features.reading.reader import IntentReader
     from stream.settings import Settings
 
 REASON_HEADER: Final = "intent.reason"
@@ -128,10 +128,6 @@ def check(sent: pa.Table, settings: Settings) -> CheckResult:
     Raises:
         BrokerUnavailableError: when the topics can't be read.
     """
-    from features.reading.reader import (
-        IntentReader,  # Feast takes seconds to import; `compare` needs none
-    )
-
     records = sent.to_pandas()
     rejected = asyncio.run(read_rejected(settings))
     profiles = records.loc[records.fate == Fate.GOOD, "profile_id"].unique()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 import numpy as np
 from aiokafka import TopicPartition
 
+from features.reading.reader import IntentReader
 from infra.local.programs import worker_environment
 from lab.exceptions import ProberError
 from stream.domain.event_types import STATELESS
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from features.reading.reader import IntentReader
 
 READY: Final = "ready"
 _PROBE_EVERY_S: Final = 1.0
@@ -241,10 +241,6 @@ async def probe(config: Settings, output: TextIO) -> None:
         config: where Kafka and Feast's online store are.
         output: where each sample goes, as one JSON object per line.
     """
-    from features.reading.reader import (
-        IntentReader,  # Feast takes seconds to import; `Prober` needs none
-    )
-
     reader = IntentReader(config)
     async with running(Consumer, config) as consumer:
         partitions = [

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from stream.domain.labels import ACTIONS, GENRES, KINDS, RELEASE_AGES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Happened(Protocol):
@@ -111,6 +112,8 @@ class Head:
 
 
 def _genre_shares(entries: Entries) -> NDArray[np.float32]:
+    import numpy as np  # here, because who reads features does without
+
     shares: NDArray[np.float32] = entries.genres / np.maximum(
         entries.genres.sum(1, keepdims=True), 1
     )
@@ -118,6 +121,8 @@ def _genre_shares(entries: Entries) -> NDArray[np.float32]:
 
 
 def _kind_shares(entries: Entries) -> NDArray[np.float32]:
+    import numpy as np
+
     return np.eye(1 + entries.kinds, dtype=np.float32)[entries.kind, 1:]
 
 

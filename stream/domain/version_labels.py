@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stream.domain.heads import Head
 from stream.domain.labels import DEVICES, GENRES, KINDS, device_hash
 from stream.exceptions import LabelsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LABELS_FILE: Final = "labels.json"
 OTHER: Final = "other"
@@ -80,6 +82,8 @@ class VersionLabels(BaseModel):
 
     def device_numbers(self, hashes: NDArray[np.uint32]) -> NDArray[np.int32]:
         """Numbers by `device_hash` of the names; unknown devices, and none, are `OTHER`."""
+        import numpy as np  # here, because who reads features does without
+
         known, numbers = self._device_table
         place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         other = self.devices.index(OTHER)
@@ -88,11 +92,15 @@ class VersionLabels(BaseModel):
 
     def unknown_devices(self, hashes: NDArray[np.uint32]) -> int:
         """How many of these are devices that the version doesn't know."""
+        import numpy as np
+
         known, _ = self._device_table
         return int((~np.isin(hashes, known) & (hashes != 0)).sum())
 
     @cached_property
     def _device_table(self) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        import numpy as np
+
         names = {name: name for name in self.devices} | dict(self.device_aliases)
         hashes = np.array([device_hash(name) for name in names], np.uint32)
         numbers = np.array([self.devices.index(label) for label in names.values()], np.int32)

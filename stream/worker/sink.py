@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Final, Self
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from features.definitions import intent_features
 from features.offline.erasures import joined, notes
 from features.offline.landing import PartitionLanding, Published
 from features.offline.merging import merge
 from features.offline.rewriting import rewrite
-from features.registry.store import source_folder
+from features.registry.places import source_folder
+from features.schema.views import intent_features
 from stream import metrics
 from stream.domain.topics import INTENT_FEATURES
 from stream.exceptions import BrokerError, InstanceIdTakenError

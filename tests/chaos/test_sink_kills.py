@@ -13,7 +13,7 @@ import pytest
 
 from features.definitions import intent_features
 from features.offline.erasures import notes
-from features.registry.store import source_folder
+from features.registry.places import source_folder
 from stream.domain.feature_row import Erasure
 from stream.kafka.admin import create_topics
 from stream.ports import free_ports

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from features.reading.reader import IntentReader, LiveIntent
+from features.reading.intents import LiveIntent
+from features.reading.reader import IntentReader
 from features.registry.store import open_store
 from infra.local.programs import worker_environment
 from stream.adapters.registry import reader as adapter

@@ -25,8 +25,10 @@ import features
 from features import definitions
 from features.offline.landing import PartitionLanding, Published
 from features.online.writer import IntentWriter
-from features.reading import reader
-from features.reading.reader import Freshness, HttpIntentReader, IntentReader, LiveIntent
+from features.reading import http_reader
+from features.reading.http_reader import HttpIntentReader
+from features.reading.intents import Freshness, LiveIntent
+from features.reading.reader import IntentReader
 from features.registry.reference import page
 from features.registry.store import apply
 from stream.exceptions import DefinitionsError, StoreRefusedError
@@ -223,7 +225,7 @@ def test_the_http_reader_answers_what_the_sdk_reader_answers(
 def test_a_feature_server_of_other_definitions_raises_the_error_for_an_operator(
     feature_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader.ranker_v1, "name", "ranker_v9")
+    monkeypatch.setattr(http_reader, "RANKER", "ranker_v9")
     with pytest.raises(StoreRefusedError, match="ranker_v9"):
         HttpIntentReader(feature_server).read(["p-1"])
 

@@ -11,7 +11,7 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from features.online.inspection import FencePosition, StoreInspector
+from features.online.inspection import FencePosition, inspector_of
 from features.online.writer import IntentWriter
 from features.reading.reader import IntentReader
 from features.registry.store import apply
@@ -123,7 +123,8 @@ def test_an_inspector_asks_every_node_of_a_cluster(on_cluster: Settings) -> None
     write(on_cluster, *(sample(profile_id=f"seen-{number}") for number in range(10)))
 
     async def look() -> None:
-        inspector = StoreInspector(on_cluster)
+        inspector = inspector_of(on_cluster)
+        assert inspector is not None
         places = await inspector.places([f"seen-{number}" for number in range(11)])
         assert places == [FencePosition(SAMPLE.last_event_at_ms, SAMPLE.sequence_no)] * 10 + [None]
         assert len(await inspector.servers() or ()) == NODES
@@ -293,7 +294,8 @@ def test_a_user_with_few_rights_watches_its_rows_without_knowing_the_server(
     over_tls: Settings,
 ) -> None:
     async def look() -> None:
-        inspector = StoreInspector(over_tls)
+        inspector = inspector_of(over_tls)
+        assert inspector is not None
         await inspector.beat({3: 7})
         assert await inspector.beats([3, 4]) == {3: 7, 4: None}
         assert await inspector.servers() is None

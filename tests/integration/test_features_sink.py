@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from features.definitions import intent_features
-from features.registry.store import source_folder
+from features.registry.places import source_folder
 from stream.domain.topics import INTENT_FEATURES
 from stream.exceptions import TopicsMissingError
 from stream.kafka.admin import create_topics

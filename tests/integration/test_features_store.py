@@ -19,12 +19,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from features import definitions
-from features.online.encoding import row_field
 from features.online.feast_rows import to_protos
-from features.online.fenced_redis import ROWS_PER_CALL, ROWS_PER_TRIP
+from features.online.fenced_writes import ROWS_PER_CALL, ROWS_PER_TRIP
 from features.online.writer import IntentWriter
-from features.reading.reader import Freshness, IntentReader
+from features.reading.intents import Freshness
+from features.reading.reader import IntentReader
 from features.registry.store import apply, open_store
+from features.schema import views
 from stream.domain.feature_row import Erasure
 from stream.exceptions import StoreRefusedError, StoreUnavailableError
 from stream.settings import Settings
@@ -92,8 +93,8 @@ def frame(row: IntentRow) -> pd.DataFrame:
     at = pd.to_datetime(row.last_event_at_ms, unit="ms", utc=True)
     published = pd.to_datetime(row.published_at_ms, unit="ms", utc=True)
     values: dict[str, Any] = {
-        feature.name: row.published()[row_field(feature)]
-        for feature in definitions.profile_intent.features
+        feature.name: row.published()[feature.row_field]
+        for feature in views.profile_intent.features
     }
     values |= {"last_event_at": at, "published_at": published}
     row_of_feast = {"event_timestamp": at, "created_timestamp": published, **values}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
 
-from features.online.inspection import StoreInspector
+from features.online.inspection import inspector_of
 from features.online.titles import publish_titles
 from features.online.writer import IntentWriter
 from features.registry.store import open_store
@@ -59,7 +59,8 @@ def test_a_worker_can_tell_which_title_vectors_are_there_and_that_they_are_lost(
     settings: Settings,
 ) -> None:
     async def titles() -> str | None:
-        inspector = StoreInspector(settings)
+        inspector = inspector_of(settings)
+        assert inspector is not None
         found = await inspector.titles()
         await inspector.close()
         return found

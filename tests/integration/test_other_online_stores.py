@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features.reading.reader import Freshness, IntentReader
+from features.reading.intents import Freshness
+from features.reading.reader import IntentReader
 from stream.kafka.admin import create_topics
 from stream.kafka.erasure import request_erasure
 from tests.online_stores import FencedSqliteOnlineStore, PlainSqliteOnlineStore, configured

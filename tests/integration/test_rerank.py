@@ -18,12 +18,12 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-import features.registry.store
 from features.definitions import search_rerank_v1
 from features.online.titles import publish_titles
 from features.online.writer import IntentWriter
-from features.reading.reader import Freshness
+from features.reading.intents import Freshness
 from features.reading.rerank import MATCHES, Candidate, Order, Reranker, Weights
+from features.registry import places
 from features.registry.store import open_store
 from infra.local.programs import worker_environment
 from stream.domain.labels import GENRES
@@ -58,7 +58,7 @@ def settings(redis: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         redis_url=SecretStr(f"{redis},db=10"), feature_registry=home / "data" / "registry.db"
     )
     with pytest.MonkeyPatch.context() as patch, redis_client.Redis(host, int(port), 10) as client:
-        patch.setattr(features.registry.store, "REPOSITORY", home)
+        patch.setattr(places, "REPOSITORY", home)
         publish_titles(
             settings, CATALOGUE, VECTORS, SAMPLE.model_version, datetime(2020, 1, 1, tzinfo=UTC)
         )

@@ -26,9 +26,11 @@ from pydantic import SecretStr
 from features.definitions import intent_features
 from features.offline.erasures import joined, notes
 from features.online.titles import publish_titles
-from features.reading.reader import Freshness, IntentReader
+from features.reading.intents import Freshness
+from features.reading.reader import IntentReader
 from features.reading.rerank import MATCHES, Candidate, Order, Reranker
-from features.registry.store import open_store, source_folder
+from features.registry.places import source_folder
+from features.registry.store import open_store
 from fm_intent.exported import exported_vectors
 from infra.local.programs import worker_environment
 from infra.local.stack import Stack

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from features import definitions
 from features.offline.landing import landed
 from features.online.titles import title_rows
-from features.registry.store import apply, source_folder
+from features.registry.places import source_folder
+from features.registry.store import apply
 from fm_intent.data.contract import CATALOGUE_FILE, EVENTS_FILE
 from fm_intent.data.event_files import data_sha256
 from fm_intent.export import MODEL_FILE, Manifest, newest

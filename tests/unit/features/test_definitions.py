@@ -13,19 +13,21 @@ from feast.repo_operations import get_repo_files
 
 import features
 from features import definitions
-from features.online.encoding import ENCODERS, row_field
+from features.online.encoding import ENCODERS
+from features.schema import views
+from features.schema.fields import Feature
 from stream.domain.feature_row import PUBLISHED
 
 REPOSITORY = Path(features.__file__).parent
 CONFIGURATIONS = sorted(REPOSITORY.glob("feature_store*.yaml"))
 
 
-def _name(feature: Field) -> str:
+def _name(feature: Field | Feature) -> str:
     return str(feature.name)
 
 
 def test_the_view_has_every_field_of_a_row_in_its_order() -> None:
-    names = [row_field(feature) for feature in definitions.profile_intent.features]
+    names = [feature.row_field for feature in views.profile_intent.features]
     assert ("profile_id", *names) == PUBLISHED
 
 
@@ -39,9 +41,9 @@ def test_a_feature_says_what_it_is_and_whose(feature: Field) -> None:
     assert {"owner", "shape", "range", "freshness"} <= feature.tags.keys()
 
 
-@pytest.mark.parametrize("feature", definitions.profile_intent.features, ids=_name)
-def test_a_feature_has_a_type_that_the_writer_encodes(feature: Field) -> None:
-    assert feature.dtype in ENCODERS
+@pytest.mark.parametrize("feature", views.profile_intent.features, ids=_name)
+def test_a_feature_has_a_type_that_the_writer_encodes(feature: Feature) -> None:
+    assert feature.type in ENCODERS
 
 
 def test_feast_imports_the_definitions_and_no_other_module() -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from features.online.writer import IntentWriter
-from features.reading.reader import Freshness, HttpIntentReader, IntentReader
+from features.reading.http_reader import HttpIntentReader
+from features.reading.intents import Freshness
+from features.reading.reader import IntentReader
 from features.reading.rerank import Candidate, Order, Reranker
 from features.registry.store import apply
 from stream.exceptions import NotStartedError, StoreUnavailableError, TooManyProfilesError

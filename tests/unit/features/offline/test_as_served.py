@@ -10,17 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
-from feast.types import UnixTimestamp
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from features.definitions import intent_features, profile_intent, title_profiles
 from features.offline.landing import PartitionLanding, Published
-from features.online.encoding import row_field
 from features.online.titles import publish_titles
 from features.reading.reader import IntentReader
-from features.registry.store import apply, source_folder
+from features.registry.places import source_folder
+from features.registry.store import apply
+from features.schema import views
+from features.schema.fields import FieldType
 from stream.domain.feature_row import Erasure
 from stream.exceptions import FeaturesError, NothingLandedError
 from stream.settings import Settings
@@ -137,9 +138,9 @@ def test_every_feature_is_served_as_it_was_published(settings: Settings) -> None
     features = [f"profile_intent:{feature.name}" for feature in profile_intent.features]
     asked = pd.DataFrame({"profile_id": [SAMPLE.profile_id], "event_timestamp": [at(1_000)]})
     (row,) = apply(settings).get_historical_features(asked, features).to_arrow().to_pylist()
-    for feature in profile_intent.features:
-        expected = SAMPLE.published()[row_field(feature)]
-        if feature.dtype == UnixTimestamp:
+    for feature in views.profile_intent.features:
+        expected = SAMPLE.published()[feature.row_field]
+        if feature.type is FieldType.UNIX_TIMESTAMP:
             expected = datetime.fromtimestamp(expected // 1000, UTC)
         elif isinstance(expected, list) and isinstance(expected[0], float):
             expected = pa.array(expected, pa.float32()).to_pylist()

@@ -7,26 +7,20 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from feast.infra.online_stores.sqlite import SqliteOnlineStore
 from redis import exceptions as redis_errors
 from redis._parsers.base import BaseParser
 from redis.sentinel import MasterNotFoundError
 
 from features.online.answers import ANSWERS, typed_errors
-from features.online.fenced_redis import FencedRedisOnlineStore
 from stream.exceptions import StoreError, StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-REDIS = FencedRedisOnlineStore()
-SQLITE = SqliteOnlineStore()
-
-
 def answered(error: Exception) -> StoreError:
     """What a caller gets of an error of the store's client."""
-    with pytest.raises(StoreError) as failure, typed_errors(REDIS):
+    with pytest.raises(StoreError) as failure, typed_errors():
         raise error
     return failure.value
 
@@ -177,11 +171,11 @@ def test_a_cluster_that_can_not_be_explored_is_judged_by_what_its_nodes_answered
 
 def test_a_full_disk_passes_and_a_missing_table_needs_an_operator(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "online.db")) as database:
-        with pytest.raises(StoreRefusedError, match="features apply"), typed_errors(SQLITE):
+        with pytest.raises(StoreRefusedError, match="features apply"), typed_errors():
             database.execute("SELECT 1 FROM intents")
         database.execute("CREATE TABLE intents (a)")
         database.execute("PRAGMA max_page_count = 2")
-        with pytest.raises(StoreUnavailableError, match="the disk"), typed_errors(SQLITE):
+        with pytest.raises(StoreUnavailableError, match="the disk"), typed_errors():
             database.execute("INSERT INTO intents VALUES (zeroblob(100000))")
 
 
@@ -191,12 +185,12 @@ def test_a_locked_database_passes_and_a_file_that_is_none_needs_an_operator(
     path = tmp_path / "online.db"
     with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path, timeout=0)) as two:
         one.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreUnavailableError, match="who else writes"), typed_errors(SQLITE):
+        with pytest.raises(StoreUnavailableError, match="who else writes"), typed_errors():
             two.execute("CREATE TABLE intents (a)")
     path.write_bytes(b"no database" * 100)
     with (
         closing(sqlite3.connect(path)) as database,
         pytest.raises(StoreRefusedError, match="no database"),
-        typed_errors(SQLITE),
+        typed_errors(),
     ):
         database.execute("SELECT * FROM sqlite_master")

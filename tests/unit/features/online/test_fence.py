@@ -14,7 +14,8 @@ from features.online.fence import Fence, fence_of
 from features.online.inspection import inspector_of
 from features.online.titles import publish_titles
 from features.online.writer import IntentWriter
-from features.reading.reader import Freshness, IntentReader
+from features.reading.intents import Freshness
+from features.reading.reader import IntentReader
 from features.registry.store import check_online, open_store
 from stream.domain.feature_row import Erasure
 from stream.exceptions import InvalidSettingsError, StoreUnavailableError, UnfencedStoreError

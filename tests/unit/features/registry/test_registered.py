@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from feast import FeatureService, FeatureView
@@ -11,6 +11,7 @@ from feast import FeatureService, FeatureView
 from features import definitions
 from features.definitions import profile_intent, ranker_v1
 from features.online.writer import IntentWriter
+from features.reading.feast_source import FeastSource
 from features.reading.reader import IntentReader
 from features.reading.rerank import Candidate, Reranker
 from features.registry.store import apply, open_store
@@ -82,13 +83,13 @@ def test_a_reader_says_so_when_its_registry_is_replaced_while_it_reads_and_goes_
     assert sequence_no(reader) == SAMPLE.sequence_no
     apply_older(settings)
     # Feast does so by itself, after ten minutes at the latest.
-    reader._store.refresh_registry()
+    cast(FeastSource, reader._source).store.refresh_registry()
     with pytest.raises(DefinitionsError, match=NEWER):
         reader.read([SAMPLE.profile_id])
     with pytest.raises(DefinitionsError, match=NEWER):
         reranker.rerank(SAMPLE.profile_id, [Candidate("s1")])
     apply(settings)
-    reader._store.refresh_registry()
+    cast(FeastSource, reader._source).store.refresh_registry()
     assert sequence_no(reader) == SAMPLE.sequence_no
     assert reranker.rerank(SAMPLE.profile_id, [Candidate("s1")]).profile_id == SAMPLE.profile_id
 

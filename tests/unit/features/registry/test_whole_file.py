@@ -73,5 +73,5 @@ def test_a_reader_that_comes_first_leaves_no_empty_registry(
     settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(DefinitionsError):
-        IntentReader(settings)
+        IntentReader(settings.model_copy(update={"online_store": "sqlite"}))
     assert list(tmp_path.iterdir()) == []

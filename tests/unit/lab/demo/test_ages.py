@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.reading.reader import Freshness, LiveIntent
+from features.reading.intents import Freshness, LiveIntent
 from fm_intent.data import contract
 from lab.demo.ages import Ages, compare_ages
 from stream.domain.labels import RELEASE_AGES

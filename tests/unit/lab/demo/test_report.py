@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from features.reading.reader import Freshness, LiveIntent
+from features.reading.intents import Freshness, LiveIntent
 from fm_intent.data import contract
 from fm_intent.export import Manifest
 from lab.demo.ages import Ages
