@@ -19,12 +19,11 @@ from features.registry.store import check_online
 from intentstream.extras import missing_extra
 from intentstream.paths import MODEL_REPOSITORY
 from intentstream.served_titles import serve_titles, titles_of
-from intentstream.served_versions import ServedModels, writing
+from intentstream.served_versions import served_folder, served_models, writing
 from intentstream.trial import check_server, compare_recent, shadow_traffic, warm
 from intentstream.undoing import erasures_followed, undone_on_failure
 from stream.domain.divergence import Drift
 from stream.exceptions import IntentstreamError, ReleaseError, TitlesNotServedError
-from stream.home import HOME
 from stream.inference.release import Release, read_release, write_release
 from stream.settings import Settings
 from stream.steps import step
@@ -224,16 +223,6 @@ async def publish_titles_again(
         models = served if number in versions(served) else exports
         titles = titles_of(number, models, home)
         return number, await asyncio.to_thread(serve_titles, settings, titles)
-
-
-def served_folder(settings: Settings) -> Path:
-    """The model repository that Triton reads."""
-    return HOME / settings.triton_models
-
-
-def served_models(settings: Settings, exports: Path) -> ServedModels:
-    """What goes in and out of the model repository that Triton reads."""
-    return ServedModels(exports, served_folder(settings), settings.model_name, settings.triton_urls)
 
 
 @contextmanager

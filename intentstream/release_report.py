@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from intentstream.paths import MODEL_REPOSITORY
-from intentstream.publishing import Publication, served_models
+from intentstream.served_versions import served_models
 from stream.domain.heads import INTENTS
 from stream.inference.release import read_release
 from stream.settings import Settings
 from stream.steps import console
+
+if TYPE_CHECKING:
+    from intentstream.publishing import Publication
 
 
 async def show_releases(settings: Settings, *, exports: Path = MODEL_REPOSITORY) -> None:

@@ -15,14 +15,25 @@ from typing import Final
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from fm_intent.export import read_version_labels
 from fm_intent.model_config import configuration
 from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.exceptions import DeploymentError, ModelFolderError, ModelVersionError
+from stream.home import HOME
+from stream.settings import Settings
 
 _PATIENCE_S: Final = 5.0
 _LOADING_S: Final = 300.0
 _NOT_THERE: Final = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
+
+
+def served_folder(settings: Settings) -> Path:
+    """The model repository that Triton reads."""
+    return HOME / settings.triton_models
+
+
+def served_models(settings: Settings, exports: Path) -> ServedModels:
+    """What goes in and out of the model repository that Triton reads."""
+    return ServedModels(exports, served_folder(settings), settings.model_name, settings.triton_urls)
 
 
 class ServedModels:
@@ -133,6 +144,8 @@ class ServedModels:
         """
         for home in self._homes:
             if (home / version).exists():
+                from fm_intent.export import read_version_labels  # with torch
+
                 return read_version_labels(home / version)
         return BUILT_IN
 

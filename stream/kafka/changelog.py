@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from aiokafka import TopicPartition
 
-from stream.domain import codec, topics
+from stream.domain import topics
 from stream.domain.rules import Rules
 from stream.exceptions import BadStateError
 from stream.kafka.connection import partitions_of, running
@@ -125,6 +125,10 @@ def join_into(states: StatesByPlace, record: Any, rules: Rules) -> None:
     Raises:
         BadStateError: when it can't be joined with what is there; says which it is.
     """
+    from stream.domain import (
+        codec,  # with a compiler, which those who only look for keys do without
+    )
+
     place = record.key, record.partition
     if record.value is None:
         states.pop(place, None)

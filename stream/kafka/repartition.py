@@ -21,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.new_partitions import NewPartitions
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from stream.domain import codec, topics
+from stream.domain import topics
 from stream.domain.catalogue import read_catalogue
 from stream.domain.rules import Rules
 from stream.exceptions import BadStateError, RepartitionRefusedError, TopicsMissingError
@@ -177,6 +177,8 @@ def whole(key: bytes, states: Sequence[KeptState], rules: Rules) -> KeptState:
     Raises:
         BadStateError: when one can't be read; says whose.
     """
+    from stream.domain import codec  # as in `stream.kafka.changelog`
+
     data = states[0].data
     try:
         for state in states[1:]:

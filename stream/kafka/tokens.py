@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import httpx
 from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
@@ -24,6 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from stream.exceptions import InvalidSettingsError
 from stream.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    import httpx
 
 _RENEW_AT: Final = 0.8
 """Share of a token's lifetime after which it is renewed, as Kafka's own clients do."""
@@ -142,6 +144,8 @@ class OidcTokens(Tokens):
 
     def fetch(self) -> Token:
         """Ask the endpoint."""
+        import httpx  # here, because few ask for tokens
+
         asked_s = self._clock()
         form = {"grant_type": "client_credentials"}
         if self._scope:

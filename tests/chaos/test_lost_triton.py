@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from intentstream.publishing import served_models
+from intentstream.served_versions import served_models
 from stream.kafka.admin import create_topics
 from tests.traffic import Traffic
 from tests.workers import http, lag, online, until, worker

@@ -29,8 +29,8 @@ from intentstream.publishing import (
     publish,
     publish_titles_again,
     rollback,
-    served_models,
 )
+from intentstream.served_versions import served_models
 from stream.domain import codec, topics
 from stream.domain.event_types import Browse
 from stream.domain.labels import hash64

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 
-from intentstream.publishing import publish, served_models
+from intentstream.publishing import publish
+from intentstream.served_versions import served_models
 from stream.exceptions import ModelVersionError
 from stream.inference.client import InferenceClient
 from stream.inference.placement import placed
