@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import xxhash
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
@@ -197,6 +196,8 @@ def _rows(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
     A merged file that is merged again is larger than one likes to hold.
     """
+    import pyarrow.dataset as ds  # here, because it brings pandas
+
     found = ds.dataset([str(path) for path in paths], schema, format="parquet")
     for batch in found.to_batches(batch_size=ROW_GROUP, batch_readahead=1, fragment_readahead=1):
         yield pa.Table.from_batches([batch], schema)

@@ -44,20 +44,23 @@ def read_catalogue(path: Path | None) -> Catalogue:
     if path is None:
         return Catalogue()
     try:
-        table = pq.read_table(path, columns=["title_id", "duration_s"]).to_pydict()
+        # `read_table` would import pandas.
+        with pq.ParquetFile(path) as file:
+            table = file.read(["title_id", "duration_s"]).to_pydict()
+        title_ids, seconds_of = table["title_id"], table["duration_s"]
     except PermissionError as error:
         raise CatalogueError(
             f"the catalogue {path} may not be read by user {os.getuid()}: `chmod a+r` the file, "
             "in a container the one that is mounted there"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise CatalogueError(
             f"the catalogue {path} is no Parquet file with title_id and duration_s: {error}"
         ) from error
-    hashes = [hash64(title_id) for title_id in table["title_id"]]
-    durations = zip(hashes, table["duration_s"], strict=True)
+    hashes = [hash64(title_id) for title_id in title_ids]
+    durations = zip(hashes, seconds_of, strict=True)
     return Catalogue(
-        title_ids=dict(zip(hashes, table["title_id"], strict=True)),
+        title_ids=dict(zip(hashes, title_ids, strict=True)),
         durations=Durations(
             {title: round(seconds * 1000) for title, seconds in durations if seconds}
         ),

@@ -82,7 +82,7 @@ class IntentApp(faust.App):
     async def on_start(self) -> None:
         """Open the edges and build the pipeline."""
         throttle_clients()
-        await asyncio.to_thread(warm_up)
+        warming = asyncio.create_task(asyncio.to_thread(warm_up))
         config, catalogue = self.worker_settings, self.catalogue
         topology = await settle_topology(config, await check_topics(config))
         self.table.place = topology.place()
@@ -143,6 +143,7 @@ class IntentApp(faust.App):
         await self.add_runtime_dependency(self._topology)
         health = HealthServer(config, is_ready=self.is_ready, is_alive=watchdog.is_alive)
         await self._edges.enter_async_context(health)
+        await warming
         await super().on_start()
         # What is imported by now lives as long as the worker, and to look through it for garbage
         # takes 200 ms, once a minute, in which no event moves.
