@@ -34,6 +34,11 @@ class FeastIntents:
         """See `IntentStore`."""
         return isinstance(self._store.provider.online_store, FencedOnlineStore)
 
+    @property
+    def is_registered(self) -> bool:
+        """See `IntentStore`: `start` has done it."""
+        return True
+
     async def write(self, rows: Sequence[IntentRow]) -> int | None:
         """See `IntentStore`."""
         store = self._store

@@ -40,6 +40,11 @@ class RedisIntents:
         """See `IntentStore`. The definitions are registered while rows are written."""
         await self._registration.start()
 
+    @property
+    def is_registered(self) -> bool:
+        """See `IntentStore`."""
+        return self._registration.is_done
+
     async def write(self, rows: Sequence[IntentRow]) -> int:
         """See `IntentStore`."""
         self._registration.insist()

@@ -20,6 +20,10 @@ class IntentStore(Protocol):
     def is_fenced(self) -> bool:
         """Whether the store refuses older rows."""
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether the feature definitions are registered."""
+
     async def start(self) -> None:
         """Register the feature definitions and get ready."""
 
@@ -77,6 +81,15 @@ class IntentWriter:
             NotStartedError: as `write`.
         """
         return self._started().is_fenced
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the feature definitions are registered, so that what is written is read by Feast.
+
+        Raises:
+            NotStartedError: as `write`.
+        """
+        return self._started().is_registered
 
     async def write(self, rows: Sequence[IntentRow]) -> int | None:
         """Write the rows. Where several are of one profile, the newest stays.

@@ -44,8 +44,8 @@ for intent in IntentReader(Settings()).read(["profile-1", "profile-2"]):
     print(intent.profile_id, intent.freshness, intent.age_ms, genre)
 ```
 
-`read_async` does not block an event loop; a read takes {max_profiles:,} profiles at most. From Redis
-it reads without Feast, and so without seconds of import; the answers are Feast's. The same
+`read_async` does not block an event loop; a read takes {max_profiles:,} profiles at most. Redis is
+read without Feast, and so without seconds of import; the answers are those of Feast. The same
 from a feature server, without the store's address and password:
 
 ```python

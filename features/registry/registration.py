@@ -94,6 +94,11 @@ class Registration:
         )
         self._done = asyncio.create_task(asyncio.to_thread(_ended, self._process))
 
+    @property
+    def is_done(self) -> bool:
+        """Whether who reads by Feast finds the definitions."""
+        return self._done is None or (self._done.done() and self._done.exception() is None)
+
     def insist(self) -> None:
         """Look whether it has failed by now.
 

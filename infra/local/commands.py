@@ -13,7 +13,6 @@ from infra.exceptions import StackError
 from infra.local.local_model import model_of
 from infra.local.stack import ProgramStatus, Stack, on_loopback
 from intentstream.paths import LOCAL, MODEL_REPOSITORY
-from intentstream.publishing import publish
 from stream.inference.release import read_release
 from stream.kafka.admin import create_topics
 from stream.settings import Settings, settings
@@ -79,6 +78,8 @@ def _serve(stack: Stack, current: Settings) -> str:
         stack.load_model(answers, also=[release.live, release.previous])
         return answers
     newest = max(versions(MODEL_REPOSITORY), default=0) or model_of(SMALL_SOURCE, seed=1).version
+    from intentstream.publishing import publish  # with Feast; `status` does without
+
     return asyncio.run(publish(current, str(newest))).release.live
 
 

@@ -6,7 +6,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
-from fm_intent.data.sources import prepare
 from intentstream.paths import LOCAL, MODEL_REPOSITORY
 from stream.steps import console, step
 
@@ -27,6 +26,7 @@ def model_of(source: str, seed: int) -> Manifest:
         SourceError: when the source can't be had.
         ModelError: when the training fails.
     """
+    from fm_intent.data.sources import prepare
     from fm_intent.export import newest
 
     data_dir = prepare(source, LOCAL)

@@ -67,6 +67,7 @@ class IntentApp(faust.App):
     table: SessionTable
     watchdog: Watchdog
     pipeline: Pipeline | None = None
+    writer: IntentWriter
     healer: Healer | None = None
     pipeline_type: type[Pipeline] = Pipeline
 
@@ -88,7 +89,7 @@ class IntentApp(faust.App):
         self.table.place = topology.place()
         topologies = await self._edges.enter_async_context(TopologyReader(config))
         self._topology = TopologyWatch(config, topologies, topology)
-        writer = IntentWriter(config)
+        writer = self.writer = IntentWriter(config)
         await writer.start()
         self._edges.push_async_callback(writer.close)
         metrics.STORE_FENCED.set(writer.is_fenced)
@@ -220,8 +221,15 @@ class IntentApp(faust.App):
         ]
 
     def is_ready(self) -> bool:
-        """Whether the worker has its partitions and topics, and no dependency holds it up."""
-        return self._gets_on() and (self.healer is None or self.healer.store_answers)
+        """Whether the worker has its partitions and topics, and no dependency holds it up.
+
+        Also whether who reads by Feast finds the definitions; events don't wait for that.
+        """
+        return (
+            self._gets_on()
+            and (self.healer is None or self.healer.store_answers)
+            and self.writer.is_registered
+        )
 
     def _gets_on(self) -> bool:
         return (

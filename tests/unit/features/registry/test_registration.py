@@ -41,8 +41,10 @@ def register(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         registration = Registration(settings)
         await registration.start()
         if registration._done:
+            assert not registration.is_done
             await asyncio.wait([registration._done])
         registration.insist()
+        assert registration.is_done
         await registration.close()
 
     with monkeypatch.context() as patch:
