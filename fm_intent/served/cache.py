@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from .compiled import Compiled, unfit
 from .network import Answer, FMIntent, Interactions
 from .recorded import Recorded
 from .ways import Way, joined, rows_of
+
+_DAMAGED: Final = "the network's answer isn't a number; the weights of this version are damaged"
 
 
 @dataclass(frozen=True)
@@ -131,18 +134,21 @@ class Cache:
     def _kept_answer(self, profile_B: Tensor, x: Interactions) -> Answer:
         """Answers for windows that the cache keeps."""
         profiles = profile_B.tolist()
+        if len(set(profiles)) == len(profiles) <= self.slots:
+            return self._round(profiles, x)
         parts = [
             self._round(profiles[rows], Interactions(*(column[rows] for column in x)))
             for rows in _rounds(profiles, self.slots)
         ]
-        return parts[0] if len(parts) == 1 else joined(parts)
+        return joined(parts)
 
     def _whole_answer(self, x: Interactions) -> Answer:
         """Answers for windows that the cache doesn't keep."""
         rows, length = x.title_BL.shape
         self.counts += Counts(misses=rows, positions=rows * length)
         answer = self.way.whole(x)
-        _check(_sound(answer))
+        if not _is_sound(answer):
+            raise FloatingPointError(_DAMAGED)
         return answer
 
     @torch.inference_mode()
@@ -158,13 +164,13 @@ class Cache:
     def _round(self, profiles: list[int], x: Interactions) -> Answer:
         """Rows of different profiles, no more than there are slots."""
         longest = int(x.length_B.max())
-        x = Interactions(*(one[:, :longest] if one.dim() > 1 else one for one in x))
+        if longest < x.title_BL.shape[1]:
+            x = Interactions(*(one[:, :longest] if one.dim() > 1 else one for one in x))
         slots = self._claim(profiles)
         done = self.way.extended(slots, x)
-        sound_B = _sound(done.answer)
-        if not sound_B.all():
+        if not _is_sound(done.answer):
             self.way.clear(slots)
-        _check(sound_B)
+            raise FloatingPointError(_DAMAGED)
         self.way.keep(slots, x)
         self.counts += Counts(
             hits=done.hits,
@@ -191,16 +197,9 @@ class Cache:
         return [known[profile] for profile in profiles]
 
 
-def _sound(answer: Answer) -> Tensor:
-    """Which rows hold finite numbers only, bool `[B]`."""
-    return answer.user_BD.isfinite().all(-1)
-
-
-def _check(sound_B: Tensor) -> None:
-    if not sound_B.all():
-        raise FloatingPointError(
-            "the network's answer isn't a number; the weights of this version are damaged"
-        )
+def _is_sound(answer: Answer) -> bool:
+    """Whether it holds finite numbers only."""
+    return bool(answer.user_BD.isfinite().all())
 
 
 def _rounds(profiles: list[int], most: int) -> Iterator[slice]:

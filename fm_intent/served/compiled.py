@@ -193,7 +193,7 @@ class _Model(_Fields):
     ]
 
 
-class _Batch(_Fields):
+class _Batch(ctypes.Structure):
     _fields_ = [
         *_integers("rows length"),
         *_pointers("title action start share device size slots"),
@@ -423,16 +423,15 @@ class Compiled:
     def open(self, slots: int) -> None:
         """Take memory for so many slots, which is used as they are written."""
         self._slots = untouched_zeros((slots, self.window * self._position_bytes), torch.uint8)
-        self._valid = torch.zeros(slots, dtype=torch.int64)
+        self._valid = np.zeros(slots, np.int64)
 
     def extended(self, slots: Sequence[int], x: Interactions) -> Extended:
         """The answers of rows in these slots, computing what can't be reused."""
-        slot_B = torch.tensor(slots, dtype=torch.int64)
-        return self._answer(x, self._slots, self._valid, slot_B, self.window)
+        return self._answer(x, self._slots, self._valid, np.array(slots), self.window)
 
     def keep(self, slots: Sequence[int], x: Interactions) -> None:
         """Have the slots' positions count as good, of windows whose answers are sound."""
-        self._valid[torch.tensor(slots)] = x.length_B
+        self._valid[np.array(slots)] = x.length_B.numpy()
 
     def clear(self, slots: Sequence[int]) -> None:
         """Overwrite what is kept in these slots."""
@@ -444,11 +443,16 @@ class Compiled:
         """The answers, of which nothing is kept."""
         rows, length = x.title_BL.shape
         slots = torch.empty(rows, length * self._position_bytes, dtype=torch.uint8)
-        valid = torch.zeros(rows, dtype=torch.int64)
-        return self._answer(x, slots, valid, torch.arange(rows), length).answer
+        valid = np.zeros(rows, np.int64)
+        return self._answer(x, slots, valid, np.arange(rows), length).answer
 
     def _answer(
-        self, x: Interactions, slots: Tensor, valid: Tensor, slot_B: Tensor, window: int
+        self,
+        x: Interactions,
+        slots: Tensor,
+        valid: NDArray[np.int64],
+        slot_B: NDArray[np.int64],
+        window: int,
     ) -> Extended:
         rows, length = x.title_BL.shape
         inputs = [column.contiguous() for column in x]
@@ -464,7 +468,7 @@ class Compiled:
         probs = (ctypes.c_void_p * len(self._classes))(
             *(one.data_ptr() for one in answer.intent_probs)
         )
-        reused_B = torch.empty(rows, dtype=torch.int64)
+        reused_B = np.empty(rows, np.int64)
         batch = _Batch(
             rows=rows,
             length=length,
@@ -477,8 +481,8 @@ class Compiled:
             slots=slots.data_ptr(),
             slot_bytes=slots.shape[1],
             window=window,
-            valid=valid.data_ptr(),
-            slot=slot_B.data_ptr(),
+            valid=valid.ctypes.data,
+            slot=slot_B.ctypes.data,
             probs=ctypes.addressof(probs),
             attention=answer.attention_BM.data_ptr(),
             embedding=answer.intent_BD.data_ptr(),
@@ -486,15 +490,14 @@ class Compiled:
             log_norm=answer.title_log_norm_B1.data_ptr(),
             user=answer.user_BD.data_ptr(),
             hash=answer.next_title_hash.data_ptr(),
-            reused=reused_B.data_ptr(),
+            reused=reused_B.ctypes.data,
         )
         spent = self._library.fm_answer(ctypes.byref(self._packed), ctypes.byref(batch))
         if spent < 0:
             raise ValueError("a window's length, title, action or device is out of range")
-        reused: NDArray[np.int64] = reused_B.numpy()
         return Extended(
             answer=answer,
-            hits=int((reused > 0).sum()),
-            positions=int(x.length_B.sum()) - int(reused.sum()),
+            hits=int(np.count_nonzero(reused_B)),
+            positions=int(x.length_B.sum()) - int(reused_B.sum()),
             whole_s=spent / 1e9,
         )

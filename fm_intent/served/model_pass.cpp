@@ -30,7 +30,7 @@ constexpr int64_t DAY_MS = 86'400'000;
 constexpr int64_t UNKNOWN_DAY = -(1LL << 31);
 constexpr int64_t FIRST_ROW = 2;       // title row of the first title
 constexpr int64_t BLOCK = 128;         // positions that are computed together, or those of one row
-constexpr int64_t SCORED = 24;         // rows whose scores are in the processor's cache together
+constexpr int64_t SCORED = 12;         // rows whose scores are in the processor's cache together
 
 enum Role : int64_t { SHORT, INTENT, ITEM };
 enum Told : int64_t { NOTHING, ENTRY, AGE };
@@ -224,19 +224,35 @@ void product(int64_t M, int64_t N, int64_t K, const float* x, int64_t ldx, const
   }
 }
 
-// Norm of a layer; without weight and bias where those are multiplied into what follows.
-inline void norm(const float* x, int64_t D, const float* weight, const float* bias, float* y) {
-  v8 s = set(0), q = set(0);
-  for (int64_t j = 0; j < D; j += 8) s = add(s, ld(x + j));
-  const v8 mean = set(sum(s) / D);
-  for (int64_t j = 0; j < D; j += 8) {
-    const v8 d = sub(ld(x + j), mean);
-    q = fma(d, d, q);
-  }
-  const v8 scale = set(1 / std::sqrt(sum(q) / D + 1e-5f));
-  for (int64_t j = 0; j < D; j += 8) {
-    const v8 v = mul(sub(ld(x + j), mean), scale);
-    st(y + j, weight ? fma(v, ld(weight + j), ld(bias + j)) : v);
+// The sums of eight vectors' lanes.
+inline v8 sums(const v8* a) {
+  const v8 low = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+  const v8 high = _mm256_hadd_ps(_mm256_hadd_ps(a[4], a[5]), _mm256_hadd_ps(a[6], a[7]));
+  return add(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+}
+
+// Norms of rows x [count][D], eight at once, which don't wait for each other; the last stands in for
+// what is missing. Without weight and bias where those are multiplied into what follows.
+void norms(int64_t count, const float* x, int64_t D, const float* weight, const float* bias, float* y, int64_t ldy) {
+  for (int64_t i = 0; i < count; i += 8) {
+    const float* row[8];
+    v8 a[8], q[8];
+    for (int k = 0; k < 8; k++) row[k] = x + std::min(i + k, count - 1) * D, a[k] = q[k] = set(0);
+    for (int64_t j = 0; j < D; j += 8)
+      for (int k = 0; k < 8; k++) a[k] = add(a[k], ld(row[k] + j));
+    alignas(32) float mean[8], scale[8];
+    st(mean, _mm256_div_ps(sums(a), set(D)));
+    for (int64_t j = 0; j < D; j += 8)
+      for (int k = 0; k < 8; k++) {
+        const v8 d = sub(ld(row[k] + j), set(mean[k]));
+        q[k] = fma(d, d, q[k]);
+      }
+    st(scale, _mm256_div_ps(set(1), _mm256_sqrt_ps(add(_mm256_div_ps(sums(q), set(D)), set(1e-5f)))));
+    for (int64_t k = 0; k < std::min<int64_t>(8, count - i); k++)
+      for (int64_t j = 0; j < D; j += 8) {
+        const v8 v = mul(sub(ld(row[k] + j), set(mean[k])), set(scale[k]));
+        st(y + (i + k) * ldy + j, weight ? fma(v, ld(weight + j), ld(bias + j)) : v);
+      }
   }
 }
 
@@ -254,9 +270,7 @@ inline v8 dots8(const float* q, const float* n, int64_t D) {
     const v8 part = ld(q + j);
     for (int i = 0; i < 8; i++) a[i] = fma(part, ld(n + i * D + j), a[i]);
   }
-  const v8 low = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
-  const v8 high = _mm256_hadd_ps(_mm256_hadd_ps(a[4], a[5]), _mm256_hadd_ps(a[6], a[7]));
-  return add(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+  return sums(a);
 }
 
 // ---- Inputs
@@ -356,13 +370,12 @@ void look_back(const Block& b, int64_t layer, int64_t r, int64_t from, const flo
   std::memset(to + size * D, 0, (up8(size) - size) * D * sizeof(float));
   if (layer == 0) {
     const Stage& s = b.m.stage[0];
-    for (int64_t l = from; l < size; l++) {
-      float* n = to + l * D;
-      inlet(b.m, s, b.seen(r)[l], n);
-      norm(n, D, s.norm, s.norm_bias, n);
-      norm(n, D, nullptr, nullptr, n);
-      for (int64_t j = 0; j < D; j += 8) st(n + j, _mm256_cvtph_ps(_mm256_cvtps_ph(ld(n + j), _MM_FROUND_TO_NEAREST_INT)));
-    }
+    float* first = to + from * D;
+    for (int64_t l = from; l < size; l++) inlet(b.m, s, b.seen(r)[l], to + l * D);
+    norms(size - from, first, D, s.norm, s.norm_bias, first, D);
+    norms(size - from, first, D, nullptr, nullptr, first, D);
+    for (int64_t j = from * D; j < size * D; j += 8)
+      st(to + j, _mm256_cvtph_ps(_mm256_cvtps_ph(ld(to + j), _MM_FROUND_TO_NEAREST_INT)));
     return;
   }
   half* kept = b.kept(r, layer);
@@ -419,7 +432,7 @@ void through(const Block& b, const Layer& w, int64_t layer, int64_t stage, bool 
   const Model& m = b.m;
   const int64_t D = m.width, H = m.heads, NB = b.biases(), asked = newest_only ? b.rows : b.count;
   float* normed = scratch.take<float>(b.count * D);
-  for (int64_t t = 0; t < b.count; t++) norm(x + t * D, D, nullptr, nullptr, normed + t * D);
+  norms(b.count, x, D, nullptr, nullptr, normed, D);
 
   const int64_t wide = up16(H * D + D), up = up16(2 * m.hidden + D), narrow = up16(D);
   float *query = scratch.take<float>(asked * wide), *found = scratch.take<float>(asked * H * D);
@@ -453,7 +466,7 @@ void through(const Block& b, const Layer& w, int64_t layer, int64_t stage, bool 
     for (int64_t j = 0; j < D; j += 8)
       st(x + i * D + j, fma(sigmoid8(ld(query + i * wide + H * D + j)), ld(added + i * narrow + j), ld(x + i * D + j)));
 
-  for (int64_t i = 0; i < asked; i++) norm(x + i * D, D, nullptr, nullptr, at + i * D);
+  norms(asked, x, D, nullptr, nullptr, at, D);
   product(asked, up, D, at, D, w.feed_in, w.feed_in_bias, fed, up);
   for (int64_t i = 0; i < asked; i++)
     for (int64_t j = 0; j < m.hidden; j += 8) {
@@ -531,15 +544,15 @@ void encode(Block& b) {
       inlet(m, stage, b.seen(b.of[t])[b.position[t]], x + t * D);
       if (stage.before)
         for (int64_t j = 0; j < D; j += 8) st(x + t * D + j, add(ld(x + t * D + j), ld(before + t * narrow + j)));
-      norm(x + t * D, D, stage.norm, stage.norm_bias, x + t * D);
     }
+    norms(b.count, x, D, stage.norm, stage.norm_bias, x, D);
     for (int64_t i = 0; i < stage.layers; i++, layer++)
       through(b, m.layer[layer], layer, s, stage.role == ITEM && i + 1 == stage.layers, x);
     if (stage.role == SHORT) {
-      for (int64_t t = 0; t < b.count; t++) norm(x + t * D, D, stage.outlet, stage.outlet_bias, b.cat + t * 2 * D);
+      norms(b.count, x, D, stage.outlet, stage.outlet_bias, b.cat, 2 * D);
       said += D;
     } else if (stage.role == INTENT) {
-      for (int64_t t = 0; t < b.count; t++) norm(x + t * D, D, stage.outlet, stage.outlet_bias, x + t * D);
+      norms(b.count, x, D, stage.outlet, stage.outlet_bias, x, D);
       predict(b, b.count, x);
       aggregate(b, b.cat + said);
       said += D;
@@ -547,7 +560,7 @@ void encode(Block& b) {
       for (int64_t r = 0; r < b.rows; r++)  // never behind what is still to be moved
         std::memmove(b.probs + r * wide, b.probs + b.newest[r] * wide, wide * sizeof(float));
     } else {
-      for (int64_t r = 0; r < b.rows; r++) norm(x + r * D, D, stage.outlet, stage.outlet_bias, b.user + r * D);
+      norms(b.rows, x, D, stage.outlet, stage.outlet_bias, b.user, D);
     }
   }
   if (!m.hierarchical) {
@@ -580,11 +593,15 @@ void recall(const Block& b, int64_t r, const float* query, float constant, float
   float* gain = b.weights;
   for (int64_t l = 0; l < size; l += 8)
     st(gain + l, softplus8(add(dots8(query, b.context + l * D, D), add(ld(bias + l), set(constant)))));
-  for (int64_t l = 0; l < size; l++) {
+  int64_t places = 16;  // of a set of titles, half of it empty
+  while (places < 2 * size) places *= 2;
+  auto* later = scratch.take<int32_t>(places);
+  std::memset(later, 0, places * sizeof(int32_t));
+  for (int64_t l = size - 1; l >= 0; l--) {
     if (!is_candidate(m, title[l])) continue;
-    bool again = false;
-    for (int64_t later = l + 1; later < size && !again; later++) again = title[later] == title[l];
-    if (!again) score[title[l] - FIRST_ROW] += gain[l];
+    int64_t at = title[l] * 0x9E3779B1 >> 7 & (places - 1);
+    while (later[at] && later[at] != title[l]) at = (at + 1) & (places - 1);
+    if (later[at] == 0) score[title[l] - FIRST_ROW] += gain[l], later[at] = int32_t(title[l]);
   }
 }
 
@@ -706,7 +723,7 @@ void answer(const Model& m, const Batch& x, const int64_t* row, int64_t rows, in
   int64_t longest = 0;
   for (int64_t r = 0; r < rows; r++) longest = std::max(longest, x.size[row[r]]);
   const int64_t D = m.width, widest = up8(longest);
-  Block b{m, x, rows, count, widest, row};
+  Block b = {m, x, rows, count, widest, row, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   b.first = scratch.take<int64_t>(rows), b.newest = scratch.take<int64_t>(rows);
   b.of = scratch.take<int64_t>(count), b.position = scratch.take<int64_t>(count);
   int64_t t = 0;

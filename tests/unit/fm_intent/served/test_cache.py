@@ -320,7 +320,7 @@ def test_a_budget_too_small_for_one_profile_is_refused(model: FMIntent) -> None:
 def memory(kept: Cache) -> list[torch.Tensor]:
     """All that a pass keeps of profiles."""
     names = {"recorded": ("_kept", "_inputs", "_valid"), "compiled": ("_slots", "_valid")}
-    return [getattr(kept.way, name) for name in names[kept.way.name]]
+    return [torch.as_tensor(getattr(kept.way, name)) for name in names[kept.way.name]]
 
 
 def test_a_forgotten_profile_leaves_nothing_behind(cache: Made, model: FMIntent) -> None:
