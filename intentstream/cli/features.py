@@ -20,10 +20,17 @@ def features_apply() -> None:
 
     Settings: INTENT_FEATURE_REGISTRY, INTENT_ONLINE_STORE.
     """
-    from features.registry.store import apply
+    from features.registry.places import registry_of
+    from features.registry.registration import is_noted
     from stream.settings import settings
 
-    registry = apply(settings()).config.registry.path
+    config = settings()
+    registry = registry_of(config)
+    # A store other than Redis may lack its tables beside a whole registry.
+    if config.online_store != "redis" or not is_noted(registry):
+        from features.registry.store import apply
+
+        apply(config)
     typer.echo(f"the definitions of this release are registered in {registry}")
 
 
