@@ -91,13 +91,17 @@ def of_command(command: tuple[str, ...], home: Path, environment: dict[str, str]
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
-    told = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
+    seen, peak = psutil.Process(process.pid), 0
+    # The system's own peak of a child begins with what its parent held.
+    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        peak = max(peak, seen.memory_info().rss)
+        time.sleep(0.01)
     wall_s = time.perf_counter() - began
+    _, status, used = ended
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise AssertionError(f"{command} failed: {told.decode()}")
-    return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+        raise AssertionError(f"{command} failed: {process.stderr.read().decode()}")
+    return Cost(wall_s, used.ru_utime + used.ru_stime, peak / _MIB)
 
 
 def of_worker(settings: Settings, home: Path, environment: dict[str, str]) -> Cost:
