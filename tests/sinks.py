@@ -21,6 +21,7 @@ from stream.kafka.lag import LagReader
 from stream.kafka.outbox import Outbox, Outgoing
 from stream.settings import Settings
 from stream.worker.sink import group_of, run_sink
+from tests.unit.features.samples import to_json
 from tests.workers import http, until
 
 _processes: Final = multiprocessing.get_context("forkserver")
@@ -76,7 +77,7 @@ def publish(settings: Settings, rows: Sequence[IntentRow | bytes | Outgoing | No
             return row
         if isinstance(row, IntentRow):
             partition = _partition(settings, row.profile_id)
-            return Outgoing(INTENT_FEATURES, partition, row.profile_id.encode(), row.to_json())
+            return Outgoing(INTENT_FEATURES, partition, row.profile_id.encode(), to_json(row))
         return Outgoing(INTENT_FEATURES, 0, b"raw", row)
 
     async def deliver() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from features.online.encoding import TAGS
+from features.online.encoding import TAGS, varint
 from features.schema.fields import FieldType
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def value(kind: FieldType, raw: bytes | None) -> Any:
     """
     if not raw:
         return None
-    tag = TAGS[kind]
+    tag = varint(TAGS[kind])
     if not raw.startswith(tag):
         raise ValueError(f"not of type {kind.value}: {raw[:16]!r}")
     try:

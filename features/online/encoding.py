@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from features.schema.fields import FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _STRING_KEY: Final = 2
 """`ValueType.STRING`, of a join key."""
@@ -35,12 +35,12 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _tag(value_field: int, wire_type: int) -> bytes:
-    return varint(value_field << 3 | wire_type)
+def _tag(value_field: int, wire_type: int) -> int:
+    return value_field << 3 | wire_type
 
 
 # Numbers of the fields of feast.types.Value (protos/feast/types/Value.proto), and their wire types.
-TAGS: Final[dict[FieldType, bytes]] = {
+TAGS: Final[dict[FieldType, int]] = {
     FieldType.STRING: _tag(2, 2),
     FieldType.INT64: _tag(4, 0),
     FieldType.FLOAT32: _tag(6, 5),
@@ -49,14 +49,14 @@ TAGS: Final[dict[FieldType, bytes]] = {
     FieldType.INT64S: _tag(14, 2),
     FieldType.FLOAT32S: _tag(16, 2),
 }
-"""What a value of each type begins with."""
+"""The number that a value of each type begins with."""
 
-_STRING: Final = TAGS[FieldType.STRING]
-_INT64: Final = TAGS[FieldType.INT64]
-_UNIX_TIMESTAMP: Final = TAGS[FieldType.UNIX_TIMESTAMP]
-_FLOAT: Final = TAGS[FieldType.FLOAT32]
-_FLOAT_LIST: Final = TAGS[FieldType.FLOAT32S]
-_STRING_LIST: Final = TAGS[FieldType.STRINGS]
+_STRING: Final = varint(TAGS[FieldType.STRING])
+_INT64: Final = varint(TAGS[FieldType.INT64])
+_UNIX_TIMESTAMP: Final = varint(TAGS[FieldType.UNIX_TIMESTAMP])
+_FLOAT: Final = varint(TAGS[FieldType.FLOAT32])
+_FLOAT_LIST: Final = varint(TAGS[FieldType.FLOAT32S])
+_STRING_LIST: Final = varint(TAGS[FieldType.STRINGS])
 
 
 def string_value(text: str) -> bytes:
@@ -101,9 +101,14 @@ def _string_element(text: str) -> bytes:
     return _FIRST_FIELD + varint(len(raw)) + raw
 
 
+def string_elements(texts: Iterable[str]) -> bytes:
+    """The `StringList` of UTF-8 texts."""
+    return b"".join(map(_string_element, texts))
+
+
 def string_list_value(texts: Sequence[str]) -> bytes:
     """A `string_list_val` of UTF-8 texts."""
-    elements = b"".join(map(_string_element, texts))
+    elements = string_elements(texts)
     return _STRING_LIST + varint(len(elements)) + elements
 
 

@@ -6,30 +6,41 @@ They go past Feast's protobuf objects, straight into the bytes that Feast's Redi
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
-from operator import itemgetter
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import mmh3
+import numpy as np
 
-from features.online.encoding import ENCODERS, StringKeys, float_list_value, timestamp
+from features.online.encoding import TAGS, StringKeys, string_elements, timestamp
+from features.online.row_bytes import (
+    BYTES,
+    FLOAT,
+    FLOATS,
+    INTEGER,
+    TIMESTAMP,
+    Layout,
+    Values,
+    hash_fields_of,
+)
 from features.schema.fields import FieldType
 from features.schema.views import PROJECT, profile_intent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Mapping
 
-    from features.schema.fields import Feature
-    from stream.domain.feature_row import Erasure, IntentRow
+    from stream.domain.feature_row import Erasure
+    from stream.domain.intent_rows import IntentRows
 
-_SELDOM_REPEATED: Final = (
-    "next_title_ids",
-    "title_log_norm",
-    "session_id",
-    "sequence_no",
-    "last_event_id",
-)
-"""Features of which keeping encoded values would cost more than it saves."""
+_KINDS: Final = {
+    FieldType.INT64: INTEGER,
+    FieldType.UNIX_TIMESTAMP: INTEGER,
+    FieldType.FLOAT32: FLOAT,
+    FieldType.STRING: BYTES,
+    FieldType.STRINGS: BYTES,
+    FieldType.FLOAT32S: FLOATS,
+}
+"""How the values of a type are written."""
 
 
 class FencedRow(NamedTuple):
@@ -84,61 +95,60 @@ def feature_field(view_name: str, feature: str) -> bytes:
 
 
 class RowEncoder:
-    """Encodes rows for `features.online.fenced_writes`.
-
-    Encoding is most of what a row costs its writer. So entries of values that come again in row
-    after row (labels, versions, whole seconds) are kept, and all float lists of a row are packed by
-    one call, around the bytes between them, which depend on the lists' lengths alone.
-    """
+    """Encodes rows for `features.online.fenced_writes`, many at once."""
 
     def __init__(self, project: str = PROJECT) -> None:
         view = profile_intent.name
-        lists = [one for one in profile_intent.features if one.type is FieldType.FLOAT32S]
-        others = [one for one in profile_intent.features if one.type is not FieldType.FLOAT32S]
         self._key = StringKeys(profile_intent.join_key, project)
         self._time = hash_name(timestamp_field(view))
-        self._lists = itemgetter(*(one.row_field for one in lists))
-        self._list_names = [hash_name(feature_field(view, one.name)) for one in lists]
-        self._packers: dict[tuple[int, ...], tuple[list[bytes], Callable[..., bytes]]] = {}
-        self._values = itemgetter(*(one.row_field for one in others))
-        self._entries = [_entry_encoder(view, one) for one in others]
         self._count = 1 + len(profile_intent.features)
-
-    def __call__(self, row: IntentRow) -> FencedRow:
-        """The row's key, its place in the fence's order and its hash fields."""
-        published = row.published()
-        entries = [hash_entry(self._time, timestamp(row.last_event_at_ms * 1000))]
-        entries += [
-            entry(value)
-            for entry, value in zip(self._entries, self._values(published), strict=True)
-        ]
-        entries.append(self._float_entries(self._lists(published)))
-        return FencedRow(
-            key=self._key(row.profile_id),
-            micros=b"%d000" % row.last_event_at_ms,
-            sequence=b"%d" % row.sequence_no,
-            fields=hash_fields(self._count, entries),
+        self._of_type = {
+            kind: [one.row_field for one in profile_intent.features if one.type is kind]
+            for kind in _KINDS
+        }
+        # A field's name among the columns of its kind goes by the order of `_KINDS`.
+        ordered = sorted(profile_intent.features, key=lambda one: [*_KINDS].index(one.type))
+        self._layout = Layout.of(
+            hash_fields(self._count, ()),
+            [
+                (self._time, TIMESTAMP, 0),
+                *(
+                    (hash_name(feature_field(view, one.name)), _KINDS[one.type], TAGS[one.type])
+                    for one in ordered
+                ),
+            ],
         )
 
-    def _float_entries(self, lists: tuple[list[float], ...]) -> bytes:
-        lengths = tuple(map(len, lists))
-        if lengths not in self._packers:
-            self._packers[lengths] = self._packer(lengths)
-        heads, pack = self._packers[lengths]
-        arguments: list[bytes | float] = []
-        for head, numbers in zip(heads, lists, strict=True):
-            arguments.append(head)
-            arguments += numbers
-        return pack(*arguments)
-
-    def _packer(self, lengths: tuple[int, ...]) -> tuple[list[bytes], Callable[..., bytes]]:
-        """The bytes ahead of each list of floats, and what packs them and the floats in turn."""
-        heads = []
-        for name, length in zip(self._list_names, lengths, strict=True):
-            entry = hash_entry(name, float_list_value([0.0] * length))
-            heads.append(entry[: len(entry) - 4 * length])
-        layout = (f"{len(head)}s{length}f" for head, length in zip(heads, lengths, strict=True))
-        return heads, struct.Struct("<" + "".join(layout)).pack
+    def __call__(self, rows: IntentRows) -> list[FencedRow]:
+        """Each row's key, its place in the fence's order and its hash fields."""
+        if not rows:
+            return []
+        times, sequence = rows.numbers("last_event_at_ms"), rows.numbers("sequence_no")
+        columns: Mapping[str, Any] = rows.columns
+        of_type = self._of_type
+        texts = [[*map(str.encode, rows.texts(name))] for name in of_type[FieldType.STRING]]
+        texts += [[*map(string_elements, columns[name])] for name in of_type[FieldType.STRINGS]]
+        fields = hash_fields_of(
+            self._layout,
+            Values(
+                numbers=np.array(
+                    [
+                        times,
+                        *(columns[name] for name in of_type[FieldType.INT64]),
+                        *(columns[name] // 1000 for name in of_type[FieldType.UNIX_TIMESTAMP]),
+                    ]
+                ),
+                floats=np.array([columns[name] for name in of_type[FieldType.FLOAT32]]),
+                texts=[*chain.from_iterable(texts)],
+                lists=[columns[name] for name in of_type[FieldType.FLOAT32S]],
+            ),
+        )
+        return [
+            FencedRow(self._key(profile_id), b"%d000" % at_ms, b"%d" % number, of_row)
+            for profile_id, at_ms, number, of_row in zip(
+                rows.texts("profile_id"), times.tolist(), sequence.tolist(), fields, strict=True
+            )
+        ]
 
     def emptied(self, profile_id: str, erasure: Erasure, ahead_ms: int) -> FencedRow:
         """The row that replaces everything written of a profile up to its erasure.
@@ -163,13 +173,3 @@ class RowEncoder:
                 ],
             ),
         )
-
-
-def _entry_encoder(view: str, feature: Feature) -> Callable[[Any], bytes]:
-    """The function that encodes a value of `feature` for its entry in the hash."""
-    name, encode = hash_name(feature_field(view, feature.name)), ENCODERS[feature.type]
-
-    def entry(value: Any) -> bytes:
-        return hash_entry(name, encode(value))
-
-    return entry if feature.name in _SELDOM_REPEATED else lru_cache(maxsize=4096)(entry)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stream.domain.labels import hash64
 from stream.domain.rules import Durations
@@ -29,10 +31,21 @@ class Catalogue:
         self.title_ids.update(newer.title_ids)
         self.durations.take(newer.durations.ms)
 
-    def title_id(self, title_hash: int) -> str:
-        """The id behind a hash; `xxh3:` and its hex digits for a title not in the catalogue."""
-        known = self.title_ids.get(title_hash)
-        return known or f"xxh3:{title_hash & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+    def ids_of(self, title_hashes: NDArray[np.int64]) -> list[list[str]]:
+        """The ids behind the hashes of each row, of `[B, K]`.
+
+        `xxh3:` and its hex digits stand for a title that is not in the catalogue.
+        """
+        known: Any = self.title_ids.get
+        rows = title_hashes.tolist()
+        ids = [[*map(known, row)] for row in rows]
+        for number, row in enumerate(ids):
+            if not all(row):
+                ids[number] = [
+                    name or f"xxh3:{title & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+                    for name, title in zip(row, rows[number], strict=True)
+                ]
+        return ids
 
 
 def read_catalogue(path: Path | None) -> Catalogue:

@@ -1,4 +1,7 @@
-"""The row that is published for a profile: one typed record, one JSON form."""
+"""The row that is published for a profile: one typed record.
+
+`stream.domain.intent_rows` writes many as JSON.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple, Self, get_type_hints
 
-import orjson
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from stream.domain.heads import HEADS
@@ -106,10 +108,6 @@ class IntentRow:
         values.update(zip(_OTHERS, _others_of(self), strict=True))
         return values
 
-    def to_json(self) -> bytes:
-        """The value of this row's record on the topic `intent-features`."""
-        return orjson.dumps(self.published())
-
     @classmethod
     def from_json(cls, value: bytes) -> Self:
         """The row of one `intent-features` record; fields that a newer worker added are ignored.
@@ -138,6 +136,10 @@ _TYPES_OF_HEADS: Final[dict[str, Any]] = {
     for probs, label in _OF_HEADS
     for name, type_ in ((probs, list[float]), (label, str))
 }
+_BARE_TYPES: Final = get_type_hints(IntentRow) | _TYPES_OF_HEADS
+FIELD_TYPES: Final[Mapping[str, Any]] = {name: _BARE_TYPES[name] for name in PUBLISHED}
+"""The types of a published row's fields, by name."""
+
 _FIELDS: Final[dict[str, Any]] = {
     name: ((_TYPES | _TYPES_OF_HEADS)[name], ...) for name in PUBLISHED
 }

@@ -1,15 +1,15 @@
-"""Turn the model's answer and a profile's state into the row that is published."""
+"""Turn the model's answer and the profiles' states into the rows that are published."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.catalogue import Catalogue
-from stream.domain.feature_row import IntentRow
-from stream.domain.heads import HEADS, INTENTS
+from stream.domain.heads import HEADS
+from stream.domain.intent_rows import Column, FloatLists, IntentRows
 from stream.domain.prediction import Intents
 from stream.domain.profile_state import ProfileState
 from stream.domain.sessions import Session
@@ -25,7 +25,7 @@ def intent_rows(
     version_labels: VersionLabels = BUILT_IN,
     *,
     now_ms: int,
-) -> list[IntentRow]:
+) -> IntentRows:
     """One row for each profile with its session, in order.
 
     Args:
@@ -39,62 +39,54 @@ def intent_rows(
     Raises:
         LabelsError: when the version answered with other labels than these.
     """
-    probs, labels = zip(
-        *(
-            _head(head.name, intents.probs[head.name], version_labels.of_head(head))
-            for head in HEADS
-        ),
-        strict=True,
-    )
-    probs_of = [dict(zip(INTENTS, row, strict=True)) for row in zip(*probs, strict=True)]
-    labels_of = [dict(zip(INTENTS, row, strict=True)) for row in zip(*labels, strict=True)]
-    attention = intents.intent_attention.tolist()
-    embedding = intents.intent_embedding.tolist()
-    cluster = intents.intent_cluster[:, 0].tolist()
-    titles = intents.next_title_hash.tolist()
-    scores = intents.next_title_score.tolist()
-    log_norm = intents.title_log_norm[:, 0].tolist()
-    user = intents.user_embedding.tolist()
-    rows = []
-    for i, ((profile_id, state), session) in enumerate(zip(profiles, sessions, strict=True)):
-        rows.append(
-            IntentRow(
-                profile_id=profile_id,
-                probs=probs_of[i],
-                labels=labels_of[i],
-                intent_attention=attention[i],
-                intent_embedding=embedding[i],
-                next_title_ids=[catalogue.title_id(title) for title in titles[i]],
-                next_title_scores=scores[i],
-                title_log_norm=log_norm[i],
-                user_embedding=user[i],
-                session_id=session.id,
-                session_length=session.length,
-                intent_cluster=cluster[i],
-                model_version=intents.model_version[i],
-                sequence_no=state.sequence_no,
-                last_event_id=state.last_event_id,
-                last_event_at_ms=state.last_at_ms,
-                published_at_ms=now_ms,
-                labels_id=version_labels.id,
-            )
+    columns: dict[str, Column] = {"profile_id": [profile_id for profile_id, _ in profiles]}
+    for head in HEADS:
+        probabilities, labels = _head(
+            head.name, intents.probs[head.name], version_labels.of_head(head)
         )
-    return rows
+        columns |= {head.probs: probabilities, head.name: labels}
+    states = [state for _, state in profiles]
+    columns |= {
+        "intent_attention": _lists(intents.intent_attention),
+        "intent_embedding": _lists(intents.intent_embedding),
+        "next_title_ids": catalogue.ids_of(intents.next_title_hash),
+        "next_title_scores": _lists(intents.next_title_score),
+        "title_log_norm": intents.title_log_norm[:, 0],
+        "user_embedding": _lists(intents.user_embedding),
+        "session_id": [session.id for session in sessions],
+        "session_length": _numbers(session.length for session in sessions),
+        "intent_cluster": intents.intent_cluster[:, 0].astype(np.int64),
+        "model_version": intents.model_version,
+        "sequence_no": _numbers(state.sequence_no for state in states),
+        "last_event_id": [state.last_event_id for state in states],
+        "last_event_at_ms": _numbers(state.last_at_ms for state in states),
+        "published_at_ms": np.full(len(states), now_ms, np.int64),
+        "labels_id": [version_labels.id] * len(states),
+    }
+    return IntentRows(columns)
+
+
+def _numbers(numbers: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(numbers, np.int64)
+
+
+def _lists(values: NDArray[np.float32]) -> FloatLists:
+    return FloatLists(values, np.full(len(values), values.shape[1], np.int64))
 
 
 def _head(
     name: str, probabilities: NDArray[np.float32], labels: Sequence[str]
-) -> tuple[list[list[float]], list[str]]:
+) -> tuple[FloatLists, list[str]]:
     if probabilities.shape[1] != len(labels):
         raise LabelsError(
             f"the model answered with {probabilities.shape[1]} labels of {name}, of which "
             f"{len(labels)} are known; a version with labels of its own is to be made live by "
             "`intentstream model publish`, which tells the workers what they are"
         )
-    rows = probabilities.tolist()
-    trained = [any(row) for row in rows]
-    top = probabilities.argmax(axis=1).tolist()
+    trained = probabilities.any(axis=1)
+    best = probabilities.argmax(axis=1)
+    names = np.array([*labels, ""], object)
     return (
-        [row if known else [] for row, known in zip(rows, trained, strict=True)],
-        [labels[best] if known else "" for best, known in zip(top, trained, strict=True)],
+        FloatLists(probabilities, np.where(trained, probabilities.shape[1], 0)),
+        names[np.where(trained, best, len(labels))].tolist(),
     )

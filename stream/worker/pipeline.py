@@ -24,6 +24,7 @@ from stream import metrics
 from stream.domain import topics
 from stream.domain.catalogue import Catalogue
 from stream.domain.feature_row import Erasure, IntentRow
+from stream.domain.intent_rows import IntentRows
 from stream.domain.labels import device_hash, hash64
 from stream.domain.prediction import Intents
 from stream.domain.row_building import intent_rows
@@ -282,7 +283,7 @@ class Pipeline:
     async def _empty(self, emptied: Mapping[str, Erasure]) -> None:
         await self._retries.retry("online_store", lambda: self._store.erase(emptied))
 
-    def _rows(self, batch: MicroBatch, intents: Intents) -> list[IntentRow]:
+    def _rows(self, batch: MicroBatch, intents: Intents) -> IntentRows:
         return intent_rows(
             batch.profiles,
             batch.sessions,
@@ -292,18 +293,18 @@ class Pipeline:
             now_ms=round(self._clock() * 1000),
         )
 
-    async def write(self, rows: Sequence[IntentRow]) -> None:
+    async def write(self, rows: IntentRows) -> None:
         """Write rows to the online store."""
         stale = await self._retries.retry("online_store", lambda: self._store.write(rows))
         metrics.PUBLISHED.inc(len(rows) - (stale or 0))
         if stale is not None:
             metrics.STALE.labels(self._settings.online_store).inc(stale)
 
-    async def announce(self, batch: MicroBatch, rows: Sequence[IntentRow]) -> None:
+    async def announce(self, batch: MicroBatch, rows: IntentRows) -> None:
         """Write rows to the topic `intent-features`."""
         records = [
-            Outgoing(topics.INTENT_FEATURES, touched.partition, key, row.to_json())
-            for (key, touched), row in zip(batch.scored.items(), rows, strict=True)
+            Outgoing(topics.INTENT_FEATURES, touched.partition, key, value)
+            for (key, touched), value in zip(batch.scored.items(), rows.to_json(), strict=True)
             if not touched.is_announced
         ]
         if records:

@@ -35,7 +35,7 @@ from stream.exceptions import DefinitionsError, StoreRefusedError
 from stream.ports import free_ports
 from stream.settings import Settings
 from tests.unit.features.registry.test_registered import apply_older
-from tests.unit.features.samples import SAMPLE, sample
+from tests.unit.features.samples import SAMPLE, sample, to_json
 from tests.workers import ANSWER_S, HANG_S, exit_code, until
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def test_the_examples_of_the_reference_run(
     write(settings, row)
     landing = PartitionLanding(folder / definitions.intent_features.path, "examples", 0, 1)
     assert landing.own()
-    landing.land([Published(0, row.to_json())])
+    landing.land([Published(0, to_json(row))])
     monkeypatch.setenv("INTENT_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("INTENT_FEATURE_REGISTRY", str(settings.feature_registry))
     monkeypatch.setenv("INTENT_OFFLINE_DIR", str(folder))
@@ -306,7 +306,7 @@ def test_materialized_rows_go_through_the_fence(
     landing = PartitionLanding(folder / definitions.intent_features.path, "intent-features", 0, 1)
     assert landing.own()
     for offset, name in enumerate(("live", "new")):
-        landing.land([Published(offset, sample(profile_id=name, genre="landed").to_json())])
+        landing.land([Published(offset, to_json(sample(profile_id=name, genre="landed")))])
     span = ("2023-01-01T00:00:00", "2024-01-01T00:00:00")
     feast(folder, environment, "materialize", *span, "--views", "profile_intent")
     read = IntentReader(settings).read(["live", "new"])

@@ -17,7 +17,7 @@ from stream.kafka.admin import create_topics
 from stream.kafka.connection import client_options, running
 from tests import sinks
 from tests.sinks import answer, is_ready, keys, keys_of, landed, publish, sink, unlanded
-from tests.unit.features.samples import SAMPLE, sample
+from tests.unit.features.samples import SAMPLE, sample, to_json
 from tests.workers import until
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def test_only_rows_of_committed_transactions_land_and_their_markers_are_no_lag(
             for number, ends in enumerate((one.commit_transaction, one.abort_transaction)):
                 await one.begin_transaction()
                 row = sample(sequence_no=number)
-                await one.send_and_wait(topic, row.to_json(), partition=number)
+                await one.send_and_wait(topic, to_json(row), partition=number)
                 await ends()
 
     with sink(settings):

@@ -30,6 +30,7 @@ from stream.domain.catalogue import Catalogue
 from stream.domain.divergence import divergence
 from stream.domain.events import decode, json_schema
 from stream.domain.feature_row import IntentRow
+from stream.domain.intent_rows import IntentRows
 from stream.domain.labels import ACTIONS
 from stream.domain.profile_state import ProfileState
 from stream.domain.row_building import intent_rows
@@ -57,14 +58,14 @@ def head(folder: Path) -> dict[str, Any]:
     answer = exported.answer(windows)
     profiles = [(f"profile-{number}", ProfileState()) for number in range(len(windows))]
     sessions = [NO_SESSION] * len(profiles)
-    row = intent_rows(profiles, sessions, answer, Catalogue(), now_ms=1)[0]
-    published = row.to_json()
+    rows = intent_rows(profiles, sessions, answer, Catalogue(), now_ms=1)
+    row, published = rows[0], rows.to_json()[0]
     return {
         "sums": answer.probs[HEAD].sum(1).tolist(),
         "judged": report["intents"][HEAD],
         "diverges": divergence(answer, answer).heads[HEAD].tolist(),
         "row": orjson.loads(published),
-        "read back": IntentRow.from_json(published) == row,
+        "read back": IntentRows.of([IntentRow.from_json(published)])[0] == row,
         "fields": [feature.name for feature in profile_intent.features],
         "store": sorted(to_protos(row)[1]),
         "page": page(),

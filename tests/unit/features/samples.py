@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stream.domain.feature_row import IntentRow
 from stream.domain.heads import HEADS
+from stream.domain.intent_rows import IntentRows
 
 SAMPLE = IntentRow(
     profile_id="p-1",
@@ -30,6 +31,11 @@ SAMPLE = IntentRow(
     last_event_at_ms=1_700_000_000_123,
     published_at_ms=1_700_000_000_456,
 )
+
+
+def to_json(row: IntentRow) -> bytes:
+    """The value of the row's record on `intent-features`."""
+    return IntentRows.of([row]).to_json()[0]
 
 
 def changed(row: IntentRow, **changes: Any) -> IntentRow:

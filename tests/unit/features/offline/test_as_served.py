@@ -25,7 +25,7 @@ from features.schema.fields import FieldType
 from stream.domain.feature_row import Erasure
 from stream.exceptions import FeaturesError, NothingLandedError
 from stream.settings import Settings
-from tests.unit.features.samples import SAMPLE, sample
+from tests.unit.features.samples import SAMPLE, sample, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def published(event: int, sequence: int, creation: int, **changes: Any) -> Inten
 def land(settings: Settings, *rows: IntentRow) -> None:
     landing = PartitionLanding(source_folder(settings, intent_features), "intent-features", 0, 1)
     assert landing.own()
-    landing.land([Published(offset, row.to_json()) for offset, row in enumerate(rows)])
+    landing.land([Published(offset, to_json(row)) for offset, row in enumerate(rows)])
     landing.close()
 
 
@@ -120,7 +120,7 @@ def test_rows_from_before_an_erasure_are_neither_in_history_nor_materialized(
     read = IntentReader(settings).read([SAMPLE.profile_id, "other"])
     assert [intent.row is not None for intent in read] == [False, True]
     assert served(settings, [20]) == [None]
-    landing.land([Published(3, published(600, 1, 700).to_json())])
+    landing.land([Published(3, to_json(published(600, 1, 700)))])
     landing.close()
     store.materialize(at(-1), at(601), [profile_intent.name])
     assert IntentReader(settings).read([SAMPLE.profile_id])[0].row is not None

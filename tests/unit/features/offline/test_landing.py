@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from features.offline.landing import SCHEMA, PartitionLanding, Published
 from stream.domain.feature_row import IntentRow
-from tests.unit.features.samples import SAMPLE, sample
+from tests.unit.features.samples import SAMPLE, sample, to_json
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -25,7 +25,7 @@ REPEAT_HOURS = 26
 
 
 def records(rows: Sequence[IntentRow], first: int = 0) -> list[Published]:
-    return [Published(offset, row.to_json()) for offset, row in enumerate(rows, first)]
+    return [Published(offset, to_json(row)) for offset, row in enumerate(rows, first)]
 
 
 def land(folder: Path, *batches: Sequence[Published]) -> Counter[str]:
@@ -71,7 +71,7 @@ def test_a_row_lands_with_the_view_s_features_and_two_times_to_the_millisecond(
 def test_a_row_lies_in_the_folder_of_the_hour_it_was_published_in(tmp_path: Path) -> None:
     at = datetime(2026, 1, 31, 7, 59, 59, 999_000, tzinfo=UTC).timestamp() * 1000
     before, after = sample(published_at_ms=int(at)), sample(published_at_ms=int(at) + 1)
-    land(tmp_path, records([before]), [Published(9, after.to_json().replace(b'"p-1"', b'"p-2"'))])
+    land(tmp_path, records([before]), [Published(9, to_json(after).replace(b'"p-1"', b'"p-2"'))])
     assert [str(path.parent) for path in files(tmp_path)] == [
         "date=2026-01-31/hour=07",
         "date=2026-01-31/hour=08",
@@ -200,11 +200,11 @@ def test_a_topic_made_anew_neither_hides_nor_replaces_what_has_landed(tmp_path: 
         b"junk",
         b"[]",
         b"{}",
-        SAMPLE.to_json().replace(b'"session_length":3', b'"session_length":"3"'),
-        SAMPLE.to_json().replace(b'"session_length":3', b'"session_length":9223372036854775808'),
-        SAMPLE.to_json().replace(b'"kind_probs":[0.25,', b'"kind_probs":[null,'),
-        SAMPLE.to_json().replace(b'"published_at_ms":1', b'"published_at_ms":-1'),
-        SAMPLE.to_json().replace(b'"profile_id":"p-1"', b'"profile_id":""'),
+        to_json(SAMPLE).replace(b'"session_length":3', b'"session_length":"3"'),
+        to_json(SAMPLE).replace(b'"session_length":3', b'"session_length":9223372036854775808'),
+        to_json(SAMPLE).replace(b'"kind_probs":[0.25,', b'"kind_probs":[null,'),
+        to_json(SAMPLE).replace(b'"published_at_ms":1', b'"published_at_ms":-1'),
+        to_json(SAMPLE).replace(b'"profile_id":"p-1"', b'"profile_id":""'),
         b"\xff",
     ],
 )
@@ -224,7 +224,7 @@ def test_a_tombstone_is_counted_and_lands_nothing(tmp_path: Path) -> None:
 
 
 def test_a_field_that_a_newer_worker_added_is_ignored(tmp_path: Path) -> None:
-    newer = SAMPLE.to_json().replace(b'{"profile_id"', b'{"mood":"sunny","profile_id"')
+    newer = to_json(SAMPLE).replace(b'{"profile_id"', b'{"mood":"sunny","profile_id"')
     assert land(tmp_path, [Published(0, newer)])["landed"] == 1
 
 

@@ -4,6 +4,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -41,7 +42,7 @@ def not_root() -> Iterator[None]:
 
 def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
     read = read_catalogue(catalogue)
-    assert read.title_id(hash64("t1")) == "t1"
+    assert read.ids_of(np.array([[hash64("t1"), 2]])) == [["t1", "xxh3:0000000000000002"]]
     assert read.durations.ms == {hash64("t1"): 90_000}
 
 
