@@ -1,9 +1,10 @@
 """The join of requests with landed rows, in DuckDB: out of core, in the order of the requests.
 
-Two scans. The first reads what orders rows, leaves out what the fence refused and what was erased,
-and finds each request's row by an ASOF join: a file of each view, and a place in it. The second
-reads the features of those places alone. What doesn't fit into the memory that is allowed is
-spilled into the folder for temporary files (TMPDIR).
+Two scans of each view. The first reads what orders rows, leaves out what the fence refused and what
+was erased, and finds each request's row by an ASOF join: a file, and a place in it. The second
+reads the features of those places alone, and lays them down by portions of the requests: rows that
+wide are never sorted as a whole. All that goes into the folder for temporary files (TMPDIR), like
+what doesn't fit into the memory that is allowed.
 
 A place holds only while the files stay as they were listed. When one was written anew meanwhile, or
 went (see `features.offline.rewriting` and `features.offline.merging`), the join begins anew.
@@ -14,8 +15,9 @@ went (see `features.offline.rewriting` and `features.offline.merging`), the join
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice, pairwise
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -46,6 +48,14 @@ if TYPE_CHECKING:
 
 BATCH: Final = 16_384
 """Rows of an answer that are handed on at once."""
+
+_PORTION: Final = 4 * BATCH
+"""Requests whose features are laid down together, at least; they are held in memory."""
+
+_PORTIONS: Final = 256
+"""At most: a file each is open."""
+
+_LIGHTLY: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 _ATTEMPTS: Final = 5
 _PLACE: Final = "(file_index::BIGINT << 32) | file_row_number"
@@ -143,41 +153,94 @@ def answers(
     )
     until = pc.max(requests[time]).as_py()
 
-    def plan(connection: duckdb.DuckDBPyConnection, sources: list[Source]) -> _Query:
+    def read(
+        connection: duckdb.DuckDBPyConnection, sources: list[Source], folder: Path
+    ) -> Iterator[pa.Table]:
         connection.register("given", asked)
         connection.execute("CREATE TEMP TABLE asked AS FROM given")
-        found, read = ["asked"], ["found"]
-        columns: list[str] = []
-        fields: list[pa.Field] = []
+        size = max(_PORTION, -(-len(requests) // _PORTIONS))
+        laid = []
         for number, one in enumerate(wanted):
             source = source_of(config, one.view.batch_source, _last_folder(one.view, until))
             sources.append(source)
             _open(connection, source)
             _find(connection, number, one.view, source, from_creation)
-            found.append(f"LEFT JOIN found_{number} USING (number)")
-            read.append(
-                f"LEFT JOIN (SELECT *, {_PLACE} AS place FROM {source.relation()}) "
-                f"AS read_{number} ON read_{number}.place = found.place_{number}"
-            )
-            held = connection.sql(f"FROM {source.relation()}").columns
-            for feature in one.features:
-                name, field = _stored(one.view, feature), _field(source, one.view, feature)
-                # All files may be of a release before the column.
-                column = f"read_{number}.{_quoted(name)}" if name in held else _null(field.type)
-                columns.append(f"{column} AS c{len(columns)}")
-                fields.append(field.with_name(one.prefix + feature))
-        connection.execute(f"CREATE TEMP TABLE found AS FROM {' '.join(found)}")
-        return _Query(
-            f"SELECT {', '.join(columns)} FROM {' '.join(read)} ORDER BY number", pa.schema(fields)
+            laid.append(_laid_down(connection, number, one, source, size, folder))
+        return (
+            _answer(requests.slice(first, size), laid, portion)
+            for portion, first in enumerate(range(0, max(len(requests), 1), size))
         )
 
-    done = 0
-    for table in _settled(config, plan):
-        portion = requests.slice(done, len(table))
-        for field in table.schema:
-            portion = portion.append_column(field, table[field.name])
-        yield portion
-        done += len(table)
+    for table in _settled(config, read):
+        for first in range(0, max(len(table), 1), BATCH):
+            yield table.slice(first, BATCH)
+
+
+class _LaidDown(NamedTuple):
+    """The features of one view, in a file for each portion of the requests that has any."""
+
+    files: Mapping[int, Path]
+    schema: pa.Schema
+    """Their names and types in the answer."""
+
+
+def _laid_down(
+    connection: duckdb.DuckDBPyConnection,
+    number: int,
+    one: Wanted,
+    source: Source,
+    size: int,
+    folder: Path,
+) -> _LaidDown:
+    """Write the features of the places in `found_NUMBER`, portion by portion of `size` requests."""
+    held = connection.sql(f"FROM {source.relation()}").columns
+    columns: list[str] = []
+    fields: list[pa.Field] = []
+    for feature in one.features:
+        name, field = _stored(one.view, feature), _field(source, one.view, feature)
+        # All files may be of a release before the column.
+        column = f"landed.{_quoted(name)}" if name in held else _null(field.type)
+        columns.append(f"{column} AS c{len(columns)}")
+        fields.append(field.with_name(one.prefix + feature))
+    reader = connection.sql(
+        f"SELECT {', '.join(['number // $size AS portion', 'number % $size AS row', *columns])} "
+        f"FROM (SELECT *, {_PLACE} AS place FROM {source.relation()}) AS landed "
+        f"JOIN found_{number} USING (place)",
+        params={"size": size},
+    ).to_arrow_reader(BATCH)
+    files: dict[int, Path] = {}
+    with ExitStack() as opened:
+        writers: dict[int, pa.RecordBatchFileWriter] = {}
+        for batch in reader:
+            order = np.argsort(batch["portion"].to_numpy(), kind="stable")
+            ordered = batch.take(pa.array(order))
+            portions = ordered["portion"].to_numpy()
+            starts = np.flatnonzero(np.diff(portions, prepend=-1)).tolist()
+            for start, end in pairwise([*starts, len(ordered)]):
+                portion = int(portions[start])
+                if portion not in writers:
+                    files[portion] = folder / f"{number}-{portion}.arrow"
+                    writer = pa.ipc.new_file(files[portion], ordered.schema, options=_LIGHTLY)
+                    writers[portion] = opened.enter_context(writer)
+                writers[portion].write_batch(ordered.slice(start, end - start))
+    return _LaidDown(files, pa.schema(fields))
+
+
+def _answer(requests: pa.Table, laid: Sequence[_LaidDown], portion: int) -> pa.Table:
+    """The requests of a portion with their features."""
+    for view in laid:
+        if portion in view.files:
+            with pa.ipc.open_file(view.files[portion]) as file:
+                found = file.read_all()
+        else:
+            found = pa.table({"row": pa.array([], pa.int64())})
+        place = np.full(len(requests), -1)
+        place[found["row"].to_numpy()] = np.arange(len(found))
+        taken = pa.array(place, mask=place < 0)
+        for number, field in enumerate(view.schema):
+            column = found[f"c{number}"] if len(found) else pa.chunked_array([], field.type)
+            requests = requests.append_column(field, column.cast(field.type).take(taken))
+    return requests
 
 
 def newest(
@@ -215,7 +278,9 @@ def newest(
         if bound
     ]
 
-    def plan(connection: duckdb.DuckDBPyConnection, sources: list[Source]) -> _Query:
+    def read(
+        connection: duckdb.DuckDBPyConnection, sources: list[Source], _: Path
+    ) -> Iterator[pa.Table]:
         landed = source_of(config, source)
         sources.append(landed)
         _open(connection, landed)
@@ -239,13 +304,14 @@ def newest(
         columns = ", ".join(
             _quoted(name) if name in found.names else f"NULL AS {_quoted(name)}" for name in names
         )
-        return _Query(
+        return _in_order(
+            connection,
             f"SELECT {columns} FROM found JOIN (SELECT *, {_PLACE} AS place "
             f"FROM {landed.relation()}) AS read USING (place) ORDER BY place",
             pa.schema(fields),
         )
 
-    return _settled(config, plan)
+    return _settled(config, read)
 
 
 def begun(
@@ -263,7 +329,9 @@ def begun(
     """
     own = [_stored(view, name) for name in keys(view)[0]]
 
-    def plan(connection: duckdb.DuckDBPyConnection, sources: list[Source]) -> _Query:
+    def read(
+        connection: duckdb.DuckDBPyConnection, sources: list[Source], _: Path
+    ) -> Iterator[pa.Table]:
         source = source_of(config, view.batch_source, _last_folder(view, end))
         sources.append(source)
         _open(connection, source)
@@ -271,13 +339,14 @@ def begun(
         where = [_standing(connection, 0, source), f"{since} <= {_timestamp(end)}"]
         if start:
             where.append(f"{since} >= {_timestamp(start)}")
-        return _Query(
+        return _in_order(
+            connection,
             f"SELECT DISTINCT {', '.join(map(_quoted, own))} FROM {source.relation()} AS landed "
             f"WHERE {' AND '.join(where)} ORDER BY ALL",
             pa.schema([source.schema.field(name) for name in own]),
         )
 
-    return pa.concat_tables(_settled(config, plan)).rename_columns(keys(view)[1]).to_pandas()
+    return pa.concat_tables(_settled(config, read)).rename_columns(keys(view)[1]).to_pandas()
 
 
 def keys(view: FeatureView) -> tuple[list[str], list[str]]:
@@ -286,42 +355,47 @@ def keys(view: FeatureView) -> tuple[list[str], list[str]]:
     return own, [view.projection.join_key_map.get(name, name) for name in own]
 
 
-class _Query(NamedTuple):
-    text: str
-    """Ends in an order: so all files have been read when the first rows come."""
-    schema: pa.Schema
-    """Names and types of its columns, in their order."""
-
-
-def _settled(
-    config: RepoConfig,
-    plan: Callable[[duckdb.DuckDBPyConnection, list[Source]], _Query],
+def _in_order(
+    connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """The rows of a query over files that stayed as they were until all had been read.
+    """The rows of a query, with the names and types of `schema`, in its order.
+
+    The query ends in an order, so all files have been read when this returns.
+    """
+    reader = connection.sql(query).to_arrow_reader(BATCH)
+    batches = [*islice(reader, 1)]
+
+    def tables() -> Iterator[pa.Table]:
+        for batch in chain(batches, reader):
+            table = pa.Table.from_batches([batch]).rename_columns(schema.names)
+            yield table.cast(schema)
+
+    return tables() if batches else iter([schema.empty_table()])
+
+
+_Read = Callable[[duckdb.DuckDBPyConnection, list[Source], Path], "Iterator[pa.Table]"]
+
+
+def _settled(config: RepoConfig, read: _Read) -> Iterator[pa.Table]:
+    """Rows read from files that stayed as they were until all had been read.
 
     Args:
         config: The store's configuration.
-        plan: Makes what the query needs, and tells the sources that it listed.
+        read: Tells the sources that it listed, reads all that it needs of them, and returns the
+            rows; it may leave them in the folder, which is for this attempt alone.
     """
     for _ in range(_ATTEMPTS):
         sources: list[Source] = []
-        with _session(config.offline_store.memory_mib) as connection:
+        with _session(config.offline_store.memory_mib) as (connection, folder):
             try:
-                query = plan(connection, sources)
-                reader = connection.sql(query.text).to_arrow_reader(BATCH)
-                first = next(reader, None)
+                tables = read(connection, sources, folder)
             except (duckdb.Error, FileNotFoundError):
                 if all(source.is_as_listed() for source in sources):
                     raise
                 continue
             if not all(source.is_as_listed() for source in sources):
                 continue
-            if first is None:
-                yield query.schema.empty_table()
-                return
-            for batch in chain([first], reader):
-                table = pa.Table.from_batches([batch]).rename_columns(query.schema.names)
-                yield table.cast(query.schema)
+            yield from tables
             return
     raise FilesChangedError(
         f"Landed files changed {_ATTEMPTS} times while they were read. Ask again when no erasure "
@@ -330,15 +404,17 @@ def _settled(
 
 
 @contextmanager
-def _session(memory_mib: int) -> Iterator[duckdb.DuckDBPyConnection]:
+def _session(memory_mib: int) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     with (
-        TemporaryDirectory(prefix="as-served-") as spill,
+        TemporaryDirectory(prefix="as-served-") as folder,
         duckdb.connect(
-            config={"memory_limit": f"{memory_mib}MiB", "temp_directory": spill}
+            config={"memory_limit": f"{memory_mib}MiB", "temp_directory": folder}
         ) as connection,
     ):
         connection.execute("SET enable_progress_bar = false")
-        yield connection
+        # What is in order says so in the query; else it would be held back for it.
+        connection.execute("SET preserve_insertion_order = false")
+        yield connection, Path(folder)
 
 
 def _open(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
@@ -355,7 +431,7 @@ def _find(
     source: Source,
     from_creation: bool,
 ) -> None:
-    """Make the table `found_NUMBER`: a request's number, and its row's place where there is one."""
+    """Make the table `found_NUMBER`: the numbers of requests that have a row, and its place."""
     own, asked = keys(view)
     stored = [_quoted(_stored(view, name)) for name in own]
     names = [_quoted(f"key {name}") for name in asked]
@@ -386,7 +462,7 @@ def _find(
             WINDOW before AS (PARTITION BY id ORDER BY since, rank, place)
             QUALIFY rank >= max(rank) OVER before AND lead(since) OVER before IS DISTINCT FROM since
         )
-        SELECT number, {place} AS place_{number}
+        SELECT number, {place} AS place
         FROM (
             SELECT number, moment, id FROM asked JOIN {entities} AS entity ON {is_asked}
         ) AS asking
