@@ -23,13 +23,14 @@ from features import definitions
 from features.online.feast_rows import to_protos
 from lab.bench.publish import feast_store
 from stream.domain import codec, topics
+from stream.domain.batch_states import BatchStates
 from stream.domain.catalogue import read_catalogue
 from stream.domain.events import decode
 from stream.domain.profile_state import ProfileState
 from stream.domain.row_building import intent_rows
 from stream.domain.rules import Rules
 from stream.domain.sessions import live_sessions
-from stream.domain.window import window_batch
+from stream.domain.window import windows_of
 from stream.inference.client import InferenceClient
 from stream.settings import settings
 
@@ -71,11 +72,13 @@ class Steps:
             touched[key] = state
         for key, state in touched.items():
             self._states[key] = codec.encode(state)
-        profiles = [(key.decode(), state) for key, state in touched.items()]
+        names = [key.decode() for key in touched]
+        states = BatchStates.of(touched.values())
         rows = intent_rows(
-            profiles,
-            live_sessions([state.window for _, state in profiles], self._settings.session_gap_s),
-            await self._inference.infer(window_batch(profiles, self._rules)),
+            names,
+            states,
+            live_sessions(states, self._settings.session_gap_s),
+            await self._inference.infer(windows_of(names, states, self._rules)),
             self._catalogue,
             now_ms=round(time() * 1000),
         )

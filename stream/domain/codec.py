@@ -36,6 +36,24 @@ _HEADERS: Final = {
 """Headers by version. The first version had no erasure, the second no read positions, the third
 other interactions."""
 
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S2"),
+        ("version", "u1"),
+        ("dropped", "u1"),
+        ("event_id", "<u2"),
+        ("window", "<u2"),
+        ("memory", "<u2"),
+        ("last_at_ms", "<i8"),
+        ("folded", "<i8"),
+        ("horizon_ms", "<i8"),
+        ("horizon_key", "<i8"),
+        ("erased_at_ms", "<i8"),
+        ("read", [("at_ms", "<i8"), ("partition", "<i4"), ("offset", "<i8")], (2,)),
+    ]
+)
+"""Today's header as a record, for whoever reads or writes many."""
+
 _INTERACTION_BEFORE: Final = np.dtype(
     [
         ("start_ms", "<i8"),
@@ -91,7 +109,7 @@ def encode(state: ProfileState) -> bytes:
             state.dropped.tobytes(),
         )
     )
-    return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
+    return body + checksum(body)
 
 
 def decode(data: bytes) -> ProfileState:
@@ -100,16 +118,7 @@ def decode(data: bytes) -> ProfileState:
     Raises:
         BadStateError: when the bytes are damaged, cut short, or of a version that is unknown here.
     """
-    if len(data) < 3 or data[:2] != _MAGIC:
-        raise BadStateError("not session state: the header is missing")
-    header = _HEADERS.get(data[2])
-    if header is None:
-        raise BadStateError(f"state of version {data[2]}; this code reads up to {_VERSION}")
-    if len(data) < header.size + _CHECKSUM.size:
-        raise BadStateError(f"session state of {len(data)} bytes, cut short within its header")
-    body, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
-    if _CHECKSUM.unpack(checksum)[0] != xxhash.xxh3_64_intdigest(body):
-        raise BadStateError("damaged session state: the checksum differs")
+    header, body = _HEADERS[_checked_version(data)], data[: -_CHECKSUM.size]
     _, _, dropped, event_id, window, memory, last_at_ms, folded, start_ms, key, *added = (
         header.unpack_from(body)
     )
@@ -136,6 +145,34 @@ def decode(data: bytes) -> ProfileState:
         erased_at_ms=erased_at_ms,
         read=(LogPosition(*places[:3]), LogPosition(*places[3:])) if places else (UNREAD, UNREAD),
     )
+
+
+def _checked_version(data: bytes) -> int:
+    """The version of bytes that are whole."""
+    if len(data) < 3 or data[:2] != _MAGIC:
+        raise BadStateError("not session state: the header is missing")
+    header = _HEADERS.get(data[2])
+    if header is None:
+        raise BadStateError(f"state of version {data[2]}; this code reads up to {_VERSION}")
+    if len(data) < header.size + _CHECKSUM.size:
+        raise BadStateError(f"session state of {len(data)} bytes, cut short within its header")
+    if data[-_CHECKSUM.size :] != checksum(memoryview(data)[: -_CHECKSUM.size]):
+        raise BadStateError("damaged session state: the checksum differs")
+    return data[2]
+
+
+def checksum(body: bytes | memoryview) -> bytes:
+    """What stands behind a state's bytes."""
+    return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
+
+
+def of_today(data: bytes) -> bytes:
+    """The same state in today's version.
+
+    Raises:
+        BadStateError: as `decode`.
+    """
+    return data if _checked_version(data) == _VERSION else encode(decode(data))
 
 
 def _renewed(before: NDArray[Any]) -> InteractionArray:

@@ -9,7 +9,6 @@ order and repetition of events can't hurt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -165,16 +164,6 @@ def join(a: Interaction, b: Interaction) -> Interaction:
 def _description(i: Interaction) -> tuple[int, ...]:
     # The fields behind (time, event) only break the tie of two events that wrongly share one id.
     return (i.start_ms, i.described_by, i.title, i.season, i.episode, i.device, i.verb)
-
-
-def one_after_the_other(
-    arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any] = INTERACTION
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The rows of B arrays in one, and `[B + 1]` where those of each begin, with the end of all."""
-    begin = np.zeros(len(arrays) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, arrays), np.int64, len(arrays)), out=begin[1:])
-    # Faster than `np.concatenate`, which compares the fields of every two.
-    return np.frombuffer(b"".join([one.tobytes() for one in arrays]), dtype), begin
 
 
 @compiled

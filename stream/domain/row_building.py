@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.domain.batch_states import BatchStates
 from stream.domain.catalogue import Catalogue
 from stream.domain.heads import HEADS
 from stream.domain.intent_rows import Column, FloatLists, IntentRows
 from stream.domain.prediction import Intents
-from stream.domain.profile_state import ProfileState
 from stream.domain.sessions import Session
 from stream.domain.version_labels import BUILT_IN, VersionLabels
 from stream.exceptions import LabelsError
 
 
 def intent_rows(
-    profiles: Sequence[tuple[str, ProfileState]],
+    profile_ids: list[str],
+    states: BatchStates,
     sessions: Sequence[Session],
     intents: Intents,
     catalogue: Catalogue,
@@ -29,7 +30,8 @@ def intent_rows(
     """One row for each profile with its session, in order.
 
     Args:
-        profiles: their ids and states.
+        profile_ids: of B profiles.
+        states: theirs.
         sessions: their live sessions.
         intents: what one version answered.
         catalogue: names of titles.
@@ -39,13 +41,12 @@ def intent_rows(
     Raises:
         LabelsError: when the version answered with other labels than these.
     """
-    columns: dict[str, Column] = {"profile_id": [profile_id for profile_id, _ in profiles]}
+    columns: dict[str, Column] = {"profile_id": profile_ids}
     for head in HEADS:
         probabilities, labels = _head(
             head.name, intents.probs[head.name], version_labels.of_head(head)
         )
         columns |= {head.probs: probabilities, head.name: labels}
-    states = [state for _, state in profiles]
     columns |= {
         "intent_attention": _lists(intents.intent_attention),
         "intent_embedding": _lists(intents.intent_embedding),
@@ -54,20 +55,16 @@ def intent_rows(
         "title_log_norm": intents.title_log_norm[:, 0],
         "user_embedding": _lists(intents.user_embedding),
         "session_id": [session.id for session in sessions],
-        "session_length": _numbers(session.length for session in sessions),
+        "session_length": np.array([session.length for session in sessions], np.int64),
         "intent_cluster": intents.intent_cluster[:, 0].astype(np.int64),
         "model_version": intents.model_version,
-        "sequence_no": _numbers(state.sequence_no for state in states),
-        "last_event_id": [state.last_event_id for state in states],
-        "last_event_at_ms": _numbers(state.last_at_ms for state in states),
+        "sequence_no": states.sequence_no(),
+        "last_event_id": states.last_event_ids,
+        "last_event_at_ms": states.heads["last_at_ms"].copy(),
         "published_at_ms": np.full(len(states), now_ms, np.int64),
         "labels_id": [version_labels.id] * len(states),
     }
     return IntentRows(columns)
-
-
-def _numbers(numbers: Iterable[int]) -> NDArray[np.int64]:
-    return np.fromiter(numbers, np.int64)
 
 
 def _lists(values: NDArray[np.float32]) -> FloatLists:

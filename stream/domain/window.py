@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.actions import mark_actions
+from stream.domain.batch_states import BatchStates
 from stream.domain.compiled import compiled
-from stream.domain.interactions import InteractionArray, measure, one_after_the_other
+from stream.domain.interactions import InteractionArray
 from stream.domain.labels import hash64
-from stream.domain.profile_state import MEMORY, ProfileState
+from stream.domain.profile_state import ProfileState
 from stream.domain.progress import share_of
 from stream.domain.rules import Rules
 from stream.domain.version_labels import VersionLabels
@@ -72,11 +73,15 @@ class WindowBatch:
 
 
 def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> WindowBatch:
-    """The windows of `profiles`, in their order; what they name a version's labels number."""
-    rows = len(profiles)
-    windows, begin = one_after_the_other([state.window for _, state in profiles])
-    memories, memory_begin = one_after_the_other([state.memory for _, state in profiles], MEMORY)
-    length = np.diff(begin).astype(np.int32)
+    """`windows_of` profiles with their states."""
+    states = BatchStates.of(state for _, state in profiles)
+    return windows_of([name for name, _ in profiles], states, rules)
+
+
+def windows_of(profile_ids: Sequence[str], states: BatchStates, rules: Rules) -> WindowBatch:
+    """The windows of profiles, in their order; what they name a version's labels number."""
+    rows = len(states)
+    length = states.heads["window"]
     longest = int(length.max(initial=0))
     batch = WindowBatch(
         title_hash=np.zeros((rows, longest), np.int64),
@@ -84,32 +89,29 @@ def window_batch(profiles: Sequence[tuple[str, ProfileState]], rules: Rules) -> 
         start_ms=np.zeros((rows, longest), np.int64),
         watched_share=np.full((rows, longest), -1, np.float32),
         device=np.zeros((rows, longest), np.uint32),
-        length=length[:, None],
-        profile_hash=np.fromiter((hash64(name) for name, _ in profiles), np.int64, rows)[:, None],
-        sequence_no=np.fromiter((s.folded for _, s in profiles), np.int64, rows)[:, None],
+        length=length.astype(np.int32)[:, None],
+        profile_hash=np.fromiter(map(hash64, profile_ids), np.int64, rows)[:, None],
+        sequence_no=states.sequence_no()[:, None],
     )
     _fill(
-        windows,
-        begin,
-        memories,
-        memory_begin,
+        states.heads,
+        states.windows,
+        states.memories,
         *rules.durations.columns,
         batch.title_hash,
         batch.action,
         batch.start_ms,
         batch.watched_share,
         batch.device,
-        batch.sequence_no,
     )
     return batch
 
 
 @compiled
 def _fill(
+    heads: NDArray[Any],
     windows: InteractionArray,
-    begin: NDArray[np.int64],
     memories: NDArray[Any],
-    memory_begin: NDArray[np.int64],
     titles: NDArray[np.int64],
     durations_ms: NDArray[np.int64],
     title_hash: NDArray[np.int64],
@@ -117,19 +119,16 @@ def _fill(
     start_ms: NDArray[np.int64],
     share: NDArray[np.float32],
     device: NDArray[Any],
-    sequence_no: NDArray[np.int64],
 ) -> None:
-    for row in range(len(begin) - 1):
-        window = windows[begin[row] : begin[row + 1]]
-        memory = memories[memory_begin[row] : memory_begin[row + 1]]
+    for row in range(len(heads)):
+        window = windows[row, : heads[row].window]
         for at in range(len(window)):
             one = window[at]
             title_hash[row, at] = one.title
             start_ms[row, at] = one.start_ms
             share[row, at] = share_of(one, titles, durations_ms)
             device[row, at] = one.device
-        mark_actions(memory, window, share[row], action[row])
-        sequence_no[row, 0] += measure(window)
+        mark_actions(memories[row, : heads[row].memory], window, share[row], action[row])
 
 
 def joined_windows(batches: Sequence[WindowBatch]) -> WindowBatch:

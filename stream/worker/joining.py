@@ -3,21 +3,99 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from stream.domain import codec, topics
+import numpy as np
+
+from stream.domain import topics
+from stream.domain.batch_states import BatchStates
 from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
-from stream.domain.interactions import carries_state
-from stream.domain.profile_state import LogPosition, Outcome, ProfileState
+from stream.domain.interactions import INTERACTION, Interaction, interaction_of
+from stream.domain.labels import device_hash
+from stream.domain.profile_state import Outcome
 from stream.domain.rules import Rules
 from stream.domain.sessions import live_sessions
+from stream.domain.taking_in import (
+    APPLIED,
+    BEFORE_WINDOW,
+    BEHIND_BROKER,
+    ERASED,
+    EVENT,
+    STATELESS,
+    UNCHANGED,
+)
 from stream.kafka.deadletters import late_event
 from stream.kafka.topology import Topology
 from stream.settings import StateSettings
 from stream.worker.decoding import YIELD_EVERY
 from stream.worker.forwarding import forwarded
 from stream.worker.micro_batch import Decoded, MicroBatch, Touched
-from stream.worker.states import States
+from stream.worker.states import Kept, States
+
+_OUTCOMES: Final = {
+    APPLIED: Outcome.APPLIED,
+    UNCHANGED: Outcome.UNCHANGED,
+    STATELESS: Outcome.STATELESS,
+    ERASED: Outcome.ERASED,
+    BEHIND_BROKER: Outcome.LATE,
+    BEFORE_WINDOW: Outcome.LATE,
+}
+_LATE: Final = {BEHIND_BROKER: "behind_broker", BEFORE_WINDOW: "before_window"}
+
+_NOTHING: Final = Interaction(*[0] * len(Interaction._fields))
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """What is to be done with states, in the order of arrival."""
+
+    events: list[Decoded] = field(default_factory=list)
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+    """Of `EVENT`, for each of the events."""
+
+    interactions: list[Interaction] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    erasures: list[tuple[int, int, Decoded]] = field(default_factory=list)
+    """Each with the number of events before it, and the state's row."""
+
+    profiles: dict[bytes, Touched] = field(default_factory=dict)
+    """Whose states these are, in the order of their rows."""
+
+    def row_of(self, one: Decoded) -> int:
+        """The row of the state that a record is about."""
+        key = one.profile_id.encode()
+        profile = self.profiles.get(key)
+        if profile is None:
+            profile = Touched(one.profile_id, one.record.partition, len(self.profiles))
+            self.profiles[key] = profile
+        return profile.row
+
+    def add(self, one: Decoded, event: Event) -> None:
+        """Add an event to those that are to be taken in."""
+        record, interaction = one.record, interaction_of(event)
+        self.events.append(one)
+        self.ids.append(event.event_id)
+        self.rows.append(
+            (
+                self.row_of(one),
+                event.occurred_at_ms,
+                one.broker_ms,
+                # Where it stands in the log that was read, whoever wrote it there and when it
+                # happened.
+                round(record.timestamp * 1000),
+                record.offset,
+                record.partition,
+                one.topic == topics.BROWSE_EVENTS,
+                interaction is not None,
+            )
+        )
+        if interaction is None:
+            device = device_hash(event.device) if event.device else 0
+            interaction = _NOTHING._replace(device=device)
+        self.interactions.append(interaction)
 
 
 class Joiner:
@@ -45,90 +123,108 @@ class Joiner:
             batch: with its decoded records.
             released_at_s: since when the model version that is live has been, epoch seconds.
         """
+        arrivals = _Arrivals()
         for number, one in enumerate(batch.decoded):
             if number % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-            batch.outcomes[one.topic, self._apply(one, batch, released_at_s).value] += 1
-        for key, touched in batch.touched.items():
-            value = codec.encode(touched.state)
+            outcome = self._arrive(one, arrivals, batch, released_at_s)
+            if outcome is not None:
+                batch.outcomes[one.topic, outcome.value] += 1
+        batch.states = BatchStates.decoded(
+            [self._states.fetch(key) for key in arrivals.profiles], self._rules
+        )
+        await asyncio.sleep(0)
+        self._take_in(arrivals, batch)
+        await asyncio.sleep(0)
+        order = batch.states.touched()
+        profiles = list(arrivals.profiles.items())
+        batch.touched = dict(map(profiles.__getitem__, order.tolist()))
+        values = batch.states.encoded(order)
+        for (key, touched), value in zip(batch.touched.items(), values, strict=True):
             self._states.keep(touched.partition, key, value, batch.newest_s)
         self.settle(batch)
 
-    def request(
-        self, profile_id: str, partition: int, batch: MicroBatch, *, released_at_s: float
-    ) -> Outcome:
-        """Have a batch publish a profile as its state is, announced if the release is newer."""
-        key = profile_id.encode()
-        if self._states.fetch(key) is None:
-            return Outcome.STATELESS
-        is_announced = self._states.kept_last_s(key) >= released_at_s
-        state = self._state(key, batch)
-        batch.requested[key] = Touched(profile_id, partition, state, is_announced=is_announced)
-        return Outcome.UNCHANGED
+    def request(self, profiles: Sequence[Kept], batch: MicroBatch, *, released_at_s: float) -> None:
+        """Have a batch publish profiles as their states are, and nothing else.
+
+        Those are announced of which the release that is live is newer.
+        """
+        states = [self._states.fetch(one.key) for one in profiles]
+        there = [
+            (one, state) for one, state in zip(profiles, states, strict=True) if state is not None
+        ]
+        batch.states = BatchStates.decoded([state for _, state in there])
+        for row, (one, _) in enumerate(there):
+            touched = Touched(one.key.decode(), one.partition, row)
+            batch.requested[one.key] = self._announced(one.key, touched, released_at_s)
+        self.settle(batch)
+
+    def _announced(self, key: bytes, touched: Touched, released_at_s: float) -> Touched:
+        return touched._replace(is_announced=self._states.kept_last_s(key) >= released_at_s)
 
     def settle(self, batch: MicroBatch) -> None:
         """Cut the live sessions of those there is something to say of; the rest is emptied."""
+        lengths = batch.states.heads["window"]
+        erased_at_ms = batch.states.heads["erased_at_ms"]
         for key, one in (batch.requested | batch.touched).items():
-            if len(one.state.window):
+            if lengths[one.row]:
                 batch.scored[key] = one
             if one.profile_id in batch.erased or key not in batch.scored:
                 newest_ms = batch.erased.get(one.profile_id, 0)
-                batch.emptied[one.profile_id] = Erasure(one.state.erased_at_ms, newest_ms)
-        windows = [one.state.window for one in batch.scored.values()]
-        sessions = live_sessions(windows, self._settings.session_gap_s)
-        for one, session in zip(batch.scored.values(), sessions, strict=True):
-            one.session = session
+                batch.emptied[one.profile_id] = Erasure(int(erased_at_ms[one.row]), newest_ms)
+        rows = np.array([one.row for one in batch.scored.values()], np.intp)
+        batch.scored_states = batch.states.take(rows)
+        batch.sessions = live_sessions(batch.scored_states, self._settings.session_gap_s)
 
-    def _apply(self, one: Decoded, batch: MicroBatch, released_at_s: float) -> Outcome:
-        record, profile_id = one.record, one.profile_id
+    def _arrive(
+        self, one: Decoded, arrivals: _Arrivals, batch: MicroBatch, released_at_s: float
+    ) -> Outcome | None:
+        """Put what a record asks for to the arrivals; the outcome where that tells it already."""
+        record, key = one.record, one.profile_id.encode()
         if one.topic == topics.PROFILE_REPUBLICATIONS:
-            return self.request(profile_id, record.partition, batch, released_at_s=released_at_s)
-        place = self._place(profile_id.encode(), record.partition)
+            if self._states.fetch(key) is None:
+                return Outcome.STATELESS
+            touched = Touched(one.profile_id, record.partition, arrivals.row_of(one))
+            batch.requested[key] = self._announced(key, touched, released_at_s)
+            return Outcome.UNCHANGED
+        place = self._place(key, record.partition)
         if place != record.partition:
             batch.rejected.append(forwarded(one.topic, record, one.broker_ms, place))
             return Outcome.FORWARDED
         if one.event is None:
-            return self._erase(one, batch)
-        return self._apply_event(one, one.event, batch)
+            arrivals.erasures.append((len(arrivals.events), arrivals.row_of(one), one))
+        else:
+            arrivals.add(one, one.event)
+        return None
 
-    def _erase(self, one: Decoded, batch: MicroBatch) -> Outcome:
-        touched = self._touch(one, batch)
-        before, touched.state = touched.state, touched.state.erased(one.broker_ms)
-        newest_ms = batch.erased.get(one.profile_id, 0)
-        batch.erased[one.profile_id] = max(before.last_at_ms, newest_ms)
-        return Outcome.UNCHANGED if touched.state is before else Outcome.APPLIED
+    def _take_in(self, arrivals: _Arrivals, batch: MicroBatch) -> None:
+        events = np.array(arrivals.rows, EVENT)
+        interactions = np.array(arrivals.interactions, INTERACTION)
+        outcomes, reached = np.empty(len(events), np.int8), np.empty(len(events), np.bool_)
+        lateness_ms = self._settings.allowed_lateness_s * 1000
+        done = 0
 
-    def _apply_event(self, one: Decoded, event: Event, batch: MicroBatch) -> Outcome:
-        record, broker_ms = one.record, one.broker_ms
-        if event.occurred_at_ms < broker_ms - self._settings.allowed_lateness_s * 1000:
-            if event.occurred_at_ms <= self._state(one.profile_id.encode(), batch).erased_at_ms:
-                return Outcome.ERASED
-            batch.rejected.append(late_event(record, broker_ms, "behind_broker"))
-            return Outcome.LATE
-        if not carries_state(event):
-            return Outcome.STATELESS
-        # An unchanged profile is touched too: its last publication may have been cut short.
-        state = self._touch(one, batch).state
-        batch.broker_times.append(broker_ms / 1000)
-        if min(event.occurred_at_ms, broker_ms) <= state.erased_at_ms:
-            return Outcome.ERASED
-        # Where it stands in the log that was read, whoever wrote it there and when it happened.
-        at = LogPosition(round(record.timestamp * 1000), record.partition, record.offset)
-        outcome = state.apply(event, self._rules, at)
-        if outcome is Outcome.LATE:
-            batch.rejected.append(late_event(record, broker_ms, "before_window"))
-        return outcome
+        def take_in(until: int) -> None:
+            some = slice(done, until)
+            outcomes[some], reached[some] = batch.states.take_in(
+                events[some], interactions[some], arrivals.ids[some], self._rules, lateness_ms
+            )
 
-    def _touch(self, one: Decoded, batch: MicroBatch) -> Touched:
-        key = one.profile_id.encode()
-        touched = batch.touched.get(key)
-        if touched is None:
-            state = self._state(key, batch)
-            touched = batch.touched[key] = Touched(one.profile_id, one.record.partition, state)
-        return touched
+        for before, row, one in arrivals.erasures:
+            take_in(before)
+            done = before
+            self._erase(row, one, batch)
+        take_in(len(events))
+        batch.devices = interactions["device"]
+        batch.broker_times = (events["broker_ms"][reached] / 1000).tolist()
+        for one, outcome in zip(arrivals.events, outcomes.tolist(), strict=True):
+            batch.outcomes[one.topic, _OUTCOMES[outcome].value] += 1
+            if outcome in _LATE:
+                batch.rejected.append(late_event(one.record, one.broker_ms, _LATE[outcome]))
 
-    def _state(self, key: bytes, batch: MicroBatch) -> ProfileState:
-        if key in batch.touched:
-            return batch.touched[key].state
-        data = self._states.fetch(key)
-        return codec.decode(data) if data else ProfileState()
+    def _erase(self, row: int, one: Decoded, batch: MicroBatch) -> None:
+        newest_ms = int(batch.states.heads["last_at_ms"][row])
+        is_news = batch.states.erase(row, one.broker_ms)
+        batch.erased[one.profile_id] = max(newest_ms, batch.erased.get(one.profile_id, 0))
+        outcome = Outcome.APPLIED if is_news else Outcome.UNCHANGED
+        batch.outcomes[one.topic, outcome.value] += 1

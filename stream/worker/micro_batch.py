@@ -6,10 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.domain.batch_states import BatchStates
 from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
-from stream.domain.profile_state import ProfileState
-from stream.domain.sessions import NO_SESSION, Session
+from stream.domain.sessions import Session
 from stream.kafka.deadletters import Record
 from stream.kafka.outbox import Outgoing
 
@@ -36,16 +39,13 @@ class Decoded(NamedTuple):
     """None for a request to erase the profile or to publish it again."""
 
 
-@dataclass(slots=True)
-class Touched:
-    """A profile that a batch touched, with its newest state."""
+class Touched(NamedTuple):
+    """A profile that a batch touched, or is to publish."""
 
     profile_id: str
     partition: int
-    state: ProfileState
-
-    session: Session = NO_SESSION
-    """The one that is live after the batch."""
+    row: int
+    """Of its state in the batch's."""
 
     is_announced: bool = False
     """Whether the same row, of the version that is live, was announced before."""
@@ -71,14 +71,24 @@ class MicroBatch:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How many records of each topic had which outcome."""
 
+    states: BatchStates = field(default_factory=lambda: BatchStates.decoded([]))
+    """Of all profiles that the batch has something of."""
+
     touched: dict[bytes, Touched] = field(default_factory=dict)
     requested: dict[bytes, Touched] = field(default_factory=dict)
     """Profiles that are to be published as they are; their states are not kept anew."""
 
     scored: dict[bytes, Touched] = field(default_factory=dict)
+    scored_states: BatchStates = field(default_factory=lambda: BatchStates.decoded([]))
+    sessions: list[Session] = field(default_factory=list)
+    """Of those that are scored, the ones that are live after the batch."""
+
     emptied: dict[str, Erasure] = field(default_factory=dict)
     broker_times: list[float] = field(default_factory=list)
     """Broker time, in seconds, of each event that touched a profile."""
+
+    devices: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """`device_hash` of each event's device, 0 where it names none."""
 
     erased: dict[str, int] = field(default_factory=dict)
     """Of profiles that the batch has an erasure of, the time of the newest event that was erased,
@@ -87,11 +97,6 @@ class MicroBatch:
     inferred_at: float = 0.0
 
     @property
-    def profiles(self) -> list[tuple[str, ProfileState]]:
-        """Ids and states of the profiles to be scored, each once."""
-        return [(one.profile_id, one.state) for one in self.scored.values()]
-
-    @property
-    def sessions(self) -> list[Session]:
-        """The live sessions of the same profiles."""
-        return [one.session for one in self.scored.values()]
+    def profile_ids(self) -> list[str]:
+        """Of the profiles to be scored, each once."""
+        return [one.profile_id for one in self.scored.values()]

@@ -25,12 +25,12 @@ from stream.domain import topics
 from stream.domain.catalogue import Catalogue
 from stream.domain.feature_row import Erasure, IntentRow
 from stream.domain.intent_rows import IntentRows
-from stream.domain.labels import device_hash, hash64
+from stream.domain.labels import hash64
 from stream.domain.prediction import Intents
 from stream.domain.row_building import intent_rows
 from stream.domain.rules import Rules
 from stream.domain.version_labels import BUILT_IN, VersionLabels
-from stream.domain.window import window_batch
+from stream.domain.window import windows_of
 from stream.inference.backend import InferenceBackend
 from stream.kafka.outbox import Outgoing, RecordProducer
 from stream.kafka.topology import Topology
@@ -146,7 +146,7 @@ class Pipeline:
         intents = await self._ask(batch) if batch.scored else None
         if intents is not None:
             labels = self._labels_of(intents.model_version[0])
-            metrics.UNKNOWN_LABELS.labels("device").inc(_unknown_devices(batch, labels))
+            metrics.UNKNOWN_LABELS.labels("device").inc(labels.unknown_devices(batch.devices))
         batch.inferred_at = self._clock()
         return intents
 
@@ -172,11 +172,7 @@ class Pipeline:
         try:
             batch = MicroBatch(consumed_at=self._clock(), newest_s=0.0)
             released_at_s = self._released_at_s()
-            for one in profiles:
-                self._joiner.request(
-                    one.key.decode(), one.partition, batch, released_at_s=released_at_s
-                )
-            self._joiner.settle(batch)
+            self._joiner.request(profiles, batch, released_at_s=released_at_s)
             intents = await self._ask(batch, kept=False) if batch.scored else None
             if batch.emptied:
                 await self._empty(batch.emptied)
@@ -253,7 +249,7 @@ class Pipeline:
     async def _ask(self, batch: MicroBatch, *, kept: bool = True) -> Intents:
         """The intents of every profile to be scored; `kept` when more of them is expected soon."""
         metrics.BATCH_PROFILES.observe(len(batch.scored))
-        windows = window_batch(batch.profiles, self._rules)
+        windows = windows_of(batch.profile_ids, batch.scored_states, self._rules)
         if not kept:
             windows = windows.unkept()
         return await self._retries.retry("triton", lambda: self._inference.infer(windows))
@@ -285,7 +281,8 @@ class Pipeline:
 
     def _rows(self, batch: MicroBatch, intents: Intents) -> IntentRows:
         return intent_rows(
-            batch.profiles,
+            batch.profile_ids,
+            batch.scored_states,
             batch.sessions,
             intents,
             self._catalogue,
@@ -312,13 +309,6 @@ class Pipeline:
 
     async def _deliver(self, records: Sequence[Outgoing]) -> None:
         await self._retries.retry("kafka", lambda: self._outbox.deliver(records))
-
-
-def _unknown_devices(batch: MicroBatch, labels: VersionLabels) -> int:
-    named = [
-        device_hash(one.event.device) for one in batch.decoded if one.event and one.event.device
-    ]
-    return labels.unknown_devices(np.array(named, np.uint32))
 
 
 def _observe_freshness(batch: MicroBatch, readable_at: float) -> None:

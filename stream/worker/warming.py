@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from stream.domain import codec
-from stream.domain.event_types import event_of
-from stream.domain.profile_state import state_of
+import numpy as np
+
+from features.online.redis_rows import RowEncoder
+from stream.domain.batch_states import BatchStates
+from stream.domain.catalogue import Catalogue
+from stream.domain.event_types import PLAY
+from stream.domain.heads import HEADS
+from stream.domain.interactions import INTERACTION
+from stream.domain.prediction import Intents
+from stream.domain.row_building import intent_rows
 from stream.domain.rules import Rules
 from stream.domain.sessions import live_sessions
-from stream.domain.window import window_batch
+from stream.domain.taking_in import EVENT
+from stream.domain.window import windows_of
 
 _PLAYS: Final = 3
 
@@ -17,19 +25,31 @@ _PLAYS: Final = 3
 def warm_up() -> None:
     """Take a profile through all that compiles: some seconds once, then what reading it takes."""
     rules = Rules(window_length=_PLAYS - 1)  # so that one of them is dropped and remembered
-    plays = [
-        event_of(
-            {
-                "event_id": str(number),
-                "profile_id": "nobody",
-                "occurred_at_ms": number,
-                "event_type": "play_start",
-                "title_id": str(number),
-                "playback_id": str(number),
-            }
-        )
-        for number in range(_PLAYS)
-    ]
-    state = codec.decode(codec.encode(state_of(plays, rules)))
-    window_batch([("nobody", state)], rules)
-    live_sessions([state.window], gap_s=0)
+    events, plays = np.zeros(_PLAYS, EVENT), np.zeros(_PLAYS, INTERACTION)
+    events["has_state"], plays["verb"] = 1, PLAY
+    plays["key"] = plays["start_ms"] = events["at_ms"] = np.arange(_PLAYS)
+    events["at_ms"] += 1
+    new = BatchStates.decoded([None], rules)
+    new.take_in(events, plays, [""] * _PLAYS, rules, lateness_ms=_PLAYS)
+    states = BatchStates.decoded(new.encoded(new.touched()))
+    windows_of(["nobody"], states, rules)
+    nothing = np.zeros((1, 1), np.float32)
+    rows = intent_rows(
+        ["nobody"],
+        states,
+        live_sessions(states, gap_s=0),
+        Intents(
+            probs={head.name: np.zeros((1, len(head.labels)), np.float32) for head in HEADS},
+            intent_attention=nothing,
+            intent_embedding=nothing,
+            intent_cluster=np.zeros((1, 1), np.int32),
+            next_title_hash=np.zeros((1, 1), np.int64),
+            next_title_score=nothing,
+            title_log_norm=nothing,
+            user_embedding=nothing,
+            model_version=[""],
+        ),
+        Catalogue(),
+        now_ms=0,
+    )
+    RowEncoder("")(rows)

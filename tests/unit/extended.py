@@ -26,6 +26,7 @@ from lab.bench.publish import made_up_rows
 from lab.demo.report import _described
 from lab.replay.plan import topic_of
 from stream.domain.actions import action_types
+from stream.domain.batch_states import BatchStates
 from stream.domain.catalogue import Catalogue
 from stream.domain.divergence import divergence
 from stream.domain.events import decode, json_schema
@@ -56,9 +57,10 @@ def head(folder: Path) -> dict[str, Any]:
     exported = validated(folder / "models", 1)
     windows: WindowBatch = golden_windows(exported)
     answer = exported.answer(windows)
-    profiles = [(f"profile-{number}", ProfileState()) for number in range(len(windows))]
-    sessions = [NO_SESSION] * len(profiles)
-    rows = intent_rows(profiles, sessions, answer, Catalogue(), now_ms=1)
+    names = [f"profile-{number}" for number in range(len(windows))]
+    states = BatchStates.of(ProfileState() for _ in names)
+    sessions = [NO_SESSION] * len(names)
+    rows = intent_rows(names, states, sessions, answer, Catalogue(), now_ms=1)
     row, published = rows[0], rows.to_json()[0]
     return {
         "sums": answer.probs[HEAD].sum(1).tolist(),

@@ -33,6 +33,7 @@ from fm_intent.export import MODEL_FILE, Manifest, newest
 from fm_intent.model_config import MODEL
 from fm_intent.train import train
 from lab.replay.plan import json_values, topic_of
+from stream.domain.batch_states import BatchStates
 from stream.domain.event_types import STATELESS
 from stream.domain.events import decode
 from stream.domain.profile_state import Outcome, ProfileState
@@ -40,7 +41,7 @@ from stream.domain.row_building import intent_rows
 from stream.domain.rules import Rules
 from stream.domain.sessions import live_sessions
 from stream.domain.topics import BROWSE_EVENTS, PLAYBACK_EVENTS
-from stream.domain.window import window_batch
+from stream.domain.window import windows_of
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -171,11 +172,12 @@ async def published_rows(
             batch = [moment for _, moment in steps if moment is not None]
             progress(len(steps) - len(batch))
             if batch:
-                states = [(one.profile_id, one.state) for one in batch]
-                intents = await inference.infer(window_batch(states, rules))
+                names = [one.profile_id for one in batch]
+                states = BatchStates.of(one.state for one in batch)
+                intents = await inference.infer(windows_of(names, states, rules))
                 gap_s = settings.session_gap_s
-                sessions = live_sessions([state.window for _, state in states], gap_s)
-                rows = intent_rows(states, sessions, intents, catalogue, now_ms=0)
+                sessions = live_sessions(states, gap_s)
+                rows = intent_rows(names, states, sessions, intents, catalogue, now_ms=0)
                 yield [
                     replace(row, published_at_ms=moment.published_at_ms)
                     for row, moment in zip(rows, batch, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stream.domain.batch_states import BatchStates
 from stream.domain.event_types import Event
 from stream.domain.profile_state import ProfileState, state_of
 from stream.domain.rules import Rules
@@ -13,7 +14,7 @@ RULES = Rules()
 
 def live(*parts: list[Event]) -> Session:
     events = [event for part in parts for event in part]
-    (session,) = live_sessions([state_of(events, RULES).window], gap_s=1800)
+    (session,) = live_sessions(BatchStates.of([state_of(events, RULES)]), gap_s=1800)
     return session
 
 
@@ -37,15 +38,13 @@ def test_a_session_is_named_after_its_first_interaction_alone() -> None:
 
 
 def test_each_window_has_the_session_that_it_has_alone() -> None:
-    windows = [
-        state_of(events, RULES).window for events in (play(1, 0), [], play(2, 0) + play(3, 9000))
-    ]
-    assert live_sessions(windows, gap_s=1800) == [
-        *live_sessions(windows[:1], gap_s=1800),
+    states = [state_of(events, RULES) for events in (play(1, 0), [], play(2, 0) + play(3, 9000))]
+    assert live_sessions(BatchStates.of(states), gap_s=1800) == [
+        *live_sessions(BatchStates.of(states[:1]), gap_s=1800),
         NO_SESSION,
-        *live_sessions(windows[2:], gap_s=1800),
+        *live_sessions(BatchStates.of(states[2:]), gap_s=1800),
     ]
 
 
 def test_an_empty_window_has_no_session() -> None:
-    assert live_sessions([ProfileState().window], gap_s=1800) == [NO_SESSION]
+    assert live_sessions(BatchStates.of([ProfileState()]), gap_s=1800) == [NO_SESSION]
