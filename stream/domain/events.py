@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from stream.domain.cloudevents import Headers, event_data
 from stream.domain.event_types import ADAPTERS, BY_NAME, LONGEST_ID, Event, event_of
+from stream.domain.quick_events import READERS, EventFields
 from stream.exceptions import BadRecordError, Reason
 
 SCHEMA_TOPICS: Final = tuple(ADAPTERS)
@@ -102,14 +103,48 @@ def decode(
     Raises:
         BadRecordError: with the reason; no retry can make such a record good.
     """
+    event = _validated(topic, value, _data(value, headers, max_bytes))
+    _check(event, key, broker_time_ms, max_ahead_s)
+    return event
+
+
+def decode_quickly(
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    broker_time_ms: int,
+    headers: Headers = None,
+    max_ahead_s: int = 300,
+    max_bytes: int = 65_536,
+) -> EventFields:
+    """What `decode` says, by `stream.domain.quick_events` where that can read it.
+
+    Raises:
+        BadRecordError: as `decode`.
+    """
+    data = _data(value, headers, max_bytes)
+    event = READERS[topic](data) or _validated(topic, value, data)
+    _check(event, key, broker_time_ms, max_ahead_s)
+    return event
+
+
+def _data(value: bytes | None, headers: Headers, max_bytes: int) -> bytes:
     if not value:
         raise BadRecordError(Reason.EMPTY, "the record has no value")
     if len(value) > max_bytes:
         raise BadRecordError(Reason.OVERSIZED, f"{len(value)} bytes; at most {max_bytes} are taken")
+    return event_data(value, headers) if headers else value
+
+
+def _validated(topic: str, value: bytes | None, data: bytes) -> Event:
     try:
-        event = ADAPTERS[topic].validate_json(event_data(value, headers))
+        return ADAPTERS[topic].validate_json(data)
     except ValidationError as error:
-        raise _bad_record(value, error) from None
+        raise _bad_record(value or b"", error) from None
+
+
+def _check(event: EventFields, key: bytes | None, broker_time_ms: int, max_ahead_s: int) -> None:
     if key is None or key != event.profile_id.encode():
         raise BadRecordError(Reason.KEY_MISMATCH, "the key is not the profile_id as UTF-8 bytes")
     if event.occurred_at_ms > broker_time_ms + max_ahead_s * 1000:
@@ -118,7 +153,6 @@ def decode(
             Reason.IN_THE_FUTURE,
             f"occurred_at_ms is {ahead_s} s ahead of the broker; at most {max_ahead_s} s may be",
         )
-    return event
 
 
 def checked(fields: Mapping[str, Any]) -> Event:

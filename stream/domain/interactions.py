@@ -9,14 +9,16 @@ order and repetition of events can't hurt.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.compiled import compiled
-from stream.domain.event_types import BY_NAME, Event, Playback, Search
+from stream.domain.event_types import BY_NAME, PLAY, Playback, Search
 from stream.domain.labels import NO_TITLE, device_hash, hash64
+from stream.domain.quick_events import EventFields
 
 INTERACTION: Final = np.dtype(
     [
@@ -42,6 +44,9 @@ _GOLDEN: Final = 0x9E37_79B9_7F4A_7C15
 
 UNTOLD: Final = -1
 """Watched time or position of an interaction that no event told it of."""
+
+NO_VERB: Final = 255
+"""That of an event that makes no interaction."""
 
 InteractionArray = NDArray[Any]
 """`[N]` of dtype `INTERACTION`."""
@@ -70,51 +75,71 @@ class Interaction(NamedTuple):
     complete: int
 
 
-def carries_state(event: Event) -> bool:
+def carries_state(event: EventFields) -> bool:
     """Whether `event` is part of an interaction; those of other types are only counted."""
     return BY_NAME[event.event_type].verb is not None
 
 
-def interaction_of(event: Event) -> Interaction | None:
+def interaction_of(event: EventFields) -> Interaction | None:
     """The interaction that `event` alone amounts to; None for events that carry no state."""
-    known = BY_NAME[event.event_type]
-    if known.verb is None:
+    if not carries_state(event):
         return None
-    at_ms = event.occurred_at_ms
+    one = Interaction._make(_reported(event))
+    if one.verb != PLAY:
+        return one
+    return one._replace(key=sitting_key(one.key, one.title, one.season, one.episode))
+
+
+def interactions_of(events: Iterable[EventFields]) -> InteractionArray:
+    """`[E]`: the interaction that each event alone amounts to.
+
+    Of an event that carries no state nothing but the device is told, and the verb `NO_VERB`.
+    """
+    rows = np.array([_reported(event) for event in events], INTERACTION)
+    plays = np.flatnonzero(rows["verb"] == PLAY)
+    some = rows[plays]
+    rows["key"][plays] = sitting_keys(some["key"], some["title"], some["season"], some["episode"])
+    return rows
+
+
+def _reported(event: Any) -> tuple[int, ...]:
+    """The fields of an `Interaction`; the key of a sitting is still the hash of its playback_id."""
+    known = BY_NAME[event.event_type]
     device = device_hash(event.device) if event.device else 0
-    event_hash = hash64(event.event_id)
-    if isinstance(event, Playback):
-        title, season, episode = hash64(event.title_id), event.season or 0, event.episode or 0
-        return Interaction(
-            start_ms=at_ms,
-            key=sitting_key(hash64(event.playback_id), title, season, episode),
-            end_ms=at_ms,
-            title=title,
-            described_by=event_hash,
-            watched_ms=_ms(event.watched_s, UNTOLD),
-            position_ms=_ms(event.position_s, UNTOLD),
-            duration_ms=_ms(event.duration_s, 0),
-            device=device,
-            season=season,
-            episode=episode,
-            verb=known.verb,
-            complete=int(known.completes),
+    if known.verb is None:
+        return (0, 0, 0, 0, 0, 0, 0, 0, device, 0, 0, NO_VERB, 0)
+    at_ms, event_hash = event.occurred_at_ms, hash64(event.event_id)
+    if known.shape is Playback:
+        return (
+            at_ms,
+            hash64(event.playback_id),
+            at_ms,
+            hash64(event.title_id),
+            event_hash,
+            _ms(event.watched_s, UNTOLD),
+            _ms(event.position_s, UNTOLD),
+            _ms(event.duration_s, 0),
+            device,
+            event.season or 0,
+            event.episode or 0,
+            known.verb,
+            int(known.completes),
         )
-    part_of_show = None if isinstance(event, Search) else event
-    return Interaction(
-        start_ms=at_ms,
-        key=event_hash,
-        end_ms=at_ms,
-        title=hash64(event.title_id) if event.title_id else NO_TITLE,
-        described_by=event_hash,
-        watched_ms=UNTOLD,
-        position_ms=UNTOLD,
-        duration_ms=0,
-        device=device,
-        season=(part_of_show and part_of_show.season) or 0,
-        episode=(part_of_show and part_of_show.episode) or 0,
-        verb=known.verb,
-        complete=0,
+    is_search = known.shape is Search
+    return (
+        at_ms,
+        event_hash,
+        at_ms,
+        hash64(event.title_id) if event.title_id else NO_TITLE,
+        event_hash,
+        UNTOLD,
+        UNTOLD,
+        0,
+        device,
+        0 if is_search else event.season or 0,
+        0 if is_search else event.episode or 0,
+        known.verb,
+        0,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from stream import metrics
 from stream.domain import topics
-from stream.domain.events import check_readable, decode, erased_profile
+from stream.domain.events import check_readable, decode_quickly, erased_profile
 from stream.exceptions import BadRecordError, Reason
 from stream.kafka.deadletters import dead_letter
 from stream.settings import Settings
@@ -50,7 +50,7 @@ class Decoder:
         check_readable(record.value, record.headers)
         if topic in _REQUESTS:
             return Decoded(record, topic, broker_ms, erased_profile(record.key), None)
-        event = decode(
+        event = decode_quickly(
             topic,
             record.key,
             record.value,

@@ -11,11 +11,10 @@ import numpy as np
 
 from stream.domain import topics
 from stream.domain.batch_states import BatchStates
-from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
-from stream.domain.interactions import INTERACTION, Interaction, interaction_of
-from stream.domain.labels import device_hash
+from stream.domain.interactions import NO_VERB, interactions_of
 from stream.domain.profile_state import Outcome
+from stream.domain.quick_events import EventFields
 from stream.domain.rules import Rules
 from stream.domain.sessions import live_sessions
 from stream.domain.taking_in import (
@@ -45,18 +44,18 @@ _OUTCOMES: Final = {
 }
 _LATE: Final = {BEHIND_BROKER: "behind_broker", BEFORE_WINDOW: "before_window"}
 
-_NOTHING: Final = Interaction(*[0] * len(Interaction._fields))
-
 
 @dataclass(slots=True)
 class _Arrivals:
     """What is to be done with states, in the order of arrival."""
 
     events: list[Decoded] = field(default_factory=list)
-    rows: list[tuple[int, ...]] = field(default_factory=list)
-    """Of `EVENT`, for each of the events."""
+    told: list[EventFields] = field(default_factory=list)
+    """What they are."""
 
-    interactions: list[Interaction] = field(default_factory=list)
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+    """Of `EVENT`, for each of them."""
+
     ids: list[str] = field(default_factory=list)
     erasures: list[tuple[int, int, Decoded]] = field(default_factory=list)
     """Each with the number of events before it, and the state's row."""
@@ -73,10 +72,11 @@ class _Arrivals:
             self.profiles[key] = profile
         return profile.row
 
-    def add(self, one: Decoded, event: Event) -> None:
+    def add(self, one: Decoded, event: EventFields) -> None:
         """Add an event to those that are to be taken in."""
-        record, interaction = one.record, interaction_of(event)
+        record = one.record
         self.events.append(one)
+        self.told.append(event)
         self.ids.append(event.event_id)
         self.rows.append(
             (
@@ -89,13 +89,9 @@ class _Arrivals:
                 record.offset,
                 record.partition,
                 one.topic == topics.BROWSE_EVENTS,
-                interaction is not None,
+                False,
             )
         )
-        if interaction is None:
-            device = device_hash(event.device) if event.device else 0
-            interaction = _NOTHING._replace(device=device)
-        self.interactions.append(interaction)
 
 
 class Joiner:
@@ -199,7 +195,8 @@ class Joiner:
 
     def _take_in(self, arrivals: _Arrivals, batch: MicroBatch) -> None:
         events = np.array(arrivals.rows, EVENT)
-        interactions = np.array(arrivals.interactions, INTERACTION)
+        interactions = interactions_of(arrivals.told)
+        events["has_state"] = interactions["verb"] != NO_VERB
         outcomes, reached = np.empty(len(events), np.int8), np.empty(len(events), np.bool_)
         lateness_ms = self._settings.allowed_lateness_s * 1000
         done = 0

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.batch_states import BatchStates
-from stream.domain.event_types import Event
 from stream.domain.feature_row import Erasure
+from stream.domain.quick_events import EventFields
 from stream.domain.sessions import Session
 from stream.kafka.deadletters import Record
 from stream.kafka.outbox import Outgoing
@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
     """Broker time, Unix milliseconds; of a forwarded copy that of its original."""
 
     profile_id: str
-    event: Event | None
+    event: EventFields | None
     """None for a request to erase the profile or to publish it again."""
 
 
