@@ -44,13 +44,13 @@ from features.online.fenced_writes import (
 from features.online.redis_client import RedisAddress, RedisClients, parse
 from features.online.redis_rows import (
     FencedRow,
-    RowEncoder,
     feature_field,
     hash_entry,
     hash_fields,
     hash_name,
     timestamp_field,
 )
+from features.online.row_encoding import RowEncoder
 from stream.settings import settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from features.online.redis_rows import feature_field, timestamp_field
-from stream.domain.intent_rows import IntentRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -146,17 +145,16 @@ async def write_async(client: Any, fence: ViewFence, rows: Iterable[FencedRow]) 
 async def write_intents(
     client: Any,
     fence: ViewFence,
-    encode: Callable[[IntentRows], list[FencedRow]],
+    encode: Callable[[Sequence[IntentRow]], list[FencedRow]],
     rows: Sequence[IntentRow],
 ) -> int:
     """Encode and write rows, `ROWS_PER_TRIP` in one round trip. See `write`."""
-    columns = rows if isinstance(rows, IntentRows) else IntentRows.of(rows)
     # The second trip is encoded here while the server works on the first.
     slots = asyncio.Semaphore(2)
 
     async def trip(start: int) -> int:
         async with slots:
-            encoded = encode(columns[start : start + ROWS_PER_TRIP])
+            encoded = encode(rows[start : start + ROWS_PER_TRIP])
             return await write_async(client, fence, encoded)
 
     trips = map(trip, range(0, len(rows), ROWS_PER_TRIP))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from features.online.answers import typed_errors
 from features.online.fenced_writes import ViewFence, write_async, write_intents
 from features.online.redis_client import RedisAddress, RedisClients
-from features.online.redis_rows import RowEncoder
+from features.online.row_encoding import RowEncoder
 from features.registry.registration import Registration
 from features.schema.views import profile_intent
 

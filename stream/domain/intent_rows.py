@@ -60,7 +60,8 @@ class IntentRows(Sequence[IntentRow]):
         )
 
     def __len__(self) -> int:
-        return len(self.texts("profile_id"))
+        ids: Any = self.columns["profile_id"]
+        return len(ids)
 
     @overload
     def __getitem__(self, place: int) -> IntentRow: ...
@@ -77,16 +78,6 @@ class IntentRows(Sequence[IntentRow]):
         columns = [_values(column) for column in self.columns.values()]
         for row in zip(*columns, strict=True):
             yield IntentRow.of(dict(zip(self.columns, row, strict=True)))
-
-    def texts(self, name: str) -> list[str]:
-        """A column of texts."""
-        column: Any = self.columns[name]
-        return column  # type: ignore[no-any-return]
-
-    def numbers(self, name: str) -> NDArray[np.int64]:
-        """A column of whole numbers, `[B]`."""
-        column: Any = self.columns[name]
-        return column  # type: ignore[no-any-return]
 
     def to_json(self) -> list[bytes]:
         """The values of the rows' records on the topic `intent-features`.

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from features.online.redis_rows import RowEncoder
+from features.online.row_encoding import RowEncoder
 from stream.domain.batch_states import BatchStates
 from stream.domain.catalogue import Catalogue
 from stream.domain.event_types import PLAY

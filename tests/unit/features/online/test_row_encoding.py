@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from features.definitions import profile_intent
-from features.online.encoding import ENCODERS, row_field, timestamp
-from features.online.redis_rows import RowEncoder, feature_field, timestamp_field
+from features.online.encoding import ENCODERS, timestamp
+from features.online.redis_rows import feature_field, timestamp_field
+from features.online.row_encoding import RowEncoder
+from features.schema.views import profile_intent
 from stream.domain.feature_row import IntentRow
 from stream.domain.intent_rows import IntentRows
 from tests.unit.features.samples import SAMPLE, rows, sample
@@ -31,7 +32,7 @@ def one_by_one(row: IntentRow) -> dict[bytes, bytes]:
     """The same, value by value."""
     values = row.published()
     return {timestamp_field(VIEW): timestamp(row.last_event_at_ms * 1000)} | {
-        feature_field(VIEW, one.name): ENCODERS[one.dtype](values[row_field(one)])
+        feature_field(VIEW, one.name): ENCODERS[one.type](values[one.row_field])
         for one in profile_intent.features
     }
 
