@@ -34,7 +34,7 @@ def run_init(paths: Sequence[str], into: Path, *, force: bool) -> None:
     guessed = guess(paths, into)
     parse_description(guessed.text, str(into))
     into.write_text(guessed.text)
-    console.print(f"{into} is written. Guessed:")
+    console.print(f"{into.absolute()} is written. Guessed:")
     for line in guessed.found:
         console.print(f"  {line}")
     if guessed.open:
@@ -62,5 +62,5 @@ def run_check(file: Path, *, as_json: bool, page: Path | None) -> int:
         console.print(table(found))
     if page:
         page.write_text(page_of(found))
-        typer.echo(f"the page is {page}", err=True)
+        typer.echo(f"the page is {page.absolute()}", err=True)
     return EXIT_CODES[found.level]

@@ -66,6 +66,15 @@ class Guess:
     open: tuple[str, ...]
 
 
+def _unknown(looked: Sequence[_Looked]) -> str:
+    """The columns of files that look like nothing, for who knows what they are."""
+    strange = [one for one in looked if not one.adapter and not one.columns]
+    told = (
+        f"{', '.join(one.paths)} has {', '.join(one.sample[0])}" for one in strange if one.sample
+    )
+    return "".join(f"; {one}" for one in told)
+
+
 @dataclass(slots=True)
 class _Looked:
     """Some files of one kind, and records of the first."""
@@ -110,7 +119,7 @@ def guess(paths: Sequence[str], into: Path) -> Guess:
         )
     for what, one, more in (("events", events, more_events), ("catalogue", titles, more_titles)):
         if one is None:
-            left.append(f"{what}.path: none of the files looks like it")
+            left.append(f"{what}.path: none of the files looks like it{_unknown(looked)}")
         else:
             found.append(f"{what}: {', '.join(one.paths)} ({one.files.format})")
         left += [

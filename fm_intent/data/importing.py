@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fm_intent.data.description import Format
     from stream.adapters.adapter import Reader
 
-EDITION: Final = 2
+EDITION: Final = 3
 """Raised when other events come of the same records, so that files are imported anew."""
 
 REJECTED_FILE: Final = "rejected.jsonl"

@@ -10,11 +10,18 @@ app = typer.Typer()
 
 
 @app.command()
-def up() -> None:
-    """Start the local stack on loopback and leave it running."""
+def up(
+    servers: Annotated[
+        bool, typer.Option("--servers", help="Kafka, Redis and Triton alone, for your own model.")
+    ] = False,
+) -> None:
+    """Start the local stack on loopback and leave it running.
+
+    Where no model is live the newest is made so; where there is none, a small one is trained first.
+    """
     from infra.local import commands
 
-    commands.up()
+    commands.up(servers_alone=servers)
 
 
 @app.command()

@@ -30,7 +30,7 @@ def local_stack() -> Stack:
     return Stack(LOCAL, on_loopback(settings()))
 
 
-def up() -> None:
+def up(*, servers_alone: bool = False) -> None:
     """Starts the servers, creates the topics, loads the model, starts the worker and the sink.
 
     The stack stays when the command ends. It serves the version that `INTENT_MODEL_VERSION` pins,
@@ -38,6 +38,9 @@ def up() -> None:
     all, a small one is trained on the data that the repository carries. The titles that the version
     carries are published with its vectors, and give next titles their names, unless
     `INTENT_CATALOGUE` names other ones.
+
+    Args:
+        servers_alone: Start Kafka, Redis and Triton, create the topics, and leave it at that.
 
     Raises:
         InfraError: when a program can't be started; see `Stack.start`.
@@ -53,6 +56,9 @@ def up() -> None:
     with step("start Kafka, Redis and Triton"):
         stack.start("kafka", "redis", "triton", "guard")
     asyncio.run(create_topics(current))
+    if servers_alone:
+        status()
+        return
     live = _serve(stack, current)
     source = read_manifest(stack.models, int(live)).source
     carried = (stack.models / MODEL / live / CATALOGUE_FILE).exists()

@@ -73,7 +73,8 @@ class SegmentOptions(Options):
         {}, description="Names of one's own track calls -> our event types."
     )
     browse_title: str = Field(
-        "properties.asset_id", description="Path of the title in these calls."
+        "",
+        description="Path of the title in these calls, where it is not where plays have theirs.",
     )
     browse_query: str = Field("properties.query", description="Path of what was searched for.")
 
@@ -95,11 +96,7 @@ def _played(record: Record, options: SegmentOptions, named: str) -> Adapted:
     profile = _profile(record, options)
     if profile is None:
         return passed_over("anonymous")
-    asset = text(
-        first(record, ("properties.asset_id", "properties.content_asset_id")),
-        "properties.asset_id",
-    )
-    show = text(at(record, options.show), options.show) if options.show else None
+    asset, show = _title(record, options)
     if named in _PLAYBACK and options.show and show is None:
         # It would be a sitting of its own beside that of the episode.
         return passed_over("no show told")
@@ -121,10 +118,25 @@ def _played(record: Record, options: SegmentOptions, named: str) -> Adapted:
             "watched_s": watched,
             "position_s": position,
             "duration_s": duration,
-            "season": ordinal(at(record, "properties.season"), "season") if show else None,
-            "episode": ordinal(at(record, "properties.episode"), "episode") if show else None,
+            **_numbers(record, show),
         }
     )
+
+
+def _title(record: Record, options: SegmentOptions) -> tuple[str | None, str | None]:
+    """The asset, and the show that it is an episode of."""
+    asset = text(
+        first(record, ("properties.asset_id", "properties.content_asset_id")),
+        "properties.asset_id",
+    )
+    return asset, text(at(record, options.show), options.show) if options.show else None
+
+
+def _numbers(record: Record, show: str | None) -> dict[str, int | None]:
+    return {
+        name: ordinal(at(record, f"properties.{name}"), name) if show else None
+        for name in ("season", "episode")
+    }
 
 
 def _ended(position: float | None, duration: float | None) -> bool:
@@ -137,11 +149,15 @@ def _browsed(record: Record, options: SegmentOptions, event_type: Browsing) -> A
     if profile is None:
         return passed_over("anonymous")
     query = text(at(record, options.browse_query), options.browse_query)
+    asset, show = _title(record, options)
+    if options.browse_title:
+        asset, show = text(at(record, options.browse_title), options.browse_title), None
     return told(
         {
             **_common(record, options, profile, event_type),
-            "title_id": text(at(record, options.browse_title), options.browse_title),
+            "title_id": show or asset,
             "query": query if event_type == "search" else None,
+            **_numbers(record, show),
         }
     )
 

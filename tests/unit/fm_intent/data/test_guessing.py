@@ -105,6 +105,12 @@ def test_what_could_not_be_guessed_is_told(folder) -> None:
     assert [line.partition(":")[0] for line in told.open] == ["events.path"]
 
 
+def test_of_a_file_that_looks_like_nothing_the_columns_are_told(folder) -> None:
+    (folder / "strange.csv").write_text("foo;bar\n1;2\n")
+    told = guess([str(folder / "events"), str(folder / "strange.csv")], folder / "source.yaml")
+    assert any("strange.csv has foo, bar" in line for line in told.open)
+
+
 def test_events_of_another_form_beside_the_others_are_told(tmp_path) -> None:
     row = {"event_id": "1", "profile_id": "p", "event_type": "search", "occurred_at_ms": 10**12}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "old.parquet")

@@ -123,6 +123,15 @@ def test_calls_of_ones_own_are_browsing_by_an_option() -> None:
     assert (event["event_type"], event["title_id"]) == ("title_open", "film-3")
 
 
+def test_browsing_is_of_the_show_that_plays_are_of() -> None:
+    record = call("Title Viewed", {"asset_id": "a-7", "program": "s-1", "season": 2, "episode": 3})
+    browse = {"Title Viewed": "title_open"}
+    event = only(record, browse=browse, show="properties.program")
+    assert (event["title_id"], event["season"], event["episode"]) == ("s-1", 2, 3)
+    event = only(record, browse=browse, show="properties.program", browse_title="properties.season")
+    assert (event["title_id"], event.get("season")) == ("2", None)
+
+
 def test_a_time_without_an_offset_is_refused() -> None:
     with pytest.raises(BadRecordError, match="has no offset"):
         reader("segment")({**SEGMENT_PLAYING, "timestamp": "2024-05-04T19:05:11"})
