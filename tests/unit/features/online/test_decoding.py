@@ -72,7 +72,7 @@ def test_what_is_not_there_is_null(kind: FieldType, raw: bytes | None) -> None:
     assert decoding.value(kind, raw) is None
 
 
-@pytest.mark.parametrize("kind", set(FieldType) - {FieldType.STRING})
+@pytest.mark.parametrize("kind", [one for one in FieldType if one is not FieldType.STRING])
 def test_a_value_of_another_type_is_told(kind: FieldType) -> None:
     with pytest.raises(ValueError, match="not of type"):
         read(kind, Value(string_val="a"))
