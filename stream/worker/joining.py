@@ -213,7 +213,7 @@ class Joiner:
             self._erase(row, one, batch)
         take_in(len(events))
         batch.devices = interactions["device"]
-        batch.broker_times = (events["broker_ms"][reached] / 1000).tolist()
+        batch.broker_times = events["broker_ms"][reached] / 1000
         for one, outcome in zip(arrivals.events, outcomes.tolist(), strict=True):
             batch.outcomes[one.topic, _OUTCOMES[outcome].value] += 1
             if outcome in _LATE:

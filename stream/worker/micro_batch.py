@@ -84,7 +84,7 @@ class MicroBatch:
     """Of those that are scored, the ones that are live after the batch."""
 
     emptied: dict[str, Erasure] = field(default_factory=dict)
-    broker_times: list[float] = field(default_factory=list)
+    broker_times: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """Broker time, in seconds, of each event that touched a profile."""
 
     devices: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))

@@ -19,6 +19,7 @@ from time import time
 from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream import metrics
 from stream.domain import topics
@@ -196,9 +197,7 @@ class Pipeline:
         await self._joiner.join(batch, released_at_s=self._released_at_s())
         for (topic, outcome), count in batch.outcomes.items():
             metrics.EVENTS.labels(topic, outcome).inc(count)
-        produced_consumed = metrics.FRESHNESS.labels("produced_consumed")
-        for broker_time in batch.broker_times:
-            produced_consumed.observe(max(batch.consumed_at - broker_time, 0.0))
+        _observe("produced_consumed", batch.consumed_at - batch.broker_times)
 
     async def save(self, batch: MicroBatch) -> None:
         """Deliver what was rejected, then the changelog of the touched states.
@@ -312,9 +311,11 @@ class Pipeline:
 
 
 def _observe_freshness(batch: MicroBatch, readable_at: float) -> None:
-    legs = metrics.FRESHNESS.labels
-    legs("consumed_inferred").observe(batch.inferred_at - batch.consumed_at)
-    legs("inferred_readable").observe(readable_at - batch.inferred_at)
-    whole = legs("produced_readable")
-    for broker_time in batch.broker_times:
-        whole.observe(max(readable_at - broker_time, 0.0))
+    _observe("consumed_inferred", np.array([batch.inferred_at - batch.consumed_at]))
+    _observe("inferred_readable", np.array([readable_at - batch.inferred_at]))
+    _observe("produced_readable", readable_at - batch.broker_times)
+
+
+def _observe(leg: str, seconds: NDArray[np.float64]) -> None:
+    # The broker's clock may be ahead of ours.
+    metrics.FRESHNESS.observe(leg, np.maximum(seconds, 0.0))
