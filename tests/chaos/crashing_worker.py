@@ -31,7 +31,7 @@ def crashing(step: str, wanted: str) -> type[Pipeline]:
 
         async def join(self, batch: Any) -> None:
             await super().join(batch)
-            newest = (state.last_event_id for _, state in batch.profiles)
+            newest = batch.scored_states.last_event_ids
             self.armed = wanted in batch.erased or wanted in newest
             self.crash_after("join")
 
