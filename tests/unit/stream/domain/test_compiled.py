@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stream.domain.compiled import folder_of
+
 _CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -33,4 +35,14 @@ def test_a_loop_is_compiled_whether_or_not_it_can_be_kept(tmp_path: Path, may_wr
         check=False,
     )
     assert ended.stdout.split() == ["42", "True"], ended.stderr
-    assert kept.exists() is may_write
+    assert bool([*kept.rglob("*.nbi")]) is may_write
+
+
+def test_a_change_of_any_loop_has_all_of_them_compiled_anew(tmp_path: Path) -> None:
+    caller, called = tmp_path / "caller.py", tmp_path / "called.py"
+    caller.write_text("one")
+    called.write_text("two")
+    before = folder_of([caller, called])
+    assert folder_of([called, caller]) == before
+    called.write_text("2wo")
+    assert folder_of([caller, called]) != before
