@@ -114,7 +114,8 @@ def test_a_compiled_pass_that_answers_otherwise_is_not_to_serve(
     other = tmp_path / "other" / "model_pass.cpp"
     other.parent.mkdir()
     right = Path(compiled.__file__).with_name("model_pass.cpp").read_text()
-    other.write_text(right.replace("+ 1e-5f", "+ 1e-1f"))
+    assert "set(1e-5f)" in right
+    other.write_text(right.replace("set(1e-5f)", "set(1e-1f)"))
     with monkeypatch.context() as patch:
         patch.setattr(compiled, "_SOURCE", other)
         wrong = compiled.build(other.parent)

@@ -110,19 +110,20 @@ def test_appending_or_rewriting_the_newest_never_changes_earlier_keys_and_values
     assert len(before) == 2 * 4
     for after in (keys_and_values(model, x), keys_and_values(model, rewritten)):
         for one, another in zip(before, after, strict=True):
-            torch.testing.assert_close(one, another[:, :, :earlier], atol=1e-5, rtol=1e-5)
+            # What they are made of is rounded to half precision, now and then to the other half.
+            torch.testing.assert_close(one, another[:, :, :earlier], atol=2e-3, rtol=0)
 
 
 def test_what_comes_later_never_changes_what_was_said_before() -> None:
     model = tiny.network(DATA, SMALL)
     x = one_window(30)
     whole, half = encode(model, x), encode(model, cut(x, 0, 15))
-    torch.testing.assert_close(whole.user_BLD[:, :15], half.user_BLD, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole.user_BLD[:, :15], half.user_BLD, atol=1e-4, rtol=0)
     assert whole.recall_BLK is not None
-    torch.testing.assert_close(whole.recall_BLK[:, :15, :15], half.recall_BLK, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole.recall_BLK[:, :15, :15], half.recall_BLK, atol=1e-4, rtol=0)
     for one, other in zip(whole.intent_logits, half.intent_logits, strict=True):
         assert one is not None
-        torch.testing.assert_close(one[:, :15], other, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one[:, :15], other, atol=1e-4, rtol=0)
 
 
 def test_the_answer_for_the_newest_is_that_of_its_position() -> None:
@@ -202,7 +203,7 @@ def test_a_window_is_answered_alike_alone_and_padded_among_others() -> None:
         )
         with torch.inference_mode():
             user = model(alone, model.titles(), newest_only=True).user_BLD
-        torch.testing.assert_close(user, together[row : row + 1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(user, together[row : row + 1], atol=1e-4, rtol=0)
 
 
 def test_nothing_depends_on_the_absolute_time_but_the_age_of_titles() -> None:
