@@ -43,3 +43,19 @@ class StalledError(DemoError):
 
 class CheckFailedError(DemoError):
     """Records are missing from the features, or wrong in them."""
+
+
+class BenchmarkError(IntentstreamError):
+    """Something can't be measured."""
+
+
+class WayEndedError(BenchmarkError):
+    """A program that was to be measured ended by itself."""
+
+
+class TooFewEventsError(BenchmarkError):
+    """All was worked off before it could be measured."""
+
+
+class NothingDoneError(BenchmarkError):
+    """A program that was to be measured works nothing off."""

@@ -17,7 +17,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +33,7 @@ from fm_intent.served.cache import Cache, profile_bytes
 from fm_intent.served.network import FMIntent
 from lab.bench.inference import DEPTHS, SERVED_DEPTH, full_windows, gemm_gflops, untrained
 from lab.bench.results import keep
+from lab.bench.revisions import code_of
 from stream.home import HOME
 from stream.plain_text import PlainConsole
 
@@ -104,18 +104,6 @@ def _cpu_us(batch: int, before: Callable[[], None], ask: Ask) -> float:
         ask()
         spent.append(time.process_time() - began)
     return median(spent) / batch * 1e6
-
-
-@contextmanager
-def code_of(revision: str) -> Iterator[Path]:
-    """A worktree of a commit."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree, git = Path(folder, "code"), ["git", "-C", str(HOME), "worktree"]
-        subprocess.run([*git, "add", "--detach", str(tree), revision], check=True)  # noqa: S603
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)  # noqa: S603
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from features.registry.store import apply
 from fm_intent.export import export
 from infra.local.stack import Stack, on_loopback
 from lab.bench.inference import DEPTHS, SERVED_DEPTH, WINDOW, full_windows, unmeasured, untrained
+from lab.bench.traffic import look
 from stream.domain import topics
 from stream.kafka.admin import create_topics
 from stream.kafka.connection import client_options
@@ -33,18 +34,20 @@ from stream.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-TITLES: Final = 3_000
-
 _TICK_S: Final = 0.02
 _PATIENCE_S: Final = 60.0
 
 
 @contextmanager
-def servers(*programs: str) -> Iterator[tuple[Stack, Path]]:
+def servers(*programs: str, **changed: object) -> Iterator[tuple[Stack, Path]]:
     """A stack on free ports of loopback that runs these programs, with topics and features.
 
     Also the model repository that it loads versions from, which is empty. All of it is gone after
     the block.
+
+    Args:
+        programs: their names.
+        changed: settings that aren't to be those of the environment.
     """
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -54,6 +57,7 @@ def servers(*programs: str) -> Iterator[tuple[Stack, Path]]:
         settings = on_loopback(
             Settings().model_copy(
                 update={
+                    **changed,
                     **ports,
                     "data_dir": home / "worker",
                     "feature_registry": home / "registry.db",
@@ -81,17 +85,6 @@ def exported(exports: Path, *noises: float) -> list[str]:
                 parameter.add_(noise * torch.randn_like(parameter))
         versions.append(str(export(model, unmeasured(), full_windows(2, WINDOW), exports).version))
     return versions
-
-
-def event_of(number: int, profile_id: str) -> dict[str, Any]:
-    """A look at a title, right now; each number's is another interaction."""
-    return {
-        "event_id": f"{profile_id}-{number}",
-        "profile_id": profile_id,
-        "event_type": "title_open",
-        "occurred_at_ms": round(time.time() * 1000),
-        "title_id": f"title-{number * 7 % TITLES}",
-    }
 
 
 @dataclass
@@ -157,7 +150,7 @@ class SteadyEvents:
             due = begun + int((time.perf_counter() - started) * self.events_per_s)
             while self._number < due:
                 profile = f"{self.name}-{self._number % self.profiles}"
-                event = event_of(self._number, profile)
+                event = look(self._number, profile, round(time.time() * 1000))
                 self._number += 1
                 self.sent[profile] += 1
                 delivery = await producer.send(topic, orjson.dumps(event), key=profile.encode())

@@ -18,9 +18,7 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -38,6 +36,7 @@ from infra.local.programs import worker_environment
 from intentstream.publishing import publish
 from lab.bench.publish import made_up_rows
 from lab.bench.results import keep
+from lab.bench.revisions import code_of
 from lab.bench.running_worker import exported, servers
 from stream.home import HOME
 from stream.plain_text import PlainConsole
@@ -45,7 +44,7 @@ from stream.settings import Settings
 from stream.steps import step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 RUNS: Final = 3
 WORKER: Final = "worker, until it is ready"
@@ -185,21 +184,6 @@ def measure(settings: Settings, homes: dict[str, Path]) -> list[dict[str, Any]]:
 def _medians(costs: list[Cost]) -> dict[str, float]:
     wall, cpu, peak = (median(one) for one in zip(*costs, strict=True))
     return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mib": round(peak)}
-
-
-@contextmanager
-def code_of(revision: str) -> Iterator[Path]:
-    """The tree of a revision, while the block runs."""
-    git = ("git", "-C", str(HOME), "worktree")
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "before"
-        subprocess.run(  # noqa: S603 - our own command
-            [*git, "add", "--detach", str(tree), revision], check=True, capture_output=True
-        )
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)  # noqa: S603
 
 
 def main() -> None:
