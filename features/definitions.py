@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, ValueType
@@ -102,6 +103,11 @@ model = _entity(views.model_labels, "A version of the model.")
 model_label_files = _source(views.model_label_files)
 model_labels = _view(views.model_labels, model, model_label_files)
 
+# Feast writes into the function that it is of the main module, in which its text isn't found when
+# this file is read once more, as `feast apply` does.
+_match = title_match.intent_title_match
+_match = FunctionType(_match.__code__, vars(title_match), _match.__name__)
+
 # Feast compares the declared fields with bare ones that it infers, so a description or tags on a
 # scalar would make `feast apply` fail; they stand in the view's tags instead.
 intent_title_match = on_demand_feature_view(
@@ -132,7 +138,7 @@ intent_title_match = on_demand_feature_view(
         ),
     },
     owner=OWNER,
-)(title_match.intent_title_match)
+)(_match)
 
 ranker_v1 = FeatureService(
     name=views.RANKER,
