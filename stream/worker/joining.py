@@ -50,13 +50,9 @@ class _Arrivals:
     """What is to be done with states, in the order of arrival."""
 
     events: list[Decoded] = field(default_factory=list)
-    told: list[EventFields] = field(default_factory=list)
-    """What they are."""
-
     rows: list[tuple[int, ...]] = field(default_factory=list)
     """Of `EVENT`, for each of them."""
 
-    ids: list[str] = field(default_factory=list)
     erasures: list[tuple[int, int, Decoded]] = field(default_factory=list)
     """Each with the number of events before it, and the state's row."""
 
@@ -76,8 +72,6 @@ class _Arrivals:
         """Add an event to those that are to be taken in."""
         record = one.record
         self.events.append(one)
-        self.told.append(event)
-        self.ids.append(event.event_id)
         self.rows.append(
             (
                 self.row_of(one),
@@ -195,7 +189,9 @@ class Joiner:
 
     def _take_in(self, arrivals: _Arrivals, batch: MicroBatch) -> None:
         events = np.array(arrivals.rows, EVENT)
-        interactions = interactions_of(arrivals.told)
+        told = [one.event for one in arrivals.events if one.event]
+        ids = [event.event_id for event in told]
+        interactions = interactions_of(told)
         events["has_state"] = interactions["verb"] != NO_VERB
         outcomes, reached = np.empty(len(events), np.int8), np.empty(len(events), np.bool_)
         lateness_ms = self._settings.allowed_lateness_s * 1000
@@ -204,7 +200,7 @@ class Joiner:
         def take_in(until: int) -> None:
             some = slice(done, until)
             outcomes[some], reached[some] = batch.states.take_in(
-                events[some], interactions[some], arrivals.ids[some], self._rules, lateness_ms
+                events[some], interactions[some], ids[some], self._rules, lateness_ms
             )
 
         for before, row, one in arrivals.erasures:
