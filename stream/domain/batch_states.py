@@ -175,10 +175,6 @@ class BatchStates:
             [self.last_event_ids[row] for row in rows.tolist()],
         )
 
-    def state(self, row: int) -> ProfileState:
-        """One state by itself."""
-        return codec.decode(self.encoded(np.array([row]))[0])
-
     def erase(self, row: int, at_ms: int) -> bool:
         """`ProfileState.erased` in place, which touches the state; False where it is no news."""
         head = self.heads[row]
