@@ -22,6 +22,7 @@ PACKAGES = ("stream", "features", "fm_intent", "intentstream", "infra", "lab", "
 
 KNOW_THE_TRUTH = {
     "lab.cli": "simulates",
+    "lab.bench.traffic": "sends the events of simulated members, and drops their truth",
 }
 """Modules outside the simulator that import it or name its truth; no other may."""
 
