@@ -338,7 +338,60 @@ class WorkerSettings(_Group):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
+class ConsoleSettings(_Group):
+    """The console: where it binds, who may see it, and what it looks at."""
+
+    console_host: str = Field("127.0.0.1", description="Where the console binds.")
+    console_port: int = Field(9467, ge=1, le=65535, description="Of the console.")
+    console_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Whoever knows it sees the console. Needed, or the proxy's header, wherever it "
+        "binds beyond loopback: `openssl rand -hex 32` makes one.",
+    )
+    console_trusted_header: str | None = Field(
+        None,
+        description="A header, such as X-Forwarded-User, by which a proxy says who looks; the "
+        "proxy must take it out of what comes from outside.",
+    )
+    console_trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="The addresses or networks, separated by commas, whose header is trusted.",
+    )
+    console_targets: str = Field(
+        default_factory=lambda given: ",".join(
+            f"{job}=127.0.0.1:{given[port]}"
+            for job, port in (
+                ("worker", "metrics_port"),
+                ("sink", "sink_port"),
+                ("triton", "triton_metrics_port"),
+            )
+            if port in given
+        ),
+        pattern=r"^\s*(\w+=[^,\s]+\s*(,\s*|$))*$",
+        description="Whose metrics the console reads, as job=host:port, separated by commas; the "
+        "jobs are worker, sink, bridge and triton. Default: those of this machine.",
+    )
+    console_prometheus_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Prometheus, for the last hour and the alerts; else the console keeps an hour "
+        "of what it read itself.",
+    )
+    console_alert_rules: Path | None = Field(
+        None,
+        description="Prometheus' file of alert rules, to be judged by the console where there is "
+        "no Prometheus.",
+    )
+    console_may_act: bool = Field(
+        False,
+        description="Whether one may act as a member: real events on the real topics. "
+        "`intentstream up` allows it on its own stack.",
+    )
+
+
 class Settings(
+    ConsoleSettings,
     WorkerSettings,
     BridgeSettings,
     SearchSettings,

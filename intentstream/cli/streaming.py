@@ -44,6 +44,18 @@ def bridge() -> None:
 
 
 @app.command()
+def console() -> None:
+    """Serve the console: a live page on the pipeline, its members, models and dead letters.
+
+    Settings: INTENT_CONSOLE_HOST, INTENT_CONSOLE_PORT, INTENT_CONSOLE_TOKEN. docs/console.md.
+    """
+    from intentstream.console.app import serve
+    from stream.settings import settings
+
+    serve(settings())
+
+
+@app.command()
 def topics(
     mend: Annotated[
         bool, typer.Option("--mend", help="Set what the others' configuration must be, first.")
