@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup constraints wheel demo up down test test-unit feast-universal lint format types clean
+.PHONY: help setup constraints wheel demo up down test test-unit feast-universal docs lint format types clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-unit: setup ## only the tests that need no server
 
 feast-universal: setup ## Feast's own store tests on our stores (FEAST=a checkout of it; else cloned)
 	$(BIN)/python -m lab.feast_universal $(FEAST)
+
+docs: setup ## the documentation as a site, in build/docs; fails on a link that leads nowhere
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs/site \
+		--doctree-dir build/doctrees . build/docs
 
 lint: setup ## style, common mistakes, and imports that run upward
 	$(BIN)/ruff check .

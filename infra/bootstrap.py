@@ -43,7 +43,7 @@ MODELS = LOCAL / "triton" / "models"
 
 UV = "uv==0.13.9"
 TRITON = "nvidia-pytriton==0.7.0"
-EXTRAS = "train,data,spark,bridge,serve,stack,bench,dev"
+EXTRAS = "train,data,spark,bridge,traces,serve,stack,bench,docs,dev"
 PINNED_TOO = "aws"
 """An extra that set-up doesn't install, whose packages must go with all others."""
 OLDEST, NEWEST = (3, 11), (3, 13)

@@ -101,6 +101,30 @@ def test_an_event_becomes_features_that_feast_reads_back(
     assert sum(online(settings, "reader", "action_probs")) == pytest.approx(1, abs=1e-4)
 
 
+def test_the_first_event_and_the_first_read_of_the_readme_work(settings: Settings) -> None:
+    samples = re.findall(
+        r"^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.M | re.S
+    )
+    topic = settings.topic(topics.PLAYBACK_EVENTS)
+    event, read = (
+        sample.replace("127.0.0.1:9092", settings.kafka_bootstrap)
+        .replace("playback-events", topic)
+        .replace('"me"', '"who follows the readme"')
+        .replace('b"me"', 'b"who follows the readme"')
+        for sample in samples
+    )
+    environment = {**os.environ, **worker_environment(settings)}
+
+    def run(program: str) -> str:
+        line = [sys.executable, "-c", program]
+        done = subprocess.run(line, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    run(event)
+    until(lambda: run(read).startswith("fresh"), "what it read")
+    assert re.search(r"'action': '\w+'", run(read))
+
+
 def test_an_erased_profile_is_absent_until_it_does_something_again(settings: Settings) -> None:
     before = title_open("leaver")
     send(settings, [before])
