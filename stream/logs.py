@@ -1,4 +1,4 @@
-"""Keeps client libraries from filling the log: what they warn of again and again is told sparingly.
+"""How a process logs: for people or as JSON, and without what clients warn of again and again.
 
 A client without its server tries again many times a second, and warns each time.
 """
@@ -7,12 +7,61 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
+from logging.config import dictConfig
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+from stream.plain_text import json_text
+from stream.traces import current_ids
+
+if TYPE_CHECKING:
+    from stream.settings import WorkerSettings
 
 _CLIENTS: Final = frozenset({"aiokafka", "faust", "mode"})
 _EVERY_S: Final = 60.0
 _MOST_KINDS: Final = 1_000
+_TEXT: Final = "%(asctime)s %(levelname)s %(message)s"
+
+
+class JsonLines(logging.Formatter):
+    """Makes each record a line of JSON.
+
+    It has `time`, `level`, `logger` and `message`; `exception` where there is one; `trace_id` and
+    `span_id` where the record was logged at work on a traced event.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **current_ids(),
+        }
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            told["exception"] = record.exc_text
+        return json_text(told)
+
+
+def logging_config(settings: WorkerSettings) -> dict[str, Any]:
+    """For `logging.config.dictConfig`: all to the standard error, in the format of the settings."""
+    is_json = settings.log_format == "json"
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"ours": {"()": JsonLines} if is_json else {"format": _TEXT}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "ours"}},
+        "root": {"handlers": ["stderr"], "level": settings.log_level},
+    }
+
+
+def set_up(settings: WorkerSettings) -> None:
+    """Have this process log as its settings say."""
+    dictConfig(logging_config(settings))
 
 
 class Throttle(logging.Filter):

@@ -336,6 +336,9 @@ class WorkerSettings(_Group):
     commit_interval_s: float = Field(0.5, gt=0, description="Time between offset commits.")
     data_dir: Path = Field(Path(".local/worker"), description="Faust's data directory.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Of what worker, sink, bridge and services log; json: a line a record."
+    )
 
 
 class ConsoleSettings(_Group):

@@ -23,6 +23,7 @@ from stream.exceptions import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from stream.logs import set_up
 from stream.ports import is_free
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def serve(settings: Settings) -> None:
         from features.registry.store import apply
 
         apply(settings)
+    set_up(settings)
     app = create_app(settings)
     # To look for garbage in what is imported by now would hold up a query, now and then.
     gc.collect()
@@ -131,6 +133,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.search_host,
         port=settings.search_port,
+        log_config=None,
         log_level=settings.log_level.lower(),
         access_log=False,
     )

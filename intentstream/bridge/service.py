@@ -44,6 +44,7 @@ from stream.kafka.partitioners import partition_of
 from stream.kafka.reachability import Reachability
 from stream.kafka.salvage import positions
 from stream.logs import throttle_clients
+from stream.traces import trace_headers
 from stream.worker.health import HealthServer
 from stream.worker.retrying import Retries
 from stream.worker.watchdog import MissingTopics, Stalls, tell
@@ -267,7 +268,8 @@ class Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
             for event in found.events:
                 topic, key = BY_NAME[event["event_type"]].topic, event["profile_id"].encode()
                 partition = partition_of(key, "murmur2", counts[topic])
-                events.append(Outgoing(topic, partition, key, orjson.dumps(event)))
+                value, headers = orjson.dumps(event), trace_headers(record.headers)
+                events.append(Outgoing(topic, partition, key, value, headers))
         if events:
             await self._retries.retry("kafka", lambda: self._outbox.deliver(events))
         if letters:

@@ -54,13 +54,12 @@ def features_init(
 @app.command()
 def sink() -> None:
     """Land published features as Parquet, each row once, for training on what was served."""
-    import logging
-
+    from stream.logs import set_up
     from stream.settings import settings
     from stream.worker.sink import run_sink
 
     config = settings()
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    set_up(config)
     asyncio.run(run_sink(config))
 
 

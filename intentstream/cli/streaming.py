@@ -22,8 +22,13 @@ def worker() -> None:
 
     from stream.worker.app import app as faust_app
 
-    level = faust_app.worker_settings.log_level
-    faust.Worker(faust_app, loglevel=level, redirect_stdouts=False).execute_from_commandline()
+    config = faust_app.worker_settings
+    faust.Worker(
+        faust_app,
+        loglevel=config.log_level,
+        redirect_stdouts=False,
+        quiet=config.log_format == "json",
+    ).execute_from_commandline()
 
 
 @app.command()
@@ -33,13 +38,12 @@ def bridge() -> None:
     Settings: INTENT_BRIDGE_TOPIC, INTENT_BRIDGE_ADAPTER, INTENT_BRIDGE_OPTIONS,
     INTENT_BRIDGE_FORMAT, INTENT_SCHEMA_REGISTRY_URL. docs/adapters.md.
     """
-    import logging
-
     from intentstream.bridge.service import run_bridge
+    from stream.logs import set_up
     from stream.settings import settings
 
     config = settings()
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    set_up(config)
     asyncio.run(run_bridge(config))
 
 

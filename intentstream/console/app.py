@@ -19,7 +19,7 @@ from intentstream.console.pages import models
 from intentstream.console.readings import Readings
 from intentstream.console.security import Guard, check_exposure
 from stream.exceptions import PortTakenError
-from stream.logs import throttle_clients
+from stream.logs import set_up, throttle_clients
 from stream.ports import is_free
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def serve(settings: Settings) -> None:
         InvalidSettingsError: when it would be open to others than it should be.
         PortTakenError: when another process listens there.
     """
+    set_up(settings)
     throttle_clients()
     app = create_app(settings)
     if not is_free(settings.console_port):
@@ -98,6 +99,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.console_host,
         port=settings.console_port,
+        log_config=None,
         log_level=settings.log_level.lower(),
         access_log=False,
         # Who is trusted to say who asks is the guard's business.

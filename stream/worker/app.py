@@ -17,7 +17,7 @@ from yarl import URL
 
 from features.online.inspection import inspector_of
 from features.online.writer import IntentWriter
-from stream import metrics
+from stream import metrics, traces
 from stream.domain import topics
 from stream.domain.catalogue import Catalogue, read_catalogue
 from stream.domain.version_labels import VersionLabels
@@ -33,7 +33,7 @@ from stream.kafka.outbox import Outbox
 from stream.kafka.preflight import check_topics
 from stream.kafka.topology import TopologyReader, TopologyWatch, settle_topology
 from stream.kafka.transport import LeanTransport, credentials
-from stream.logs import throttle_clients
+from stream.logs import logging_config, throttle_clients
 from stream.plain_text import log_plainly
 from stream.settings import Settings, settings
 from stream.worker.agent import serve
@@ -110,7 +110,13 @@ class IntentApp(faust.App):
         shadow = await self._edges.enter_async_context(
             Shadow(comparing, outbox, most=config.inference_batch)
         )
-        self.pipeline = self.pipeline_type(
+        pipeline_type = self.pipeline_type
+        if traces.start("intentstream-worker"):
+            from stream.worker.tracing import traced
+
+            pipeline_type = traced(pipeline_type)
+            self._edges.push_async_callback(traces.flush)
+        self.pipeline = pipeline_type(
             config,
             catalogue,
             states=self.table,
@@ -268,6 +274,8 @@ def create_app(config: Settings) -> IntentApp:
         broker_max_poll_interval=_LONGEST_OUTAGE_S,
         producer_request_timeout=30.0,
         stream_buffer_maxsize=config.batch_max_events * _QUEUE_BATCHES,
+        # What people read has Faust's own colours.
+        logging_config=logging_config(config) if config.log_format == "json" else None,
     )
     app.worker_settings = config
     app.transport = LeanTransport(app.conf.broker_consumer, app)

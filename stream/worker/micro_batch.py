@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,8 @@ class MicroBatch:
     Unix milliseconds."""
 
     inferred_at: float = 0.0
+    spans: Sequence[Any] = ()
+    """Of events whose way is traced, by `stream.worker.tracing`."""
 
     @property
     def profile_ids(self) -> list[str]:
