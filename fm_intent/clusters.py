@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, silhouette_score
+from torch import Tensor
 
 from fm_intent.data.dataset import Context, Sequences
 from fm_intent.evaluate import exported, in_parts
-from fm_intent.export import CENTRES_FILE
+from fm_intent.export import Clusters
 from fm_intent.model_config import MODEL
 from fm_intent.report import markdown_table
 from fm_intent.served.network import FMIntent
-from stream.domain.heads import HEADS, INTENTS, LABELS
+from stream.domain.heads import HEADS, INTENTS
+from stream.domain.intent_map import CENTRES_FILE, IntentMap, Traits
 from stream.exceptions import NoClustersError
 
 CLUSTERS: Final = 10
@@ -63,6 +65,22 @@ def find_centres(embeddings: NDArray[np.float32], seed: int) -> NDArray[np.float
     order = np.argsort(-np.bincount(means.labels_, minlength=count), kind="stable")
     centres: NDArray[np.float32] = means.cluster_centers_[order].astype(np.float32)
     return centres
+
+
+def found_clusters(
+    model: FMIntent, sequences: Sequences, contexts: Context, seed: int, device: str = "cpu"
+) -> Clusters:
+    """The clusters of the intents after these contexts, with their map, described."""
+    embeddings = intent_embeddings(model, sequences, contexts, device)
+    centres = find_centres(embeddings, seed)
+    cluster = _nearest(embeddings, torch.from_numpy(centres))
+    described = _described(sequences, contexts, cluster, len(centres))
+    traits = [
+        {name: Traits.model_validate(one[name]) for name in INTENTS if name in one}
+        for one in described
+    ]
+    sizes = [one["size"] for one in described]
+    return Clusters(torch.from_numpy(centres), IntentMap.of(centres, sizes, traits))
 
 
 def describe(
@@ -107,7 +125,7 @@ def describe(
     contexts = it.sequences.last_contexts(it.manifest.window, it.crops)
     embeddings = intent_embeddings(it.model, it.sequences, contexts)
     centres = torch.load(path, weights_only=True)
-    cluster = torch.cdist(torch.from_numpy(embeddings), centres).argmin(1).numpy()
+    cluster = _nearest(embeddings, centres)
     report: dict[str, Any] = {
         "version": it.manifest.version,
         "source": it.manifest.source,
@@ -125,6 +143,13 @@ def describe(
     return report
 
 
+def _nearest(embeddings: NDArray[np.float32], centres: Tensor) -> NDArray[np.int64]:
+    nearest: NDArray[np.int64] = (
+        torch.cdist(torch.from_numpy(embeddings), centres).argmin(1).numpy()
+    )
+    return nearest
+
+
 def _silhouette(embeddings: NDArray[np.float32], cluster: NDArray[np.int64]) -> float | None:
     drawn = _sample(len(cluster))
     if len(np.unique(cluster[drawn])) < 2:
@@ -140,8 +165,9 @@ def _sample(count: int) -> NDArray[np.int64]:
 def _described(
     sequences: Sequences, contexts: Context, cluster: NDArray[np.int64], count: int
 ) -> list[dict[str, Any]]:
+    labels = {head.name: sequences.labels.of_head(head) for head in HEADS}
     shares = {
-        name: _shares(label[:, 0].numpy(), len(LABELS[name]))
+        name: _shares(label[:, 0].numpy(), len(labels[name]))
         for name, label, trained in zip(
             INTENTS, sequences.intents(contexts), sequences.domain.trained, strict=True
         )
@@ -157,8 +183,8 @@ def _described(
             here, everywhere = _mean(share[inside]), _mean(share)
             lift = np.where(here >= _COMMON, here / np.maximum(everywhere, 1e-9), 0)
             one[name] = {
-                "likeliest": _named(name, int(here.argmax()), here, everywhere),
-                "distinctive": _named(name, int(lift.argmax()), here, everywhere),
+                "likeliest": _named(labels[name], int(here.argmax()), here, everywhere),
+                "distinctive": _named(labels[name], int(lift.argmax()), here, everywhere),
             }
         described.append(one)
     return described
@@ -179,10 +205,13 @@ def _mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _named(
-    intent: str, label: int, here: NDArray[np.float64], everywhere: NDArray[np.float64]
+    labels: tuple[str, ...],
+    label: int,
+    here: NDArray[np.float64],
+    everywhere: NDArray[np.float64],
 ) -> dict[str, Any]:
     return {
-        "label": LABELS[intent][label],
+        "label": labels[label],
         "share": round(float(here[label]), 4),
         "share_of_all": round(float(everywhere[label]), 4),
     }

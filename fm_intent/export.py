@@ -27,13 +27,13 @@ from fm_intent.served.compiled import CompileError, built
 from fm_intent.served.network import FMIntent, Interactions
 from stream.domain.catalogue import CATALOGUE_FILE
 from stream.domain.heads import HEADS
+from stream.domain.intent_map import CENTRES_FILE, MAP_FILE, IntentMap
 from stream.domain.version_labels import BUILT_IN, LABELS_FILE, VersionLabels
 from stream.exceptions import ExportError, NoVersionError
 
 MODEL_FILE: Final = "model.pt"
 MANIFEST_FILE: Final = "manifest.json"
 DESCRIPTION_FILE: Final = "source.yaml"
-CENTRES_FILE: Final = "centres.pt"
 
 _TOLERANCE: Final = 1e-4
 _WIDTH: Final = r'name: "(\w+)"[^{}]*?dims: \[ (-?\d+) \]'
@@ -102,6 +102,16 @@ class Carried:
     """The `source.yaml` that it was trained by, where there is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """A version's clusters of intent embeddings."""
+
+    centres_KD: Tensor
+    """Float32."""
+
+    map: IntentMap
+
+
 def versions(model_repo: Path) -> list[int]:
     """Numbers of the versions in a repository, ascending."""
     return sorted(
@@ -148,7 +158,7 @@ def export(
     manifest: Manifest,
     golden: Interactions,
     model_repo: Path,
-    centres_KD: Tensor | None = None,
+    clusters: Clusters | None = None,
     carried: Carried | None = None,
 ) -> Manifest:
     """Write `model` as the next version, complete or not at all.
@@ -164,7 +174,7 @@ def export(
         manifest: of the model; its version and the pass that serves it are set here.
         golden: windows to compare answers on.
         model_repo: Triton model repository.
-        centres_KD: float32, of clusters of intent embeddings; None: the version has none.
+        clusters: of intent embeddings; None: the version has none.
         carried: the source's titles and labels; None: the version has the labels of all that bring
             none, and its titles are to be had of its source.
 
@@ -190,8 +200,9 @@ def export(
             if carried.description is not None:
                 (part / DESCRIPTION_FILE).write_bytes(carried.description)
         network.save(model, part / MODEL_FILE)
-        if centres_KD is not None:
-            torch.save(centres_KD, part / CENTRES_FILE)
+        if clusters is not None:
+            torch.save(clusters.centres_KD, part / CENTRES_FILE)
+            (part / MAP_FILE).write_text(clusters.map.model_dump_json())
         why_recorded = _compare(model, part, golden)
         served_by = "recorded" if why_recorded else "compiled"
         for name, content in configuration(home).items():

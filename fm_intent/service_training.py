@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fm_intent import ranking_metrics
 from fm_intent.baselines import Popularity
 from fm_intent.calibration import Reliability, reliability
-from fm_intent.clusters import find_centres, intent_embeddings
+from fm_intent.clusters import found_clusters
 from fm_intent.data import contract
 from fm_intent.data.catalogue import SourceCatalogue
 from fm_intent.data.dataset import Sequences
@@ -399,17 +398,16 @@ def _exported(
     )
     # Places in the same columns, whatever was held out.
     held_out = judged_on.last_contexts(setup.window, setup.crops)
-    centres = None
+    clusters = None
     if model.architecture.intents == "hierarchical":
-        embeddings = intent_embeddings(model, sequences, held_out, device)
-        centres = torch.from_numpy(find_centres(embeddings, description.training.seed))
+        clusters = found_clusters(model, sequences, held_out, description.training.seed, device)
     golden = sample(held_out, 32, description.training.seed)
     carried = Carried(
         contract.read(data_dir / contract.CATALOGUE_FILE),
         sequences.labels,
         (data_dir / DESCRIPTION_FILE).read_bytes(),
     )
-    return export(model, manifest, sequences.windows(golden), model_repo, centres, carried)
+    return export(model, manifest, sequences.windows(golden), model_repo, clusters, carried)
 
 
 def insist(trained: Trained, page: Path) -> Manifest:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fm_intent import ranking_metrics
 from fm_intent.baselines import Baseline, Popularity
-from fm_intent.clusters import find_centres, intent_embeddings
+from fm_intent.clusters import found_clusters
 from fm_intent.data import contract
 from fm_intent.data.crops import Crops, batches
 from fm_intent.data.dataset import Sequences, TrainingBatch, load
@@ -172,14 +172,13 @@ def train(
         config=asdict(chosen),
         trained_until_ms=int(sequences.columns.start_ms.max()),
     )
-    centres = None
+    clusters = None
     if fitted.model.architecture.intents == "hierarchical":
         held_out = sequences.last_contexts(setup.window, setup.crops)
-        embeddings = intent_embeddings(fitted.model, sequences, held_out, device)
-        centres = torch.from_numpy(find_centres(embeddings, seed))
+        clusters = found_clusters(fitted.model, sequences, held_out, seed, device)
     golden = sample(sequences.contexts("test", setup.window, setup.crops), 32, seed)
     carried = Carried(contract.read(data_dir / contract.CATALOGUE_FILE), sequences.labels)
-    return export(fitted.model, manifest, sequences.windows(golden), model_repo, centres, carried)
+    return export(fitted.model, manifest, sequences.windows(golden), model_repo, clusters, carried)
 
 
 def parameters(model: nn.Module) -> int:

@@ -15,7 +15,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from fm_intent.clusters import find_centres, intent_embeddings
+from fm_intent.clusters import found_clusters
 from fm_intent.export import Manifest, export
 from fm_intent.model_config import TOP, configuration
 from stream.domain.heads import HEADS
@@ -34,15 +34,11 @@ if TYPE_CHECKING:
 
 SEQUENCES = ("title_hash", "action", "start_ms", "watched_share", "device")
 
-CENTRES = torch.from_numpy(
-    find_centres(
-        intent_embeddings(
-            tiny.network(tiny.sequences()),
-            tiny.sequences(),
-            tiny.sequences().contexts("test", 64, "served"),
-        ),
-        seed=0,
-    )
+CLUSTERS = found_clusters(
+    tiny.network(tiny.sequences()),
+    tiny.sequences(),
+    tiny.sequences().contexts("test", 64, "served"),
+    seed=0,
 )
 
 Request = dict[str, "NDArray[Any]"]
@@ -56,7 +52,7 @@ def model() -> FMIntent:
 @pytest.fixture(scope="module")
 def version(model: FMIntent, model_repository: Path) -> Manifest:
     windows = tiny.windows(tiny.sequences())
-    return export(model, manifest(), windows, model_repository, CENTRES)
+    return export(model, manifest(), windows, model_repository, CLUSTERS)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +140,7 @@ def test_the_cluster_is_that_of_the_nearest_centre(
     client: InferenceServerClient, model: FMIntent
 ) -> None:
     found = infer(client, requests()).as_numpy("intent_cluster")
-    away = expected(model).intent_BD[:, None] - CENTRES
+    away = expected(model).intent_BD[:, None] - CLUSTERS.centres_KD
     np.testing.assert_array_equal(found[:, 0], away.norm(dim=2).argmin(1))
     assert len(np.unique(found)) > 1
 

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from fm_intent.clusters import CLUSTERS, describe, find_centres, intent_embeddings
+from fm_intent.clusters import (
+    CLUSTERS,
+    describe,
+    find_centres,
+    found_clusters,
+    intent_embeddings,
+)
 from fm_intent.data import dataset
 from fm_intent.evaluate import exported
 from fm_intent.export import export
+from stream.domain.intent_map import read_map
 from stream.domain.labels import ACTIONS
 from stream.exceptions import NoClustersError
 from tests.unit.fm_intent import tiny
@@ -78,13 +85,11 @@ def single_minded() -> Sequences:
 def version(model_repo: Path, *, with_centres: bool = True) -> None:
     data = single_minded()
     model = tiny.network(data)
-    centres = None
+    clusters = None
     if with_centres:
-        contexts = data.last_contexts(64, "served")
-        embeddings = intent_embeddings(model, data, contexts)
-        centres = torch.from_numpy(find_centres(embeddings, 0))
+        clusters = found_clusters(model, data, data.last_contexts(64, "served"), seed=0)
     made = replace(manifest(), config={"training": {"crops": "served"}})
-    export(model, made, tiny.windows(data), model_repo, centres)
+    export(model, made, tiny.windows(data), model_repo, clusters)
 
 
 def test_each_cluster_is_described_by_what_came_next(source: Path, tmp_path: Path) -> None:
@@ -113,6 +118,16 @@ def test_each_cluster_is_described_by_what_came_next(source: Path, tmp_path: Pat
     text = (tmp_path / "clusters.md").read_text()
     assert "make it" in text
     assert text.count("\n| ") == len(report["clusters"]) + 2
+
+
+def test_a_version_carries_a_map_with_what_the_report_says(source: Path, tmp_path: Path) -> None:
+    version(tmp_path / "models")
+    report = describe(source, tmp_path / "models", tmp_path / "clusters.json")
+    mapped = read_map(tmp_path / "models" / "fm_intent" / "1")
+    for told, one in zip(report["clusters"], mapped.clusters, strict=True):
+        assert one.size == told["size"]
+        assert one.traits["action"].model_dump() == told["action"]
+        assert told["action"]["likeliest"]["label"] in one.description
 
 
 def test_hidden_intents_that_are_the_clusters_agree_and_random_ones_do_not(

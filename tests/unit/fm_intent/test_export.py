@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fm_intent.export import Manifest, export, newest, read_manifest, versions
+from fm_intent.export import Clusters, Manifest, export, newest, read_manifest, versions
 from fm_intent.model_config import configuration
 from fm_intent.served import compiled, network
 from fm_intent.served.compiled import library_name
+from stream.domain.intent_map import IntentMap, read_map
 from stream.exceptions import ExportError, NoVersionError
 from tests.unit.fm_intent import tiny
 
@@ -184,10 +185,12 @@ def test_centres_of_clusters_go_with_the_version_where_there_are_any(tmp_path: P
     data = tiny.sequences()
     model, centres = tiny.network(data), torch.rand(3, 16)
     without = export(model, manifest(), tiny.windows(data), tmp_path)
-    given = export(model, manifest(), tiny.windows(data), tmp_path, centres)
+    clusters = Clusters(centres, IntentMap.of(centres.numpy()))
+    given = export(model, manifest(), tiny.windows(data), tmp_path, clusters)
     folders = [tmp_path / "fm_intent" / str(one.version) for one in (without, given)]
     assert not (folders[0] / "centres.pt").exists()
     assert torch.equal(torch.load(folders[1] / "centres.pt", weights_only=True), centres)
+    assert read_map(folders[1]) == clusters.map
 
 
 def test_a_version_folder_needs_nothing_of_this_repository(tmp_path: Path) -> None:
