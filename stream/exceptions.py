@@ -66,6 +66,7 @@ IntentstreamError
     InvalidSettingsError
     MissingExtraError
     PortTakenError
+    ActingRefusedError
 
 The packages `infra` and `lab` hang theirs below the same root.
 """
@@ -413,3 +414,7 @@ class PortTakenError(IntentstreamError):
         )
         self.port = port
         self.variable = variable
+
+
+class ActingRefusedError(IntentstreamError):
+    """Nobody may act as a member through this console."""

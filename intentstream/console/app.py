@@ -15,7 +15,8 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from intentstream.console.context import Console, console_of
-from intentstream.console.pages import models
+from intentstream.console.pages import map as map_page
+from intentstream.console.pages import member, models, search
 from intentstream.console.readings import Readings
 from intentstream.console.security import Guard, check_exposure
 from stream.exceptions import PortTakenError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from stream.settings import Settings
 
-PAGES: Final = (models,)
+PAGES: Final = (member, search, map_page, models)
 """Each module has a `router`, with its lifespan."""
 
 _MOST_CONNECTIONS: Final = 256
