@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup constraints wheel demo up down test test-unit feast-universal docs lint format types clean
+.PHONY: help setup constraints wheel demo up down test test-unit test-console feast-universal docs lint format types clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ wheel: setup ## the product as a wheel, in dist/
 demo: setup ## run the whole system on real histories (SOURCE=ml-1m|movietweetings|simulator)
 	@$(BIN)/intentstream demo --source $(SOURCE)
 
-up: setup ## start Kafka, Redis, Triton and the worker on loopback, and leave them running
+up: setup ## start Kafka, Redis, Triton, the worker and the console on loopback, and leave them running
 	@$(BIN)/intentstream up
 
 down: ## stop what `make up` started
@@ -33,10 +33,14 @@ down: ## stop what `make up` started
 # Much of what the tests take is waiting for servers, so two at a time take turns on two cores.
 test: setup ## the whole suite, JOBS=2 files at a time: unit tests first, then those with real servers
 	$(BIN)/pytest tests/unit --numprocesses $(JOBS) --dist loadfile
-	$(BIN)/pytest tests --ignore tests/unit --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/pytest tests --ignore tests/unit --ignore tests/console --numprocesses $(JOBS) --dist loadfile
 
 test-unit: setup ## only the tests that need no server
 	$(BIN)/pytest tests/unit --numprocesses $(JOBS) --dist loadfile
+
+test-console: setup ## the console in a real Chromium, which it installs if need be
+	@$(PYTHON) infra/bootstrap.py --console
+	$(BIN)/pytest tests/console
 
 feast-universal: setup ## Feast's own store tests on our stores (FEAST=a checkout of it; else cloned)
 	$(BIN)/python -m lab.feast_universal $(FEAST)

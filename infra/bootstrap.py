@@ -44,8 +44,9 @@ MODELS = LOCAL / "triton" / "models"
 UV = "uv==0.13.9"
 TRITON = "nvidia-pytriton==0.7.0"
 EXTRAS = "train,data,spark,bridge,traces,serve,stack,bench,docs,dev"
-PINNED_TOO = "aws"
-"""An extra that set-up doesn't install, whose packages must go with all others."""
+CONSOLE = "console-test"
+PINNED_TOO = ("aws", CONSOLE)
+"""Extras that set-up doesn't install, whose packages must go with all others."""
 OLDEST, NEWEST = (3, 11), (3, 13)
 OLDEST_JAVA = 17
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -60,6 +61,7 @@ def main() -> None:
     """Runs every step; with `--constraints` only renews `constraints.txt`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--constraints", action="store_true", help="only renew constraints.txt")
+    parser.add_argument("--console", action="store_true", help="what tests of the console need")
     arguments = parser.parse_args()
     try:
         check_python()
@@ -77,6 +79,9 @@ def main() -> None:
         step("Triton's python backend", [*python, TRITON], LOCAL / "triton", lay_out_backend)
         # Compose mounts it and must not make it: it would be root's.
         MODELS.mkdir(parents=True, exist_ok=True)
+        if arguments.console:
+            step("Chromium", [str(shutil.which("chromium"))], LOCAL, provide_chromium)
+            step("tests of the console", packages, VENV, install_playwright)
     except SetupError as error:
         sys.exit(f"setup: {error}")
     except subprocess.CalledProcessError as error:
@@ -142,19 +147,30 @@ def provide_programs() -> None:
         if not present
     ]
     if missing:
-        command = f"apt-get install -y {' '.join(missing)}"
-        if os.geteuid() != 0 or not shutil.which("apt-get"):
-            raise SetupError(f"Debian packages are missing; run: sudo {command}")
-        say(f"installing Debian packages as root: {' '.join(missing)}")
-        with services_stay_off():
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            run("apt-get", "update", "-q", env=environment)
-            run(*command.split(), "-q", "--no-install-recommends", env=environment)
+        install_debian(missing)
         if "redis-server" in missing and shutil.which("systemctl"):
             # Nor at the next boot: the local stack starts its own.
             run("systemctl", "disable", "redis-server.service")
     if java_version() < OLDEST_JAVA:
         raise SetupError(f"the first `java` on PATH is older than {OLDEST_JAVA}; put a newer first")
+
+
+def install_debian(packages: list[str]) -> None:
+    """Installs Debian packages, as root; else names the command that does."""
+    command = f"apt-get install -y {' '.join(packages)}"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise SetupError(f"Debian packages are missing; run: sudo {command}")
+    say(f"installing Debian packages as root: {' '.join(packages)}")
+    with services_stay_off():
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        run("apt-get", "update", "-q", env=environment)
+        run(*command.split(), "-q", "--no-install-recommends", env=environment)
+
+
+def provide_chromium() -> None:
+    """Installs Debian's Chromium, which the tests of the console drive, if there is none."""
+    if not shutil.which("chromium"):
+        install_debian(["chromium", "fonts-dejavu-core"])
 
 
 @contextmanager
@@ -222,6 +238,11 @@ def install_packages() -> None:
     uv("pip", "install", "--no-deps", TRITON)
 
 
+def install_playwright() -> None:
+    """Installs what drives the browser; the browser itself is Debian's."""
+    uv("pip", "install", "--constraint", CONSTRAINTS, "--editable", f"{REPOSITORY}[{CONSOLE}]")
+
+
 def resolve_jars() -> None:
     """Has Maven copy the broker's jars."""
     shutil.rmtree(KAFKA_LIBS, ignore_errors=True)
@@ -245,7 +266,7 @@ def renew_constraints() -> None:
     make_environment()
     uv(
         *("pip", "compile", "--universal", "--python-version", "3.11"),
-        *(f"--extra={extra}" for extra in (*EXTRAS.split(","), PINNED_TOO)),
+        *(f"--extra={extra}" for extra in (*EXTRAS.split(","), *PINNED_TOO)),
         *("--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"),
         *("--output-file", CONSTRAINTS, PYPROJECT),
     )

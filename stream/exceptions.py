@@ -8,6 +8,7 @@ IntentstreamError
             TokenUnavailableError
         BrokerRefusedError (RefusedError)
     RegistryUnavailableError (UnavailableError)
+    MetricsUnavailableError (UnavailableError)
     InferenceError
         InferenceUnavailableError (UnavailableError)
             VersionNotServedError
@@ -126,6 +127,10 @@ class BrokerRefusedError(BrokerError, RefusedError):
 
 class RegistryUnavailableError(UnavailableError):
     """The schema registry did not answer, or answered other than a registry does."""
+
+
+class MetricsUnavailableError(UnavailableError):
+    """Prometheus did not answer, or answered other than it does."""
 
 
 class InferenceError(IntentstreamError):

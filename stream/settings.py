@@ -362,18 +362,11 @@ class ConsoleSettings(_Group):
         description="The addresses or networks, separated by commas, whose header is trusted.",
     )
     console_targets: str = Field(
-        default_factory=lambda given: ",".join(
-            f"{job}=127.0.0.1:{given[port]}"
-            for job, port in (
-                ("worker", "metrics_port"),
-                ("sink", "sink_port"),
-                ("triton", "triton_metrics_port"),
-            )
-            if port in given
-        ),
+        "",
         pattern=r"^\s*(\w+=[^,\s]+\s*(,\s*|$))*$",
         description="Whose metrics the console reads, as job=host:port, separated by commas; the "
-        "jobs are worker, sink, bridge and triton. Default: those of this machine.",
+        "jobs are worker, sink, bridge and triton. Default: worker, sink and Triton of this "
+        "machine.",
     )
     console_prometheus_url: str | None = Field(
         None,

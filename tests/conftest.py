@@ -30,6 +30,7 @@ _PORTS: Final = (
     "triton_metrics_port",
     "metrics_port",
     "sink_port",
+    "console_port",
 )
 _numbers = itertools.count(1)
 _TOLD_CHARACTERS: Final = 8_000
@@ -141,7 +142,7 @@ def served_model(stack: Stack, triton: str, small_model: str) -> str:
 def isolate(settings: Settings, home: Path) -> Settings:
     """`settings` with names, files, a worker's port and a Redis database of its own."""
     number = next(_numbers)
-    metrics_port, sink_port = free_ports(2)
+    metrics_port, sink_port, console_port = free_ports(3)
     return settings.model_copy(
         update={
             "topic_prefix": f"test-{number}-",
@@ -151,6 +152,7 @@ def isolate(settings: Settings, home: Path) -> Settings:
             "data_dir": home / "worker",
             "metrics_port": metrics_port,
             "sink_port": sink_port,
+            "console_port": console_port,
             "offline_dir": home,
         }
     )

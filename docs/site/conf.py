@@ -49,6 +49,7 @@ NAVIGATION: Final = {
     ],
     "Run it": [
         "docs/operating",
+        "docs/console",
         "docs/kafka",
         "docs/kubernetes",
         "docs/models",

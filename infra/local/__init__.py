@@ -1,1 +1,1 @@
-"""Kafka, Redis, Triton, worker and sink on this machine, under supervisord, on loopback only."""
+"""Kafka, Redis, Triton and our own programs on this machine, by supervisord, on loopback only."""

@@ -31,7 +31,7 @@ def local_stack() -> Stack:
 
 
 def up(*, servers_alone: bool = False) -> None:
-    """Starts the servers, creates the topics, loads the model, starts the worker and the sink.
+    """Starts the servers, creates the topics, loads the model, starts worker, sink and console.
 
     The stack stays when the command ends. It serves the version that `INTENT_MODEL_VERSION` pins,
     else the one that was published. When none was, it publishes the newest; when there is none at
@@ -70,9 +70,10 @@ def up(*, servers_alone: bool = False) -> None:
         with step("publish the titles and their vectors"):
             serve_titles(current, titles_of(int(live), stack.models, LOCAL))
     stack = Stack(LOCAL, current)
-    with step("start the worker and the sink"):
-        stack.start("worker", "sink")
+    with step("start the worker, the sink and the console"):
+        stack.start("worker", "sink", "console")
     status()
+    console.print(f"See it live at {console_url(current)}")
 
 
 def _serve(stack: Stack, current: Settings) -> str:
@@ -154,6 +155,11 @@ def _remarks(program: ProgramStatus) -> Iterator[str]:
         yield f"{ended}, its log says why; `make up` starts it again."
 
 
+def console_url(current: Settings) -> str:
+    """Where a browser finds the console of the local stack."""
+    return f"http://127.0.0.1:{current.console_port}/"
+
+
 def _addresses(current: Settings) -> dict[str, str]:
     return {
         "kafka": current.kafka_bootstrap,
@@ -162,4 +168,5 @@ def _addresses(current: Settings) -> dict[str, str]:
         "guard": "",
         "worker": f"http://127.0.0.1:{current.metrics_port}/metrics",
         "sink": f"http://127.0.0.1:{current.sink_port}/metrics",
+        "console": console_url(current),
     }

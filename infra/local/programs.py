@@ -20,7 +20,13 @@ from pydantic import SecretStr
 
 from infra.exceptions import SetupIncompleteError, StackError
 from infra.local.remote import SOCKET
-from infra.local.server_checks import kafka_ready, redis_ready, triton_serves, worker_ready
+from infra.local.server_checks import (
+    console_ready,
+    kafka_ready,
+    redis_ready,
+    triton_serves,
+    worker_ready,
+)
 from intentstream.paths import LOCAL
 from stream.home import HOME
 
@@ -72,6 +78,7 @@ def programs(home: Path, settings: Settings) -> dict[str, Program]:
         "guard": _guard(home / SOCKET, settings),
         "worker": _worker(settings),
         "sink": _sink(settings),
+        "console": _console(settings),
     }
 
 
@@ -269,6 +276,20 @@ def _sink(settings: Settings) -> Program:
         environment=worker_environment(settings),
         restarts=True,
         stop_s=30,
+    )
+
+
+def _console(settings: Settings) -> Program:
+    rules = str(files("infra").joinpath("prometheus", "rules.yml"))
+    told = worker_environment(settings)
+    return Program(
+        command=(str(Path(sys.executable).with_name("intentstream")), "console"),
+        ports=("console_port",),
+        is_ready=partial(console_ready, settings.console_port),
+        # Nobody but us is on this stack, so one may act as a member.
+        environment={"INTENT_CONSOLE_ALERT_RULES": rules} | told | {"INTENT_CONSOLE_MAY_ACT": "1"},
+        restarts=True,
+        stop_s=10,
     )
 
 

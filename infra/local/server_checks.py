@@ -73,8 +73,17 @@ def triton_serves(http_port: int, grpc_port: int, metrics_port: int) -> bool:
 
 def worker_ready(metrics_port: int) -> bool:
     """Whether `/ready` of the worker, or of the sink, answers 200."""
+    return _says_ok(f"http://127.0.0.1:{metrics_port}/ready")
+
+
+def console_ready(port: int) -> bool:
+    """Whether the console answers."""
+    return _says_ok(f"http://127.0.0.1:{port}/health")
+
+
+def _says_ok(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/ready", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -54,6 +54,8 @@ def on_loopback(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             **unsecured,
+            "console_host": "127.0.0.1",
+            "console_targets": "",
             "kafka_bootstrap": f"127.0.0.1:{settings.kafka_port}",
             "triton_url": f"127.0.0.1:{settings.triton_grpc_port}",
             "redis_url": SecretStr(f"127.0.0.1:{settings.redis_port}"),

@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from intentstream.console.context import Console, console_of
+from intentstream.console.pages import dead_letters, member, models, now, search
 from intentstream.console.pages import map as map_page
-from intentstream.console.pages import member, models, search
 from intentstream.console.readings import Readings
 from intentstream.console.security import Guard, check_exposure
 from stream.exceptions import PortTakenError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from stream.settings import Settings
 
-PAGES: Final = (member, search, map_page, models)
+PAGES: Final = (now, member, search, map_page, models, dead_letters)
 """Each module has a `router`, with its lifespan."""
 
 _MOST_CONNECTIONS: Final = 256

@@ -105,10 +105,11 @@ class Readings:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._clock = clock
+        self.now_s = clock
+        """Seconds since the epoch."""
         self.samples: Samples = {}
         """The newest of all targets together."""
-        self.targets = [Target(*pair) for pair in targets_in(settings.console_targets)]
+        self.targets = [Target(*pair) for pair in targets_of(settings)]
         self.lags: list[Lag] = []
         self.kafka_problem = "not asked yet"
         self.redis_problem: str | None = "not asked yet" if self._has_redis else None
@@ -139,11 +140,11 @@ class Readings:
 
     def before(self) -> tuple[float, Samples]:
         """The time and samples that rates are counted from; those of now where none are older."""
-        return self._recent[0] if self._recent else (self._clock(), self.samples)
+        return self._recent[0] if self._recent else (self.now_s(), self.samples)
 
     def long_before(self) -> tuple[float, Samples]:
         """The time and the `COUNTERS` of `REMEMBERED_S` ago, or of the first reading after it."""
-        return self._past[0] if self._past else (self._clock(), {})
+        return self._past[0] if self._past else (self.now_s(), {})
 
     @property
     def _has_redis(self) -> bool:
@@ -178,7 +179,7 @@ class Readings:
 
     def take(self, samples: Samples) -> None:
         """Take in what all targets told."""
-        now_s = self._clock()
+        now_s = self.now_s()
         self.samples = samples
         self._recent.append((now_s, samples))
         if not self._past or now_s - self._past[-1][0] >= _KEPT_EVERY_S:
@@ -205,7 +206,7 @@ class Readings:
 
     def take_lags(self, lags: list[PartitionLag]) -> None:
         """Take in where the group is."""
-        now_s = self._clock()
+        now_s = self.now_s()
         self.lags = []
         for one in lags:
             ends = self._ends.setdefault((one.topic, one.partition), deque(maxlen=_ENDS))
@@ -220,10 +221,16 @@ class Readings:
             )
 
 
-def targets_in(setting: str) -> list[tuple[str, str]]:
-    """The jobs and addresses in `console_targets`."""
-    pairs = (one.strip().partition("=") for one in setting.split(",") if one.strip())
-    return [(job, address) for job, _, address in pairs]
+def targets_of(settings: Settings) -> list[tuple[str, str]]:
+    """The job and the address of each process whose metrics are read."""
+    if not settings.console_targets.strip():
+        ports = (settings.metrics_port, settings.sink_port, settings.triton_metrics_port)
+        return [
+            (job, f"127.0.0.1:{port}")
+            for job, port in zip(("worker", "sink", "triton"), ports, strict=True)
+        ]
+    pairs = (one.strip().partition("=") for one in settings.console_targets.split(","))
+    return [(job, address) for job, _, address in pairs if address]
 
 
 async def _asked(client: httpx.AsyncClient, target: Target) -> tuple[Target, Samples]:

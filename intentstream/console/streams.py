@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
@@ -55,12 +55,12 @@ class Look:
     async def messages(self) -> AsyncIterator[bytes]:
         """What waits, as it comes, and a beat where nothing does for long."""
         while True:
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(BEAT_S):
                     await self._arrived.wait()
-            self._arrived.clear()
-            if not self._waiting:
+            except TimeoutError:
                 yield b": beat\n\n"
+            self._arrived.clear()
             while self._waiting:
                 yield self._waiting.popleft()
 
@@ -112,13 +112,32 @@ class Subject:
                 self._producing = None
 
     async def _keep_producing(self, produce: Produce) -> None:
+        told = ""
         while True:
             try:
                 await produce(self.send)
             except Exception as error:
-                _log.warning("The console goes on after %r", error)
+                if told != (told := repr(error)):
+                    _log.warning("The console tries again after %s", told)
                 self.send({"problem": str(error)}, "problem")
             await asyncio.sleep(_RETRY_S)
+
+
+def repeated(read: Callable[[], Awaitable[Any]], every_s: float) -> Subject:
+    """What `read` answers, read every so often while somebody looks; its errors as `problem`."""
+    latest: list[tuple[Any, str]] = []
+
+    async def produce(send: Send) -> None:
+        try:
+            while True:
+                value = await read()
+                latest[:] = [(value, "message")]
+                send(value)
+                await asyncio.sleep(every_s)
+        finally:
+            latest.clear()
+
+    return Subject(produce, lambda: latest)
 
 
 class Hub:

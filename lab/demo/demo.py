@@ -107,7 +107,7 @@ def run_demo(
     with unwind_on_sigterm(), ExitStack() as to_stop:
         system = _system(overrides, to_stop)
         system.start_servers(str(manifest.version), data_dir)
-        with step("start the worker, the sink and the prober"):
+        with step("start the worker, the sink, the console and the prober"):
             prober = to_stop.enter_context(
                 Prober(
                     system.settings,
@@ -115,8 +115,9 @@ def run_demo(
                     log=system.home / "logs" / "prober.log",
                 )
             )
-            system.stack.start("worker", "sink")
+            system.stack.start("worker", "sink", "console")
             prober.wait()
+        console.print(f"see it live at {commands.console_url(system.settings)} while this runs")
         plan = plan_replay(
             events,
             seed=seed,

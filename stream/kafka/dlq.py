@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from rich.table import Table
 
 from stream.domain import topics
@@ -50,6 +51,14 @@ class DeadLetter:
         }
 
 
+def dead_letter_topics(settings: Settings) -> list[str]:
+    """The full names of the topics of dead letters, that of the bridge's topic among them."""
+    names = [*map(settings.topic, topics.DEAD_LETTER_TOPICS)]
+    if settings.bridge_topic:
+        names.append(f"{settings.bridge_topic}.dlq")
+    return names
+
+
 async def read_dead_letters(
     settings: Settings, reason: str | None = None
 ) -> AsyncIterator[DeadLetter]:
@@ -62,10 +71,7 @@ async def read_dead_letters(
     Raises:
         BrokerUnavailableError: when Kafka does not answer.
     """
-    names = [*map(settings.topic, topics.DEAD_LETTER_TOPICS)]
-    if settings.bridge_topic:
-        names.append(f"{settings.bridge_topic}.dlq")
-    places = await partitions_of(settings, *names)
+    places = await partitions_of(settings, *dead_letter_topics(settings))
     async with running(Consumer, settings) as consumer:
         for place, end in (await consumer.end_offsets(places)).items():
             consumer.assign([place])
@@ -74,6 +80,80 @@ async def read_dead_letters(
                 letter = _dead_letter(record)
                 if reason in (None, letter.reason):
                     yield letter
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """The newest dead letters.
+
+    Attributes:
+        letters: they, the newest first.
+        standing: how many stand on each topic, by its full name, as far as its offsets tell.
+    """
+
+    letters: list[DeadLetter]
+    standing: dict[str, int]
+
+
+async def newest_dead_letters(settings: Settings, most: int) -> DeadLetters:
+    """About the `most` newest dead letters; of each partition an equal share.
+
+    Args:
+        settings: where Kafka is; with a topic of the bridge's, its dead letters are among them.
+        most: how many at most; a partition's share is at least one.
+
+    Raises:
+        BrokerUnavailableError: when Kafka does not answer.
+    """
+    places = await partitions_of(settings, *dead_letter_topics(settings))
+    letters: list[DeadLetter] = []
+    standing: Counter[str] = Counter()
+    async with running(Consumer, settings) as consumer, answering(settings):
+        starts = await consumer.beginning_offsets(places)
+        ends = await consumer.end_offsets(places)
+        share = max(most // max(len(places), 1), 1)
+        begins = {place: max(starts[place], ends[place] - share) for place in places}
+        for place in places:
+            standing[place.topic] += ends[place] - starts[place]
+        wanted = {place: end for place, end in ends.items() if end > begins[place]}
+        consumer.assign([*wanted])
+        for place in wanted:
+            consumer.seek(place, begins[place])
+        if wanted:
+            letters = [_dead_letter(record) async for record in consumer.until(wanted)]
+    letters.sort(key=lambda one: one.timestamp_ms, reverse=True)
+    return DeadLetters(letters[:most], dict(standing))
+
+
+async def dead_letter_at(
+    settings: Settings, topic: str, partition: int, offset: int
+) -> DeadLetter | None:
+    """The dead letter that stands there; None where none does, or not any more.
+
+    Args:
+        settings: where Kafka is.
+        topic: its full name, one of `dead_letter_topics`.
+        partition: its number.
+        offset: where on it.
+
+    Raises:
+        BrokerUnavailableError: when Kafka does not answer.
+    """
+    if topic not in dead_letter_topics(settings):
+        return None
+    place = TopicPartition(topic, partition)
+    if place not in await partitions_of(settings, topic):
+        return None
+    async with running(Consumer, settings) as consumer, answering(settings):
+        start = (await consumer.beginning_offsets([place]))[place]
+        end = (await consumer.end_offsets([place]))[place]
+        if not start <= offset < end:
+            return None
+        consumer.assign([place])
+        consumer.seek(place, offset)
+        async for record in consumer.until({place: offset + 1}):
+            return _dead_letter(record)
+    return None
 
 
 async def print_dead_letters(

@@ -5,17 +5,30 @@ Nothing here changes the live version; the page tells the commands that do.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import StreamingResponse
 
-from intentstream.console.context import Asked
+from intentstream.console.context import Asked, Console, console_of
 from intentstream.console.samples import Samples, total
+from intentstream.console.streams import repeated
 from intentstream.release_report import Version, all_versions
 from stream.domain.heads import INTENTS
-from stream.exceptions import UnavailableError
 
-router = APIRouter(prefix="/api/models")
+_EVERY_S: Final = 10.0
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    app.state.models = repeated(partial(_told_of_all, console_of(app)), _EVERY_S)
+    yield
+
+
+router = APIRouter(prefix="/api/models", lifespan=_running)
 
 _TOLD: Final = ("source", "trained_at", "experiment", "epochs", "params", "titles", "window")
 _METRICS: Final = (
@@ -26,13 +39,14 @@ _METRICS: Final = (
 )
 
 
-@router.get("")
-async def versions(console: Asked) -> dict[str, Any]:
+@router.get("/live")
+async def live(console: Asked, request: Request) -> StreamingResponse:
     """What `intentstream model status` knows, each version's evaluation, and the shadow's drift."""
-    try:
-        found = await all_versions(console.settings)
-    except UnavailableError as error:
-        raise HTTPException(503, str(error)) from error
+    return console.hub.answer(request.app.state.models)
+
+
+async def _told_of_all(console: Console) -> dict[str, Any]:
+    found = await all_versions(console.settings)
     release = found.release
     return {
         "live": release.live,

@@ -1,8 +1,6 @@
 import { fill, h, table } from "./dom.js";
 import { count, moment, percent } from "./format.js";
-import { ask } from "./live.js";
-
-const EVERY_MS = 10000;
+import { live } from "./live.js";
 
 function role(one) {
   if (!one.role) return null;
@@ -56,31 +54,24 @@ function shadow(told) {
     ]);
 }
 
+function all(told) {
+  return [
+    told.remark ? h("p.problem", { role: "status" }, told.remark) : null,
+    told.pinned ? h("p.quiet", `INTENT_MODEL_VERSION pins version ${told.pinned} here.`) : null,
+    shadow(told),
+    told.versions.length ? h("div.grid.wide", told.versions.map((one) => version(one, told))) : h("p.quiet", "No version was exported yet; `intentstream train` makes one."),
+    h("section.card", h("h2", "Put another into service"),
+      h("p.quiet", "Nothing on this page changes the live version. Where the models are, these do:"),
+      h("pre", "intentstream model publish VERSION   # validate, shadow live traffic, then switch\nintentstream model rollback          # back to the version before")),
+  ];
+}
+
 /** All versions, and what each is in service as. */
 export async function show(root) {
   const place = h("div.stack", h("p.quiet", "Asking Kafka and Triton …"));
   root.append(h("p.lead", "Which versions of the model there are, which one answers, and how good each was when it was trained."), place);
-  let timer = null;
-  let ended = false;
-
-  async function look() {
-    try {
-      const told = await ask("models");
-      if (ended) return;
-      fill(place,
-        told.remark ? h("p.problem", { role: "status" }, told.remark) : null,
-        told.pinned ? h("p.quiet", `INTENT_MODEL_VERSION pins version ${told.pinned} here.`) : null,
-        shadow(told),
-        told.versions.length ? h("div.grid.wide", told.versions.map((one) => version(one, told))) : h("p.quiet", "No version was exported yet; `intentstream train` makes one."),
-        h("section.card", h("h2", "Put another into service"),
-          h("p.quiet", "Nothing on this page changes the live version. Where the models are, these do:"),
-          h("pre", "intentstream model publish VERSION   # validate, shadow live traffic, then switch\nintentstream model rollback          # back to the version before")));
-    } catch (error) {
-      if (!ended) fill(place, h("p.problem", { role: "alert" }, error.message));
-    }
-    if (!ended) timer = setTimeout(look, EVERY_MS);
-  }
-
-  await look();
-  return () => { ended = true; clearTimeout(timer); };
+  return live("models/live", {
+    message: (told) => fill(place, all(told)),
+    problem: ({ problem }) => fill(place, h("p.problem", { role: "alert" }, problem)),
+  });
 }
