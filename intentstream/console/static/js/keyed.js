@@ -11,7 +11,7 @@ export function keyed(parent, items, { key, make, update }) {
   const known = parent.known ?? new Map();
   const animated = !still.matches && known.size && parent.offsetParent;
   const before = new Map();
-  if (animated) for (const element of known.values()) before.set(element, element.offsetTop);
+  if (animated) for (const element of known.values()) before.set(element, [element.offsetLeft, element.offsetTop]);
   const now = new Map();
   items.forEach((item, place) => {
     const name = String(key(item));
@@ -28,6 +28,9 @@ export function keyed(parent, items, { key, make, update }) {
     const was = before.get(element);
     const options = { duration: 520, easing: "cubic-bezier(0.2, 0.8, 0.2, 1)" };
     if (was === undefined) element.animate([{ opacity: 0, transform: "translateY(-8px)" }, { opacity: 1, transform: "none" }], options);
-    else if (was !== element.offsetTop) element.animate([{ transform: `translateY(${was - element.offsetTop}px)` }, { transform: "none" }], options);
+    else {
+      const [x, y] = [was[0] - element.offsetLeft, was[1] - element.offsetTop];
+      if (x || y) element.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], options);
+    }
   }
 }

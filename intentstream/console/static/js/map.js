@@ -44,17 +44,17 @@ export function show(root) {
     scale = (x, y) => [WIDTH / 2 + (x - (left + right) / 2) * unit, HEIGHT / 2 - (y - (low + high) / 2) * unit]
       .map((value, axis) => Math.max(10, Math.min((axis ? HEIGHT : WIDTH) - 10, value)));
     const largest = Math.max(...clusters.map((one) => one.size ?? 1));
-    fill(grounds, clusters.map((one) => {
+    const drawn = clusters.map((one) => {
       const [x, y] = scale(...one.at);
-      const ground = svg("circle.ground", { cx: x, cy: y, r: 26 + 46 * Math.sqrt((one.size ?? largest / 3) / largest), "data-cluster": one.number });
-      ground.style.setProperty("--hue", hue(one.number));
-      ground.addEventListener("click", () => pick(one.number));
+      return { ...one, x, y, r: 26 + 46 * Math.sqrt((one.size ?? largest / 3) / largest) };
+    });
+    fill(grounds, drawn.map(({ number, x, y, r }) => {
+      const ground = svg("circle.ground", { cx: x, cy: y, r, "data-cluster": number });
+      ground.style.setProperty("--hue", hue(number));
+      ground.addEventListener("click", () => pick(number));
       return ground;
     }));
-    fill(names, clusters.map((one) => {
-      const [x, y] = scale(...one.at);
-      return svg("text.place", { x: Math.max(70, Math.min(WIDTH - 70, x)), y: y + 4, "data-cluster": one.number }, one.description ? one.description.split(", ").slice(0, 2).map((words) => label("release_age", words)).join(", ") : `cluster ${one.number}`);
-    }));
+    fill(names, signs(drawn).map(({ number, words, x, y }) => svg("text.place", { x, y, "data-cluster": number }, words)));
     fill(list, clusters.map((one) => h("li", h("button.cluster", { type: "button", "aria-pressed": "false", "data-cluster": one.number, onclick: () => pick(one.number) },
       dot(one.number), h("span.names", h("span.name", one.description || `Cluster ${one.number}`), h("span.facts.quiet.small", traits(one))),
       h("span.number.count", "0")))));
@@ -108,6 +108,20 @@ export function show(root) {
   }, 5000);
   const end = live("map", { map, dots: move });
   return () => { clearInterval(timer); end(); };
+}
+
+/** Where the clusters' names stand: inside, below or above, wherever none stands yet. */
+function signs(drawn) {
+  const placed = [];
+  for (const one of drawn) {
+    const words = one.description ? one.description.split(", ").slice(0, 2).map((name) => label("release_age", name)).join(", ") : `cluster ${one.number}`;
+    const half = words.length * 5.2 + 6;
+    const x = Math.max(half, Math.min(WIDTH - half, one.x));
+    const tried = [one.y + 6, one.y + one.r + 18, one.y - one.r - 8, one.y + one.r + 42, one.y - one.r - 32].filter((y) => y > 20 && y < HEIGHT - 8);
+    const y = tried.find((at) => placed.every((other) => Math.abs(other.y - at) > 22 || Math.abs(other.x - x) > other.half + half)) ?? tried[0];
+    placed.push({ number: one.number, words, half, x, y });
+  }
+  return placed;
 }
 
 function traits(one) {
