@@ -61,6 +61,7 @@ def main() -> None:
     """Runs every step; with `--constraints` only renews `constraints.txt`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--constraints", action="store_true", help="only renew constraints.txt")
+    parser.add_argument("--prometheus", action="store_true", help="what tests of alerts need")
     parser.add_argument("--console", action="store_true", help="what tests of the console need")
     arguments = parser.parse_args()
     try:
@@ -79,6 +80,8 @@ def main() -> None:
         step("Triton's python backend", [*python, TRITON], LOCAL / "triton", lay_out_backend)
         # Compose mounts it and must not make it: it would be root's.
         MODELS.mkdir(parents=True, exist_ok=True)
+        if arguments.prometheus:
+            step("Prometheus", [str(shutil.which("prometheus"))], LOCAL, provide_prometheus)
         if arguments.console:
             step("Chromium", [str(shutil.which("chromium"))], LOCAL, provide_chromium)
             step("tests of the console", packages, VENV, install_playwright)
@@ -165,6 +168,12 @@ def install_debian(packages: list[str]) -> None:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run("apt-get", "update", "-q", env=environment)
         run(*command.split(), "-q", "--no-install-recommends", env=environment)
+
+
+def provide_prometheus() -> None:
+    """Installs Debian's Prometheus, which tests ask what dashboard and alerts ask, if need be."""
+    if not shutil.which("prometheus"):
+        install_debian(["prometheus"])
 
 
 def provide_chromium() -> None:

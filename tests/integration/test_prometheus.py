@@ -62,6 +62,12 @@ class Prometheus:
         assert told["status"] == "success"
         return told["data"]
 
+    def answers(self) -> bool:
+        try:
+            return self.ask("status/runtimeinfo") is not None
+        except OSError:
+            return False
+
     def series(self, expression: str) -> list[Any]:
         found: list[Any] = self.ask("query", query=expression)["result"]
         return found
@@ -115,6 +121,7 @@ def prometheus(
         with subprocess.Popen(command, stdout=log, stderr=log) as server:
             try:
                 running = Prometheus(f"http://127.0.0.1:{port}", process)
+                until(running.answers, "an answer of Prometheus")
                 until(lambda: len(running.series("up == 1")) == 3, "three targets that are up")
                 for number in range(3):
                     event = title_open("scraped")
