@@ -39,7 +39,6 @@ NOT_SEEN: Final = (
     "intentstream_shadow_",
     "intentstream_log_resets_total",
     "intentstream_model_server_left",
-    "intentstream_model_release",  # none was made live: the version is pinned
 )
 """Of what doesn't happen here there is no series."""
 
