@@ -46,7 +46,8 @@ class Alert:
         severity: page or ticket.
         summary: what it means; of one that fires, of what.
         description: what to do.
-        state: firing, pending (not for long enough yet), inactive, or unknown.
+        state: firing, pending (not for long enough yet), inactive, or unknown: nobody can judge it
+            here, or no worker answers.
         about: what it fires for.
     """
 
@@ -129,9 +130,14 @@ class Judge:
             state = "firing" if now_s - since_s >= rule.for_s else "pending"
         else:
             self._since_s.pop(rule.name, None)
-            state = "inactive" if holds else "unknown"
+            state = "inactive" if holds and _is_told(readings) else "unknown"
         summary = _without_labels(rule.summary)
         return Alert(rule.name, rule.severity, summary, rule.description, state, about)
+
+
+def _is_told(readings: Readings) -> bool:
+    """Whether anybody tells: that nothing is heard doesn't mean that all is well."""
+    return any(name.startswith("intentstream_") for name, _ in readings.samples)
 
 
 def _lately(readings: Readings) -> Samples:

@@ -105,11 +105,12 @@ def _mean(grown: Samples, histogram: str) -> float | None:
 
 
 def _cache(now: Samples, grown: Samples, over_s: float) -> dict[str, float | None]:
-    hits = total(grown, "fm_intent_cache_hits_total").get((), 0.0)
-    misses = total(grown, "fm_intent_cache_misses_total").get((), 0.0)
+    hits = total(grown, "fm_intent_cache_hits_total").get(())
+    misses = total(grown, "fm_intent_cache_misses_total").get(())
+    windows = None if hits is None or misses is None else hits + misses
     return {
-        "hit_share": hits / (hits + misses) if hits + misses else None,
-        "windows_per_s": (hits + misses) / over_s if over_s > 0 else None,
+        "hit_share": hits / windows if hits is not None and windows else None,
+        "windows_per_s": None if windows is None else windows / over_s,
         "capacity": total(now, "fm_intent_cache_capacity_profiles").get(()),
     }
 

@@ -34,7 +34,7 @@ export function lines(title, series, format) {
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { size: 6 } },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-      axes: [axis({ space: 80, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) }),
+      axes: [axis({ space: 80, size: 30, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) }),
         axis({ size: 58, values: (_, splits) => splits.map(format) })],
       series: [{}, ...series.map((one) => ({
         stroke: colour(one.colour), width: 1.75, points: { show: false }, spanGaps: false,

@@ -26,6 +26,8 @@ const problemOf = (told, name) => {
   const of = told.sources.filter((one) => one.name === name);
   return of.length > 0 && of.every((one) => one.problem);
 };
+/** Dead letters of the last quarter of an hour; null while no worker tells. */
+const deadLately = (told) => (problemOf(told, "worker") ? null : sum(told.dead_letters.map((one) => one.lately ?? 0)));
 const version = (versions) => Object.keys(versions).sort().join(", ");
 
 function figure(name) {
@@ -38,7 +40,7 @@ function words(told) {
   const lag = sum(told.lag.map((one) => one.records));
   const behind = Math.max(0, ...told.lag.map((one) => one.seconds));
   const dead = sum(told.dead_letters.map((one) => one.count));
-  const lately = sum(told.dead_letters.map((one) => one.lately ?? 0));
+  const lately = deadLately(told);
   const whole = told.freshness.produced_readable ?? {};
   const down = (name, lines) => (problemOf(told, name) ? { state: "bad", lines: ["doesn't answer"] } : { lines });
   const lives = version(told.versions.lives);
@@ -56,7 +58,7 @@ function words(told) {
       kafka: down("kafka", matchMedia("(max-width: 760px)").matches ? ["playback-events · browse-events"] : ["playback-events", "browse-events"]),
       worker,
       triton: down("triton", [lives ? `version ${lives}` : "", shadows[0] ?? ""]),
-      dead: { lines: [`${count(dead)} in all`], state: lately > 0 ? "warn" : "good" },
+      dead: { lines: [lately === null ? "" : `${count(dead)} in all`], state: lately > 0 ? "warn" : "good" },
       redis: down("redis", ["Redis, as Feast"]),
       readers: {},
     },
@@ -94,7 +96,7 @@ function bars(rows, empty) {
 function alertsCard(told) {
   const order = { firing: 0, pending: 1, unknown: 2, inactive: 3 };
   const kinds = { firing: "bad", pending: "warn", inactive: "good", unknown: "" };
-  const said = { firing: "firing", pending: "pending", inactive: "quiet", unknown: "needs Prometheus" };
+  const said = { firing: "firing", pending: "pending", inactive: "quiet", unknown: "not known" };
   const from = {
     prometheus: "as Prometheus says",
     console: "judged by the console from what it reads; Prometheus is not set",
@@ -153,8 +155,7 @@ export async function show(root) {
     strip.lag.set(told.lag.length ? count(records) : "–", told.lag.length ? `records, ${seconds(Math.max(0, ...told.lag.map((one) => one.seconds)))} behind` : "Kafka doesn't answer");
     strip.rows.set(rate(told.rows.published_per_s), told.rows.refused === null ? "a second" : `a second; ${count(told.rows.refused)} refused as older`);
     strip.cache.set(percent(told.cache.hit_share), "of windows had kept positions");
-    const lately = sum(told.dead_letters.map((one) => one.lately ?? 0));
-    strip.dead.set(count(lately), "in the last 15 minutes");
+    strip.dead.set(count(deadLately(told)), "in the last 15 minutes");
     fill(types, h("div.head", h("h2", "Events by type"), h("span.quiet.small", "a second, over the last ten")),
       bars(Object.entries(told.types).map(([name, value]) => [name.replaceAll("_", " "), value, rate(value)]), "No event came in the last ten seconds."));
     fill(fresh, h("div.head", h("h2", "Freshness by leg"), h("span.quiet.small", "over the last ten seconds")),
@@ -166,7 +167,7 @@ export async function show(root) {
     fill(lag, h("div.head", h("h2", "Lag by partition"), h("span.quiet.small", "of the worker's group")),
       table("Lag by partition", ["topic", "partition", "records", "behind"], told.lag.map((one) => [one.topic, one.partition, one.records, one.records ? seconds(one.seconds) : "0 s"]), "Kafka doesn't answer, so no lag is known."));
     fill(dead, h("div.head", h("h2", "Dead letters by reason"), h("a", { href: "#/dead-letters" }, "Look at them")),
-      table("Dead letters by reason", ["topic", "reason", "since the worker began", "in 15 min"], told.dead_letters.map((one) => [one.topic, one.reason, one.count, one.lately ?? "–"]), "None since the worker began."));
+      table("Dead letters by reason", ["topic", "reason", "since the worker began", "in 15 min"], told.dead_letters.map((one) => [one.topic, one.reason, one.count, one.lately ?? "–"]), problemOf(told, "worker") ? "The worker doesn't answer, so none are known." : "None since the worker began."));
   }
 
   const draw = () => charts.forEach((one) => one.set(points));

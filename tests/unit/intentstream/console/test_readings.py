@@ -187,6 +187,14 @@ def test_what_an_alert_is_for_makes_it_hold(name: str, more: str) -> None:
     assert states(quiet, clock, Judge(read_rules(RULES)))[name] == "inactive"
 
 
+def test_no_alert_is_quiet_while_nobody_tells() -> None:
+    found, clock = readings(metrics(1))
+    found.take({})
+    told = states(found, clock, Judge(read_rules(RULES)))
+    assert "inactive" not in told.values()
+    assert told["IntentTargetDown"] == "pending"
+
+
 def test_slow_events_and_a_cache_that_is_too_small_are_judged() -> None:
     cache = "\n".join(
         f'# TYPE fm_intent_cache_{name}_total counter\nfm_intent_cache_{name}_total{{version="1"}} '
