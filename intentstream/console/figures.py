@@ -122,6 +122,7 @@ def _dead_letters(readings: Readings) -> list[dict[str, Any]]:
     return [
         {"topic": topic, "reason": reason, "count": count, "lately": lately.get((topic, reason))}
         for (topic, reason), count in sorted(total(now, name, "topic", "reason").items())
+        if count > 0
     ]
 
 

@@ -66,7 +66,7 @@ def test_the_page_tells_what_the_worker_does(served: Served, page: Page) -> None
     )
     expect(page.locator(".box-triton")).to_contain_text(f"version {served.version}")
     lag = page.get_by_role("region", name="Lag by partition")
-    expect(lag.locator("tbody tr")).to_have_count(4 * served.settings.topic_partitions)
+    expect(lag.locator("tbody tr")).to_have_count(2 * served.settings.topic_partitions)
 
 
 def test_while_triton_is_stopped_the_page_says_so_and_goes_on_afterwards(

@@ -164,8 +164,8 @@ export async function show(root) {
         ["back-pressure", told.back_pressure ? `on: waits for ${told.waits_for.join(", ") || "a dependency"}` : "off"],
         ["live version", version(told.versions.lives) || "unknown"],
         ["shadow", Object.entries(told.versions.shadows).map(([one, share]) => `version ${one}, ${percent(share)} of the profiles`).join(", ") || "none"]].map(([name, value]) => [h("dt", name), h("dd", value)])));
-    fill(lag, h("div.head", h("h2", "Lag by partition"), h("span.quiet.small", "of the worker's group")),
-      table("Lag by partition", ["topic", "partition", "records", "behind"], told.lag.map((one) => [one.topic, one.partition, one.records, one.records ? seconds(one.seconds) : "0 s"]), "Kafka doesn't answer, so no lag is known."));
+    fill(lag, h("div.head", h("h2", "Lag by partition"), h("span.quiet.small", "of the worker's group; of other topics, what lags")),
+      table("Lag by partition", ["topic", "partition", "records", "behind"], told.lag.filter((one) => one.records || one.topic.endsWith("-events")).map((one) => [one.topic, one.partition, one.records, one.records ? seconds(one.seconds) : "0 s"]), "Kafka doesn't answer, so no lag is known."));
     fill(dead, h("div.head", h("h2", "Dead letters by reason"), h("a", { href: "#/dead-letters" }, "Look at them")),
       table("Dead letters by reason", ["topic", "reason", "since the worker began", "in 15 min"], told.dead_letters.map((one) => [one.topic, one.reason, one.count, one.lately ?? "–"]), problemOf(told, "worker") ? "The worker doesn't answer, so none are known." : "None since the worker began."));
   }
