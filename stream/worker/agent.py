@@ -44,6 +44,9 @@ class PipelineSteps(Protocol):
     async def publish(self, batch: MicroBatch, intents: Intents | None) -> None:
         """Publish what it answered; then the records may be acknowledged."""
 
+    async def leave(self, batch: MicroBatch) -> None:
+        """Return when nothing of a batch is under way any more."""
+
 
 class StreamApp(Protocol):
     """The app, as far as the agent knows it."""
@@ -163,6 +166,9 @@ async def _carry(
     except Exception as error:
         await turns.give_up(app, messages, error)
     finally:
+        # Faust lets go of the partitions then: nothing may be written to them behind its back.
+        if batch is not None:
+            await app.pipeline.leave(batch)
         app.consumer.unacked.difference_update(messages)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,12 @@ class Touched(NamedTuple):
     """Whether the same row, of the version that is live, was announced before."""
 
 
+def _done() -> asyncio.Future[None]:
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
 @dataclass(slots=True)
 class MicroBatch:
     """What became of a micro-batch's records.
@@ -74,6 +81,9 @@ class MicroBatch:
 
     states: BatchStates = field(default_factory=lambda: BatchStates.decoded([]))
     """Of all profiles that the batch has something of."""
+
+    saved: asyncio.Future[None] = field(default_factory=_done)
+    """Ends when what was rejected, and the states that were touched, are with the broker."""
 
     touched: dict[bytes, Touched] = field(default_factory=dict)
     requested: dict[bytes, Touched] = field(default_factory=dict)

@@ -4,8 +4,9 @@ A profile that is to be erased goes the same way: its state is emptied, the mode
 online store are made to forget it, and what happened before is not applied again.
 
 The order of effects is what keeps everything: the dead letters and the late events are delivered
-before the state's changelog, which says that they were read; that is delivered before features are
-published, and only after the publication may the caller acknowledge. A crash anywhere between
+before the state's changelog, which says that they were read; that is delivered, while the model is
+asked, before features are published, and only after the publication may the caller acknowledge. The
+changelogs of batches are delivered one after the other. A crash anywhere between
 leaves unacknowledged records; their redelivery changes nothing in the state but touches the same
 profiles, and every profile touched is scored and published again.
 """
@@ -107,6 +108,7 @@ class Pipeline:
         self._joiner = Joiner(settings, self._rules, states, topology)
         self._retries = Retries(gives_up)
         self._forgetting = asyncio.Lock()
+        self._saving = asyncio.Lock()
         self._republishing: set[asyncio.Event] = set()
         self._looked_for_idle_at_s = 0.0
         self._owed: list[Outgoing] = []
@@ -132,10 +134,18 @@ class Pipeline:
         return batch
 
     async def session(self, batch: MicroBatch) -> None:
-        """Join what was decoded into the profiles' states, and save these."""
+        """Join what was decoded into the profiles' states, and begin to save these.
+
+        `publish` waits until they are saved; of a batch that isn't published `leave` does.
+        """
         await self.join(batch)
-        await self.save(batch)
         await self.expire(batch.newest_s)
+        changelog = [
+            Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
+            for key, touched in batch.touched.items()
+        ]
+        batch.saved = asyncio.create_task(self.save(batch.rejected, changelog))
+        await asyncio.sleep(0)  # so that the broker has work before windows are cut
 
     async def infer(self, batch: MicroBatch) -> Intents | None:
         """Have the model forget what is erased, and ask it.
@@ -156,6 +166,7 @@ class Pipeline:
 
         When this returns the batch's records may be acknowledged.
         """
+        await batch.saved
         await self.erase(batch)
         if intents is not None:
             rows = self._rows(batch, intents)
@@ -199,22 +210,22 @@ class Pipeline:
             metrics.EVENTS.labels(topic, outcome).inc(count)
         _observe("produced_consumed", batch.consumed_at - batch.broker_times)
 
-    async def save(self, batch: MicroBatch) -> None:
+    async def save(self, rejected: Sequence[Outgoing], changelog: Sequence[Outgoing]) -> None:
         """Deliver what was rejected, then the changelog of the touched states.
 
         What couldn't be delivered of the rejected is owed until the next batch: its records may be
         read again, and the states, which know that they were read, won't call them late twice.
         """
-        self._owed += batch.rejected
-        if self._owed:
-            await self._deliver(self._owed)
-            self._owed = []
-        await self._deliver(
-            [
-                Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
-                for key, touched in batch.touched.items()
-            ]
-        )
+        async with self._saving:
+            self._owed += rejected
+            if self._owed:
+                await self._deliver(self._owed)
+                self._owed = []
+            await self._deliver(changelog)
+
+    async def leave(self, batch: MicroBatch) -> None:
+        """Return when nothing of a batch is under way any more, however it ended."""
+        await asyncio.gather(batch.saved, return_exceptions=True)
 
     async def expire(self, now_s: float) -> None:
         """Let go of profiles that have been idle for too long at this broker time.

@@ -74,6 +74,14 @@ class Worker:
         await asyncio.sleep(0)
         self.log_step(f"published {name}")
 
+    async def leave(self, name: str) -> None:
+        assert set(range(*self.offsets(name))) <= {one.offset for one in self.consumer.unacked}
+
+    @staticmethod
+    def offsets(name: str) -> tuple[int, int]:
+        first, last = name.split("-")
+        return int(first), int(last) + 1
+
     def answer(self) -> None:
         """Have the model answer, from now on."""
         self.log.append("answers")

@@ -78,7 +78,10 @@ def process(
 
     async def process_all() -> None:
         batch = await begun(pipeline, messages)
-        await pipeline.publish(batch, await pipeline.infer(batch))
+        try:
+            await pipeline.publish(batch, await pipeline.infer(batch))
+        finally:
+            await pipeline.leave(batch)
 
     asyncio.run(process_all())
 
@@ -92,6 +95,50 @@ def test_effects_come_in_the_order_state_changelog_inference_store_topic() -> No
     process(edges, message({}))
     assert edges.log == ["keep", "deliver", "infer", "write", "deliver"]
     assert edges.topics() == [topics.SESSIONS_CHANGELOG, topics.INTENT_FEATURES]
+
+
+class Slow(Edges):
+    """Of which the broker takes a changelog only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+
+    async def deliver(self, records: Sequence[Outgoing]) -> None:
+        if records[0].topic == topics.SESSIONS_CHANGELOG:
+            await self.let.wait()
+        await super().deliver(records)
+
+
+def test_the_model_is_asked_while_the_changelog_is_under_way_but_nothing_is_written() -> None:
+    async def go() -> list[str]:
+        edges = Slow()
+        pipeline = pipeline_of(edges, NOW_S + 1)
+        batch = await begun(pipeline, [message({})])
+        publishing = asyncio.create_task(pipeline.publish(batch, await pipeline.infer(batch)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        before = list(edges.log)
+        edges.let.set()
+        await publishing
+        assert edges.log[len(before) :] == ["deliver", "write", "deliver"]
+        return before
+
+    assert asyncio.run(go()) == ["keep", "infer"]
+
+
+def test_changelogs_are_delivered_in_the_order_of_the_batches_each_with_its_own_states() -> None:
+    async def go() -> None:
+        edges = Slow()
+        pipeline = pipeline_of(edges, NOW_S + 1)
+        first = await begun(pipeline, [message({"event_id": "one"})])
+        second = await begun(pipeline, [message({"event_id": "two", "occurred_at_ms": NOW_MS + 1})])
+        edges.let.set()
+        await asyncio.gather(pipeline.leave(first), pipeline.leave(second))
+        states = [codec.decode(one.value or b"") for one in edges.delivered]
+        assert [state.last_event_id for state in states] == ["one", "two"]
+
+    asyncio.run(go())
 
 
 def test_a_profile_is_scored_once_a_batch_with_its_newest_state() -> None:
@@ -190,11 +237,12 @@ def test_a_late_event_that_could_not_be_delivered_is_owed_to_the_next_batch() ->
     )
 
     async def given_up_and_read_again() -> None:
+        batch = await begun(pipeline, [*records, late])
         with pytest.raises(ShuttingDownError):
-            await begun(pipeline, [*records, late])
+            await pipeline.publish(batch, None)
         assert edges.delivered == []
         leaving[0] = False
-        await begun(pipeline, [*records, late])
+        await pipeline.publish(await begun(pipeline, [*records, late]), None)
 
     asyncio.run(given_up_and_read_again())
     assert edges.topics() == [topics.LATE_EVENTS, topics.SESSIONS_CHANGELOG]
@@ -310,7 +358,7 @@ def test_a_profile_that_was_idle_for_too_long_loses_its_state_and_leaves_a_tombs
         (topics.INTENT_FEATURES, b"erased"),
         *((topics.SESSIONS_CHANGELOG, key) for key in (b"gone", b"erased")),
     ]
-    assert edges.log[:5] == ["keep", "deliver", "deliver", "drop", "drop"]
+    assert edges.log[:5] == ["keep", "deliver", "drop", "drop", "deliver"]
 
 
 def test_a_profile_that_comes_back_before_anybody_looked_keeps_its_history() -> None:
@@ -395,13 +443,13 @@ def test_a_dependency_that_does_not_answer_is_told_as_back_pressure(
     )
 
     async def begin() -> None:
-        beginning = asyncio.create_task(begun(pipeline, [message({})]))
+        batch = await begun(pipeline, [message({})])
         while pipeline.waits_for is None:
             await asyncio.sleep(0.001)
         waited_for.append(pipeline.waits_for)
         if not leaves:
             answers.set()
-        await beginning
+        await batch.saved
 
     if leaves:
         with pytest.raises(ShuttingDownError):
