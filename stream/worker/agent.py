@@ -5,9 +5,9 @@ is acknowledged, in offset order. What arrives meanwhile is the next batch. So b
 load, and no event waits while the worker is idle.
 
 Where a whole batch waits already nothing is gained by letting it wait: it is decoded and joined
-into the sessions while the one ahead is with the model, and is inferred while that is published,
-so that neither the worker nor Triton idles. Each step takes batches in their order, and what is
-begun behind a batch that is given up is given up, too.
+into the sessions while the one ahead is with the model, is inferred while that is published, and
+published while that is announced, so that neither the worker nor a server idles. Each step takes
+batches in their order, and what is begun behind a batch that is given up is given up, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from stream.domain.intent_rows import IntentRows
 from stream.domain.prediction import Intents
 from stream.exceptions import ShuttingDownError
 from stream.worker.micro_batch import MicroBatch, StampedRecord
 
 _log = logging.getLogger(__name__)
 
-_BEHIND_BEGINNING: Final = 2
-"""Batches that may be with the model or the store while another is begun."""
+_BEHIND_BEGINNING: Final = 3
+"""Batches that may be with the model, the store and the features' topic while another is begun."""
 
 
 class PipelineSteps(Protocol):
@@ -41,8 +42,11 @@ class PipelineSteps(Protocol):
     async def infer(self, batch: MicroBatch) -> Intents | None:
         """Ask the model."""
 
-    async def publish(self, batch: MicroBatch, intents: Intents | None) -> None:
-        """Publish what it answered; then the records may be acknowledged."""
+    async def publish(self, batch: MicroBatch, intents: Intents | None) -> IntentRows | None:
+        """Write what it answered to the online store."""
+
+    async def announce(self, batch: MicroBatch, rows: IntentRows | None) -> None:
+        """Tell the readers of what was written; then the records may be acknowledged."""
 
     async def leave(self, batch: MicroBatch) -> None:
         """Return when nothing of a batch is under way any more."""
@@ -80,6 +84,8 @@ class _Turns:
     """What batches that are under way know of each other."""
 
     inferring: asyncio.Lock = field(default_factory=asyncio.Lock)
+    publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    announcing: asyncio.Lock = field(default_factory=asyncio.Lock)
     given_up: int | None = None
     """The generation of the consumer of which a batch was given up: what follows it in that
     generation must not be acknowledged, and the next generation gets all of it again."""
@@ -109,8 +115,7 @@ async def serve(app: StreamApp, queue: Any) -> None:
             batch = await _begun(app, messages, turns)
             while len(under_way) >= _BEHIND_BEGINNING:
                 await under_way.popleft()
-            ahead = under_way[-1] if under_way else None
-            under_way.append(asyncio.create_task(_carry(app, messages, batch, turns, ahead)))
+            under_way.append(asyncio.create_task(_carry(app, messages, batch, turns)))
             if queue.qsize() < app.batch_max_events:
                 await under_way[-1]
     except StopAsyncIteration:
@@ -149,19 +154,25 @@ async def _carry(
     messages: Sequence[Any],
     batch: MicroBatch | None,
     turns: _Turns,
-    ahead: asyncio.Task[None] | None,
 ) -> None:
-    """Take what was begun through the other steps, each behind the batch ahead; acknowledge it."""
+    """Take what was begun through the other steps, each behind the batch ahead; acknowledge it.
+
+    A lock is taken in the order in which it was asked for, and nothing is awaited between two.
+    """
     assert app.pipeline is not None
     try:
         if batch is None:
             return
         async with turns.inferring:
             intents = await app.pipeline.infer(batch)
-        if ahead is not None:
-            await ahead
-        if turns.given_up != messages[0].generation_id:
-            await app.pipeline.publish(batch, intents)
+        async with turns.publishing:
+            if turns.given_up == messages[0].generation_id:
+                return
+            rows = await app.pipeline.publish(batch, intents)
+        async with turns.announcing:
+            if turns.given_up == messages[0].generation_id:
+                return
+            await app.pipeline.announce(batch, rows)
             _acknowledge(app, messages)
     except Exception as error:
         await turns.give_up(app, messages, error)

@@ -139,13 +139,13 @@ class Pipeline:
         `publish` waits until they are saved; of a batch that isn't published `leave` does.
         """
         await self.join(batch)
-        await self.expire(batch.newest_s)
         changelog = [
             Outgoing(topics.SESSIONS_CHANGELOG, touched.partition, key, self._states.fetch(key))
             for key, touched in batch.touched.items()
         ]
         batch.saved = asyncio.create_task(self.save(batch.rejected, changelog))
         await asyncio.sleep(0)  # so that the broker has work before windows are cut
+        await self.expire(batch)
 
     async def infer(self, batch: MicroBatch) -> Intents | None:
         """Have the model forget what is erased, and ask it.
@@ -161,18 +161,41 @@ class Pipeline:
         batch.inferred_at = self._clock()
         return intents
 
-    async def publish(self, batch: MicroBatch, intents: Intents | None) -> None:
-        """Empty what is erased, and publish what was inferred.
+    async def publish(self, batch: MicroBatch, intents: Intents | None) -> IntentRows | None:
+        """Empty what is erased in the online store, and write there what was inferred.
 
-        When this returns the batch's records may be acknowledged.
+        Returns:
+            What was written; None where there is nothing to say.
         """
         await batch.saved
         await self.erase(batch)
-        if intents is not None:
-            rows = self._rows(batch, intents)
-            await self.write(rows)
-            _observe_freshness(batch, self._clock())
-            await self.announce(batch, rows)
+        if intents is None:
+            return None
+        rows = self._rows(batch, intents)
+        await self.write(rows)
+        _observe_freshness(batch, self._clock())
+        return rows
+
+    async def announce(self, batch: MicroBatch, rows: IntentRows | None) -> None:
+        """Tell the features' readers what is erased and what was published.
+
+        When this returns the batch's records may be acknowledged. A tombstone on `intent-features`,
+        behind the last of a profile's rows from before, is what the sink goes by.
+        """
+        records = [
+            Outgoing(
+                topics.INTENT_FEATURES,
+                batch.touched[key].partition,
+                key,
+                None,
+                batch.emptied[profile_id].to_headers(),
+            )
+            for profile_id, key in ((one, one.encode()) for one in batch.erased)
+        ]
+        if rows is not None:
+            records += _announcements(batch, rows)
+        if records:
+            await self._deliver(records)
 
     async def republish(self, profiles: Sequence[Kept]) -> None:
         """Publish again what the states of profiles say, beside the batches and beside others."""
@@ -227,15 +250,16 @@ class Pipeline:
         """Return when nothing of a batch is under way any more, however it ended."""
         await asyncio.gather(batch.saved, return_exceptions=True)
 
-    async def expire(self, now_s: float) -> None:
-        """Let go of profiles that have been idle for too long at this broker time.
+    async def expire(self, batch: MicroBatch) -> None:
+        """Let go of profiles that have been idle for too long at the broker time of this batch.
 
-        Before another batch is begun, and gone from the changelog before they are gone here: a
-        profile that comes back starts anew behind its tombstone.
+        Before another batch is begun, behind all states that are on their way to the changelog, and
+        gone from there before they are gone here: a profile that comes back starts anew behind its
+        tombstone.
         """
         idle_s = self._settings.idle_profile_s
         # A topic that keeps its producers' timestamps may hold one of any time.
-        now_s = min(now_s, self._clock() + self._settings.max_ahead_s)
+        now_s = min(batch.newest_s, self._clock() + self._settings.max_ahead_s)
         if not idle_s or now_s < self._looked_for_idle_at_s + min(idle_s, _LOOK_FOR_IDLE_S):
             return
         self._looked_for_idle_at_s = now_s
@@ -244,6 +268,7 @@ class Pipeline:
             Outgoing(topics.SESSIONS_CHANGELOG, partition, key, None) for partition, key in idle
         ]
         if tombstones:
+            await batch.saved
             await self._deliver(tombstones)
         for _, key in idle:
             self._states.drop(key)
@@ -265,26 +290,10 @@ class Pipeline:
         return await self._retries.retry("triton", lambda: self._inference.infer(windows))
 
     async def erase(self, batch: MicroBatch) -> None:
-        """Make the online store forget what the batch has erased, and tell the features' readers.
-
-        A tombstone on `intent-features`, behind the last of a profile's rows from before, is what
-        the sink goes by.
-        """
+        """Make the online store forget what the batch has erased."""
         if batch.emptied:
             async with self._nothing_republished():
                 await self._empty(batch.emptied)
-        tombstones = [
-            Outgoing(
-                topics.INTENT_FEATURES,
-                batch.touched[key].partition,
-                key,
-                None,
-                batch.emptied[profile_id].to_headers(),
-            )
-            for profile_id, key in ((one, one.encode()) for one in batch.erased)
-        ]
-        if tombstones:
-            await self._deliver(tombstones)
 
     async def _empty(self, emptied: Mapping[str, Erasure]) -> None:
         await self._retries.retry("online_store", lambda: self._store.erase(emptied))
@@ -307,18 +316,16 @@ class Pipeline:
         if stale is not None:
             metrics.STALE.labels(self._settings.online_store).inc(stale)
 
-    async def announce(self, batch: MicroBatch, rows: IntentRows) -> None:
-        """Write rows to the topic `intent-features`."""
-        records = [
-            Outgoing(topics.INTENT_FEATURES, touched.partition, key, value)
-            for (key, touched), value in zip(batch.scored.items(), rows.to_json(), strict=True)
-            if not touched.is_announced
-        ]
-        if records:
-            await self._deliver(records)
-
     async def _deliver(self, records: Sequence[Outgoing]) -> None:
         await self._retries.retry("kafka", lambda: self._outbox.deliver(records))
+
+
+def _announcements(batch: MicroBatch, rows: IntentRows) -> list[Outgoing]:
+    return [
+        Outgoing(topics.INTENT_FEATURES, touched.partition, key, value)
+        for (key, touched), value in zip(batch.scored.items(), rows.to_json(), strict=True)
+        if not touched.is_announced
+    ]
 
 
 def _observe_freshness(batch: MicroBatch, readable_at: float) -> None:

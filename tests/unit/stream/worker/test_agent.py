@@ -68,11 +68,19 @@ class Worker:
         self.log_step(f"answer {name}")
         return f"intents {name}"
 
-    async def publish(self, name: str, intents: str) -> None:
+    async def publish(self, name: str, intents: str) -> str:
         assert intents == f"intents {name}"
         self.log.append(f"publish {name}")
         await asyncio.sleep(0)
         self.log_step(f"published {name}")
+        return f"rows {name}"
+
+    async def announce(self, name: str, rows: str) -> None:
+        assert rows == f"rows {name}"
+        self.log.append(f"announce {name}")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.log_step(f"announced {name}")
 
     async def leave(self, name: str) -> None:
         assert set(range(*self.offsets(name))) <= {one.offset for one in self.consumer.unacked}
@@ -119,7 +127,7 @@ def served(events: int, fails: dict[str, Exception] | None = None) -> Worker:
 
 def test_a_whole_batch_that_waits_is_begun_while_the_one_ahead_is_with_the_model() -> None:
     log = served(5 * FULL).log
-    begun = {"session 0-3", "session 4-7", "session 8-11"}
+    begun = {"session 0-3", "session 4-7", "session 8-11", "session 12-15"}
     assert set(log[: log.index("answers")]) == {"infer 0-3", *begun}
 
 
@@ -128,9 +136,20 @@ def test_the_model_is_asked_for_a_batch_while_the_one_ahead_is_published() -> No
     assert log.index("publish 0-3") < log.index("infer 4-7") < log.index("published 0-3")
 
 
+def test_a_batch_is_published_while_the_one_ahead_is_announced() -> None:
+    log = served(3 * FULL).log
+    assert log.index("announce 0-3") < log.index("publish 4-7") < log.index("announced 0-3")
+
+
 def test_no_step_takes_a_batch_before_the_one_ahead() -> None:
     log = served(6 * FULL).log
-    for first, last in (("session", "session"), ("infer", "answer"), ("publish", "published")):
+    steps_of_a_batch = (
+        ("session", "session"),
+        ("infer", "answer"),
+        ("publish", "published"),
+        ("announce", "announced"),
+    )
+    for first, last in steps_of_a_batch:
         steps = [step for step in log if step.split()[0] in (first, last)]
         names = [step.split()[1] for step in steps]
         assert names == sorted(names, key=lambda name: int(name.split("-")[0]))
@@ -144,12 +163,12 @@ def test_less_than_a_whole_batch_waits_for_more_to_come() -> None:
 
 def test_batches_are_finished_and_acknowledged_in_order() -> None:
     log = served(4 * FULL).log
-    finished = [step for step in log if step.startswith("published")]
-    assert finished == ["published 0-3", "published 4-7", "published 8-11", "published 12-15"]
+    finished = [step for step in log if step.startswith("announced")]
+    assert finished == ["announced 0-3", "announced 4-7", "announced 8-11", "announced 12-15"]
     assert [step for step in log if step.startswith("ack")] == [f"ack {n}" for n in range(4 * FULL)]
 
 
-@pytest.mark.parametrize("step", ["session 0-3", "answer 0-3", "published 0-3"])
+@pytest.mark.parametrize("step", ["session 0-3", "answer 0-3", "published 0-3", "announced 0-3"])
 def test_what_was_begun_behind_a_batch_that_was_given_up_is_not_acknowledged(step: str) -> None:
     worker = served(3 * FULL, {step: ShuttingDownError("leaving")})
     assert not [one for one in worker.log if one.startswith("ack")]
@@ -189,7 +208,7 @@ def test_a_worker_that_stops_finishes_what_it_has_begun() -> None:
     assert worker.consumer.unacked == set()
 
 
-@pytest.mark.parametrize("step", ["session 0-3", "answer 0-3", "published 0-3"])
+@pytest.mark.parametrize("step", ["session 0-3", "answer 0-3", "published 0-3", "announced 0-3"])
 def test_an_error_that_nobody_expects_ends_the_worker(step: str) -> None:
     worker = served(3 * FULL, {step: InferenceRefusedError("no such input")})
     assert isinstance(worker.crashed, InferenceRefusedError)

@@ -79,7 +79,8 @@ def process(
     async def process_all() -> None:
         batch = await begun(pipeline, messages)
         try:
-            await pipeline.publish(batch, await pipeline.infer(batch))
+            rows = await pipeline.publish(batch, await pipeline.infer(batch))
+            await pipeline.announce(batch, rows)
         finally:
             await pipeline.leave(batch)
 
@@ -121,7 +122,7 @@ def test_the_model_is_asked_while_the_changelog_is_under_way_but_nothing_is_writ
         before = list(edges.log)
         edges.let.set()
         await publishing
-        assert edges.log[len(before) :] == ["deliver", "write", "deliver"]
+        assert edges.log[len(before) :] == ["deliver", "write"]
         return before
 
     assert asyncio.run(go()) == ["keep", "infer"]
@@ -304,12 +305,13 @@ def test_what_a_profile_does_after_its_erasure_is_published_again() -> None:
         "forget",
         "infer",
         "erase",
-        "deliver",
         "write",
         "deliver",
     ]
     assert edges.emptied == {"p1": Erasure(NOW_MS, NOW_MS)}
     assert [(row.last_event_id, row.sequence_no) for row in edges.rows] == [("new", 1)]
+    announced = [one.value for one in edges.delivered if one.topic == topics.INTENT_FEATURES]
+    assert [value is None for value in announced] == [True, False]
 
 
 def test_an_erasure_that_is_delivered_again_takes_nothing_that_came_since() -> None:
@@ -317,7 +319,7 @@ def test_an_erasure_that_is_delivered_again_takes_nothing_that_came_since() -> N
     after = message({"occurred_at_ms": NOW_MS + 1}, timestamp=NOW_S + 1)
     process(edges, erasure(), after)
     process(edges, erasure())
-    assert edges.log[-4:] == ["erase", "deliver", "write", "deliver"]
+    assert edges.log[-3:] == ["erase", "write", "deliver"]
     assert [row.sequence_no for row in edges.rows] == [1, 1]
 
 
@@ -358,7 +360,7 @@ def test_a_profile_that_was_idle_for_too_long_loses_its_state_and_leaves_a_tombs
         (topics.INTENT_FEATURES, b"erased"),
         *((topics.SESSIONS_CHANGELOG, key) for key in (b"gone", b"erased")),
     ]
-    assert edges.log[:5] == ["keep", "deliver", "drop", "drop", "deliver"]
+    assert edges.log[:5] == ["keep", "deliver", "deliver", "drop", "drop"]
 
 
 def test_a_profile_that_comes_back_before_anybody_looked_keeps_its_history() -> None:
