@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from features.registry import typechecks
 from stream.exceptions import IntentstreamError
 from stream.settings import settings
 
 
+_NICENESS: Final = 10
+"""Importing Feast takes seconds of CPU, and a worker's events go first."""
+
+
 def main(registry: Path, offline_dir: Path) -> None:
     """Register them; an error of ours ends the process with its message."""
+    os.nice(_NICENESS)
     typechecks.switch_off()
     from features.registry.store import apply
 

@@ -71,14 +71,18 @@ class Way:
         return not self.group
 
     def publish(self, settings: Settings, exports: Path) -> None:
-        """Export a version into an empty model repository, and make it live."""
-        subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-c", _PUBLISH, str(exports)],
-            cwd=self.code,
-            env=self._environment(settings),
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+        """Register the features, export a version into an empty model repository, make it live."""
+        for command in (
+            ("-m", "intentstream", "features", "apply"),
+            ("-c", _PUBLISH, str(exports)),
+        ):
+            subprocess.run(  # noqa: S603 - our own command
+                [sys.executable, *command],
+                cwd=self.code,
+                env=self._environment(settings),
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
 
     @contextmanager
     def running(self, settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
