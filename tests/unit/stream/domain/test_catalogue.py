@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.domain.catalogue import Catalogue, read_catalogue
 from stream.domain.labels import hash64
@@ -44,6 +46,23 @@ def test_a_catalogue_tells_ids_and_durations(catalogue: Path) -> None:
     read = read_catalogue(catalogue)
     assert read.ids_of(np.array([[hash64("t1"), 2]])) == [["t1", "xxh3:0000000000000002"]]
     assert read.durations.ms == {hash64("t1"): 90_000}
+
+
+HASHES = st.sampled_from([-(2**63), -5, -1, 0, 1, 7, 2**63 - 1])
+
+
+@given(
+    st.dictionaries(HASHES, st.sampled_from(["", "a", "b"])),
+    st.dictionaries(HASHES, st.sampled_from(["c", "d"])),
+    st.lists(st.lists(HASHES, min_size=3, max_size=3), min_size=1, max_size=4),
+)
+def test_each_title_has_the_newest_id_that_is_known_or_its_hash(first, newer, asked) -> None:
+    known = Catalogue(dict(first))
+    for ids in (first, first | newer):
+        assert known.ids_of(np.array(asked, np.int64)) == [
+            [ids.get(one) or f"xxh3:{one & (2**64 - 1):016x}" for one in row] for row in asked
+        ]
+        known.take(Catalogue(newer))
 
 
 def test_a_newer_one_is_taken_in_place_and_what_it_lacks_stays_known(catalogue: Path) -> None:
