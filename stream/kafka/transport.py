@@ -26,12 +26,13 @@ ends, and the restarted one checks its bookmarks as said.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
+from faust import Schema
 from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -146,6 +147,19 @@ class LeanConsumerThread(driver.AIOKafkaConsumerThread):
             await self.crash(error)
             return False
         return True
+
+
+class MessageSchema(Schema[Any, Any]):
+    """Hands messages on as they are: the agent reads their bytes itself, a batch at a time."""
+
+    def compile(self, *_: Any, **__: Any) -> Callable[..., Awaitable[Any]]:
+        """What stands for decoding."""
+        return _as_it_is
+
+
+async def _as_it_is(message: Any, *, propagate: bool = False) -> Any:
+    del propagate
+    return message
 
 
 class LeanConsumer(driver.Consumer):

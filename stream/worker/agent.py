@@ -128,9 +128,9 @@ async def serve(app: StreamApp, queue: Any) -> None:
 
 
 async def _next_batch(app: StreamApp, queue: Any) -> list[Any]:
-    messages = [(await queue.get()).message]
+    messages = [await queue.get()]
     while len(messages) < app.batch_max_events and not queue.empty():
-        messages.append(queue.get_nowait().message)
+        messages.append(queue.get_nowait())
     current = [m for m in messages if m.generation_id == app.consumer_generation_id]
     # Faust lets go of partitions only after the messages in this set are done with.
     app.consumer.unacked.update(current)

@@ -32,7 +32,7 @@ from stream.kafka.lag import PartitionLag
 from stream.kafka.outbox import Outbox
 from stream.kafka.preflight import check_topics
 from stream.kafka.topology import TopologyReader, TopologyWatch, settle_topology
-from stream.kafka.transport import LeanTransport, credentials
+from stream.kafka.transport import LeanTransport, MessageSchema, credentials
 from stream.logs import logging_config, throttle_clients
 from stream.plain_text import log_plainly
 from stream.settings import Settings, settings
@@ -283,9 +283,7 @@ def create_app(config: Settings) -> IntentApp:
     app.table = SessionTable.of(app, config, app.catalogue.durations)
     events = app.topic(
         *(config.topic(name) for name in topics.CONSUMED_TOPICS),
-        key_serializer="raw",
-        value_serializer="raw",
-        allow_empty=True,
+        schema=MessageSchema(key_serializer="raw", value_serializer="raw", allow_empty=True),
     )
 
     @app.agent(events, name="intents")

@@ -53,8 +53,7 @@ class Worker:
 
     def arrive(self, events: int) -> None:
         for offset in range(events):
-            message = Delivered(offset, self.log, self.consumer_generation_id)
-            self.queue.put_nowait(SimpleNamespace(message=message))
+            self.queue.put_nowait(Delivered(offset, self.log, self.consumer_generation_id))
 
     async def decode(self, records: Sequence[Delivered]) -> str:
         return f"{records[0].offset}-{records[-1].offset}"
