@@ -132,6 +132,10 @@ def _kafka(home: Path, settings: Settings) -> Program:
             *java,
             "-Xms512m",
             "-Xmx512m",
+            # It shares a machine with everything else, seldom for long: optimising its code, and
+            # collecting from several threads, would cost more than they save.
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
             "-XX:+ExitOnOutOfMemoryError",
             "kafka.Kafka",
             str(properties),
