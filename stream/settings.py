@@ -178,9 +178,9 @@ class TritonSettings(_Group):
         "workers read the live version's titles. A relative path begins at the checkout, or where "
         "there is none in the working directory.",
     )
-    inference_batch: int = Field(64, ge=1, description="Rows of one Triton request at most.")
+    inference_batch: int = Field(128, ge=1, description="Rows of one Triton request at most.")
     inference_concurrency: int = Field(
-        4, ge=1, description="Requests in flight at most, for each Triton."
+        2, ge=1, description="Requests in flight at most, for each Triton."
     )
     inference_deadline_s: float = Field(2.0, gt=0, description="Deadline of one Triton request.")
 
