@@ -80,13 +80,17 @@ class _Traced(Pipeline):
         with self._step("model", batch.spans):
             return await super().infer(batch)
 
-    async def publish(self, batch: MicroBatch, intents: Intents | None) -> None:
+    async def publish(self, batch: MicroBatch, intents: Intents | None) -> IntentRows | None:
         with self._step("publish", batch.spans):
             token = _at_work.set(batch.spans)
             try:
-                await super().publish(batch, intents)
+                return await super().publish(batch, intents)
             finally:
                 _at_work.reset(token)
+
+    async def announce(self, batch: MicroBatch, rows: IntentRows | None) -> None:
+        with self._step("announce", batch.spans):
+            await super().announce(batch, rows)
         for span in batch.spans:
             span.end()
 

@@ -84,7 +84,7 @@ def test_a_collector_sees_an_event_from_its_producer_s_trace_to_its_readable_fea
         f"process {settings.topic('browse-events')}",
         SPAN,
     )
-    assert [step.name for step in steps] == ["decode", "state", "model", "publish"]
+    assert [step.name for step in steps] == ["decode", "state", "model", "publish", "announce"]
     assert {step.parent_span_id for step in steps} == {whole.span_id}
     (readable,) = whole.events
     assert readable.name == "readable"

@@ -24,7 +24,7 @@ from stream.worker.pipeline import Pipeline
 from stream.worker.tracing import traced
 from tests.unit.stream.fakes import NOW_S, Edges, Message, message
 
-STEPS = ["decode", "state", "model", "publish"]
+STEPS = ["decode", "state", "model", "publish", "announce"]
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -61,7 +61,8 @@ def process(
     async def whole() -> None:
         batch = await pipeline.decode(messages)
         await pipeline.session(batch)
-        await pipeline.publish(batch, await pipeline.infer(batch))
+        rows = await pipeline.publish(batch, await pipeline.infer(batch))
+        await pipeline.announce(batch, rows)
 
     asyncio.run(whole())
 
@@ -177,9 +178,9 @@ def test_what_is_logged_at_work_on_an_event_has_the_ids_of_its_trace(
             lines.append(JsonLines().format(record))
 
     class Telling(Pipeline):
-        async def save(self, batch: Any) -> None:
+        async def join(self, batch: Any) -> None:
             logging.getLogger("stream.test").warning("at work")
-            await super().save(batch)
+            await super().join(batch)
 
     handler = Kept()
     logging.getLogger("stream.test").addHandler(handler)
