@@ -11,7 +11,7 @@ from features.registry import typechecks
 from stream.exceptions import IntentstreamError
 from stream.settings import settings
 
-_NICENESS: Final = 10
+_NICENESS: Final = 5
 """Importing Feast takes seconds of CPU, and a worker's events go first."""
 
 

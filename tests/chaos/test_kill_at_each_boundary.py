@@ -9,15 +9,19 @@ from typing import Final
 
 import pytest
 
+from features.registry.store import apply
 from stream.domain import codec, topics
 from stream.kafka.admin import create_topics
 from stream.kafka.erasure import request_erasure
 from stream.settings import Settings
 from tests.workers import exit_code, lag, online, records, send, title_open, until, worker
 
-BOUNDARIES: Final = ("join", "save", "infer", "write", "announce", "publish")
-"""After the state change, the changelog, the inference, the online write, the announcement, and
-before the acknowledgement."""
+BOUNDARIES: Final = ("join", "save", "infer", "write", "publish", "announce")
+"""After the state change, the changelog, the inference, the online write, before the announcement,
+and before the acknowledgement."""
+
+UNSETTLED: Final = ("infer", "save")
+"""The changelog may be with the broker or not when the model has answered."""
 
 PROFILE: Final = "member-1"
 
@@ -37,6 +41,7 @@ def reached(settings: Settings, event_id: str) -> dict[str, bool]:
 @pytest.fixture
 def settings(isolated: Settings, kafka: str, redis: str, served_model: str) -> Settings:
     asyncio.run(create_topics(isolated))
+    apply(isolated)  # a worker that is killed at once registers nothing
     return isolated.model_copy(update={"instance_id": "worker-1", "model_version": served_model})
 
 
@@ -53,10 +58,10 @@ def test_the_last_event_survives_a_kill_at_every_boundary(
         command = ("tests.chaos.crashing_worker", step, last["event_id"])
         with worker(settings, log, *command) as process:
             assert exit_code(process) == -signal.SIGKILL, log.read_text()[-3000:]
-        assert reached(settings, last["event_id"]) == {
-            effect: BOUNDARIES.index(step) >= BOUNDARIES.index(effect)
-            for effect in ("save", "write", "announce")
-        }
+        for effect, is_there in reached(settings, last["event_id"]).items():
+            if (step, effect) != UNSETTLED:
+                behind = BOUNDARIES.index(step) >= BOUNDARIES.index(effect)
+                assert is_there == behind, (step, effect)
         assert lag(settings) > 0, "acknowledged before its batch was through"
 
     with worker(settings, log):
