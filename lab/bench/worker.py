@@ -21,6 +21,8 @@ import argparse
 import asyncio
 import os
 import platform
+import shlex
+import sys
 import time
 from collections import defaultdict
 from contextlib import AbstractContextManager, ExitStack
@@ -357,8 +359,7 @@ def main() -> None:
                 "cpus": os.cpu_count(),
                 "load_average_before": round(os.getloadavg()[0], 2),
                 "python": platform.python_version(),
-                "command": "python -m lab.bench.worker"
-                + (f" --before {asked.before}" if asked.before else ""),
+                "command": shlex.join(("python", "-m", "lab.bench.worker", *sys.argv[1:])),
             },
         )
         chosen = {
