@@ -11,6 +11,9 @@ and misses of the model's cache are those that Triton counts meanwhile. Then ste
 several rates, and the freshness of our codes. The network is untrained: its arithmetic is that of a
 trained one.
 
+Of this code's worker each profile's features are looked at afterwards, but for those of which it
+reported an event as late: they must reflect all that was sent. Another code has other measures.
+
 Prints its tables and writes `docs/results/worker.json`, meanwhile beside it what there is so far.
 A run of some of it is kept only where `--out` says so, as are all numbers of one run.
 """
@@ -45,8 +48,10 @@ from lab.bench.sending import send
 from lab.bench.traffic import MANY_PROFILES, MEMBERS, NEW_PROFILES, TRAFFICS
 from lab.bench.ways import BEFORE, WORKER, Way, ways
 from lab.exceptions import NothingDoneError, TooFewEventsError
-from stream.domain.topics import EVENT_TOPICS
+from stream.domain.topics import EVENT_TOPICS, LATE_EVENTS
 from stream.home import HOME
+from stream.kafka.connection import partitions_of, running
+from stream.kafka.consumer import Consumer
 from stream.kafka.lag import LagReader
 from stream.plain_text import PlainConsole
 from stream.steps import step
@@ -167,6 +172,19 @@ def wrong_profiles(settings: Settings, expected: Mapping[str, int]) -> int:
     return wrong
 
 
+async def late_profiles(settings: Settings) -> set[str]:
+    """Profiles of which the worker reported an event as too late for its window.
+
+    The topics of a backlog are read side by side, each at a pace of its own.
+    """
+    places = await partitions_of(settings, settings.topic(LATE_EVENTS))
+    async with running(Consumer, settings) as consumer:
+        consumer.assign(places)
+        await consumer.seek_to_beginning(*places)
+        ends = await consumer.end_offsets(places)
+        return {record.key.decode() async for record in consumer.until(ends)}
+
+
 async def until_no_lag(settings: Settings, seconds: float) -> None:
     """Return when the worker has consumed all there is, or makes no progress for so long."""
     topics = [settings.topic(name) for name in EVENT_TOPICS]
@@ -259,9 +277,12 @@ class Run:
                             lambda: process.poll() is not None,
                         )
                     )
-                    if way.is_ours:
+                    if way_name == WORKER:
                         asyncio.run(until_no_lag(settings, seconds))
-                        wrong[way_name] = wrong_profiles(settings, expected)
+                        late = asyncio.run(late_profiles(settings))
+                        rows[way_name]["late_profiles"] = len(late)
+                        judged = {one: expected[one] for one in expected.keys() - late}
+                        wrong[way_name] = wrong_profiles(settings, judged)
             self.keep()
 
     def take_steady(self, name: str, way: Way) -> None:
