@@ -13,6 +13,7 @@ trained one.
 
 Of this code's worker each profile's features are looked at afterwards, but for those of which it
 reported an event as late: they must reflect all that was sent. Another code has other measures.
+The code of before takes no part in `many`: it can't read states that this code wrote.
 
 Prints its tables and writes `docs/results/worker.json`, meanwhile beside it what there is so far.
 A run of some of it is kept only where `--out` says so, as are all numbers of one run.
@@ -47,7 +48,7 @@ from lab.bench.running_worker import SteadyEvents, servers
 from lab.bench.sending import send
 from lab.bench.traffic import MANY_PROFILES, MEMBERS, NEW_PROFILES, TRAFFICS
 from lab.bench.ways import BEFORE, WORKER, Way, ways
-from lab.exceptions import NothingDoneError, TooFewEventsError
+from lab.exceptions import NothingDoneError, TooFewEventsError, WayEndedError
 from stream.domain.topics import EVENT_TOPICS, LATE_EVENTS
 from stream.home import HOME
 from stream.kafka.connection import partitions_of, running
@@ -127,6 +128,7 @@ async def worked_off(
     Raises:
         NothingDoneError: when the group consumes nothing.
         TooFewEventsError: when it was too fast to be seen.
+        WayEndedError: when the program ended meanwhile.
     """
     topics = [settings.topic(name) for name in EVENT_TOPICS]
     async with LagReader(settings) as reader:
@@ -140,6 +142,8 @@ async def worked_off(
                 if found >= count or time.monotonic() > deadline or has_ended():
                     break
                 await asyncio.sleep(_POLL_S)
+            if has_ended():
+                raise WayEndedError(f"what {group} is the group of ended by itself")
             cpu = {name: process.now() for name, process in processes.items()}
             return found, time.perf_counter(), cpu, cache_counts(settings)
 
@@ -261,6 +265,8 @@ class Run:
         rows = self.result["traffic"].setdefault(name, {})
         wrong = self.result["wrong_profiles"].setdefault(name, {})
         for way_name, way in chosen.items():
+            if traffic.states and way_name == BEFORE:
+                continue  # its worker refuses states that newer code wrote
             with step(f"{name}: {way_name}"), served() as (stack, exports):
                 settings = stack.settings
                 way.publish(settings, exports)
