@@ -13,7 +13,13 @@ from stream.exceptions import MissingExtraError
 if TYPE_CHECKING:
     from types import TracebackType
 
-_MODULES: Final = {"ibis-framework": "ibis", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+_MODULES: Final = {
+    "ibis-framework": "ibis",
+    "opentelemetry-exporter-otlp": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 """Names of packages whose import name differs."""
 
 
