@@ -22,7 +22,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -42,9 +42,6 @@ from stream.home import HOME
 from stream.plain_text import PlainConsole
 from stream.settings import Settings
 from stream.steps import step
-
-if TYPE_CHECKING:
-    pass
 
 RUNS: Final = 3
 WORKER: Final = "worker, until it is ready"
